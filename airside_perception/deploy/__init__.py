@@ -1,0 +1,1 @@
+"""The `engine` tool: from a trained network to a trusted engine."""

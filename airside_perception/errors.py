@@ -1,0 +1,31 @@
+"""The errors of the package: one small class a domain, each naming the offending value and a hint."""
+
+from __future__ import annotations
+
+
+class PerceptionError(Exception):
+    """Anything that this package refuses or fails to do."""
+
+
+class ConfigError(PerceptionError):
+    """A parameter, YAML file or combination of settings that cannot be used."""
+
+
+class CardError(ConfigError):
+    """A model card that is missing, incomplete or contradicts its network."""
+
+
+class EngineError(PerceptionError):
+    """A network that cannot be opened or run: missing, corrupt, wrong inputs or outputs."""
+
+
+class MessageError(PerceptionError):
+    """A message (cloud, image, calibration, detections) whose content cannot be trusted."""
+
+
+class TransformError(PerceptionError):
+    """A coordinate transform that is unknown, too old or lies in the future."""
+
+
+class BagError(PerceptionError):
+    """A recording that cannot be read, written or compared."""

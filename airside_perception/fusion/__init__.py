@@ -1,0 +1,1 @@
+"""Late fusion in bird's-eye view."""

@@ -1,0 +1,1 @@
+"""Lidar detection: point cloud to 3D boxes."""

@@ -1,0 +1,1 @@
+"""The lifecycle nodes: the only place that imports rclpy."""

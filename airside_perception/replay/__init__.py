@@ -1,0 +1,1 @@
+"""Recorded drives: import, run in lock-step, play, compare."""

@@ -1,0 +1,1 @@
+"""A simulated apron: scenes and the sensors that see them."""
