@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Every test: the core on older Pythons, nodes and launch files on the other ROS 2 tree, then the
+# whole suite. The whole suite comes last, so that its summary closes the output.
+# Arguments are passed to the last run.
+set -uo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+failed=()
+
+heading() { printf '\n######## %s\n' "$*"; }
+
+# A Python of that version that runs, or nothing.
+find_python() {
+  local candidate
+  for candidate in "python$1" "$HOME/.pyenv/versions/$1".*/bin/python; do
+    if "$candidate" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' \
+      "$1" 2>/dev/null; then
+      "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'
+      return
+    fi
+  done
+}
+
+# The core's tests on another Python, in an environment of their own.
+test_core() {
+  local version=$1 python=$2 venv=$root/.venv-$1 inputs
+  inputs=$(cat "$root/.ci/requirements-core.txt" <(echo "$root $python") | sha256sum)
+  if [ "$(cat "$venv/inputs" 2>/dev/null)" != "$inputs" ]; then
+    rm -rf "$venv"
+    "$python" -m venv --without-pip "$venv" &&
+      .venv/bin/python -m pip --python "$venv/bin/python" install --quiet \
+        --disable-pip-version-check --only-binary :all: -r .ci/requirements-core.txt &&
+      echo "$inputs" >"$venv/inputs" || return
+  fi
+  env -u PYTHONPATH -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH \
+    "$venv/bin/python" -m pytest -q --no-header -p no:cacheprovider \
+    --ignore=test/nodes --ignore=test/launch -m 'not ros and not open3d' test
+}
+
+# Both at once: they are one process each.
+versions=()
+for version in 3.10 3.11; do
+  python=$(find_python "$version")
+  if [ -z "$python" ]; then
+    echo "Python $version not found: the core is not tested on it"
+    continue
+  fi
+  log=$(mktemp)
+  test_core "$version" "$python" >"$log" 2>&1 &
+  versions+=("$version $! $log")
+done
+for entry in ${versions[@]+"${versions[@]}"}; do
+  read -r version pid log <<<"$entry"
+  wait "$pid" || failed+=("the core on Python $version")
+  heading "the core on Python $version"
+  cat "$log"
+  rm -f "$log"
+done
+
+. .ci/ros.bash || exit
+if grep -q '^ros=wheel$' .venv/environment && [ "$ROS_DISTRO" != humble ]; then
+  heading 'nodes and launch files on ROS 2 Humble'
+  (
+    export ROS_DISTRO=humble
+    .ci/build.sh && . .ci/ros.bash &&
+      python -m pytest -q --no-header -p no:cacheprovider -m ros test
+  ) || failed+=('ROS 2 Humble')
+fi
+
+heading "everything on ROS 2 ${ROS_DISTRO^}, Python $(python -c 'import platform; print(platform.python_version())')"
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'failed before: %s\n' "${failed[@]}"
+fi
+python -m pytest --cov --cov-report=term --cov-fail-under="${COVERAGE_MIN:-0}" "$@" ||
+  failed+=("ROS 2 ${ROS_DISTRO^}")
+
+[ ${#failed[@]} -eq 0 ]
