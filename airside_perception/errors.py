@@ -1,4 +1,4 @@
-"""The errors of the package: one small class a domain, each naming the offending value and a hint."""
+"""The errors of the package: one small class a domain; each names the value and gives a hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rigid transforms and boxes. A transform `a2b` is a float64 [4, 4] that maps points of a into b."""
+"""Rigid transforms and boxes. A transform `a2b` is float64 [4, 4] and maps points of a into b."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def from_quaternion(x: float, y: float, z: float, w: float) -> Float64:
 
 
 def to_quaternion(rotation: Float64) -> tuple[float, float, float, float]:
-    """Quaternion (x, y, z, w), w >= 0, of a rotation [3, 3] (Shepperd's method: divides by the largest term)."""
+    """Quaternion (x, y, z, w), w >= 0, of a rotation [3, 3].
+
+    Shepperd's method: divides by the largest term.
+    """
     m = np.asarray(rotation, dtype=np.float64)
     diagonal = np.array([m[0, 0], m[1, 1], m[2, 2], np.trace(m)])
     choice = int(np.argmax(diagonal))
@@ -82,10 +85,12 @@ def wrap_angle(angle: Float64) -> Float64:
     return (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi
 
 
-def move_boxes(boxes: Boxes3D, a2b: Float64, frame_id: str, stamp_ns: int | None = None) -> Boxes3D:
+def move_boxes(
+    boxes: Boxes3D, a2b: Float64, frame_id: str, stamp_ns: int | None = None
+) -> Boxes3D:
     """Boxes of frame a in frame b: centres, yaw and covariances are rotated; sizes stay.
 
-    The yaw turns by the heading of the rotation; frames that differ by roll or pitch keep upright boxes.
+    The yaw turns by the heading of the rotation: boxes stay upright in a rolled or pitched frame.
     """
     moved = boxes.boxes.copy()
     moved[:, :3] = apply(a2b, boxes.boxes[:, :3])
@@ -102,7 +107,10 @@ def move_boxes(boxes: Boxes3D, a2b: Float64, frame_id: str, stamp_ns: int | None
 
 
 def bev_corners(boxes: Float64) -> Float64:
-    """Footprints [N, 4, 2] of boxes [N, 7]: front left, rear left, rear right, front right (counter-clockwise)."""
+    """Footprints [N, 4, 2] of boxes [N, 7], counter-clockwise.
+
+    Front left, rear left, rear right, front right.
+    """
     signs = np.array([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
     local = signs * boxes[:, None, 3:5]
     c, s = np.cos(boxes[:, YAW])[:, None], np.sin(boxes[:, YAW])[:, None]
@@ -112,8 +120,10 @@ def bev_corners(boxes: Float64) -> Float64:
 
 
 def corners(boxes: Float64) -> Float64:
-    """Corners [N, 8, 3] of boxes [N, 7]: the footprint of `bev_corners` at the bottom, then at the top."""
+    """Corners [N, 8, 3] of boxes [N, 7]: `bev_corners` at the bottom, then at the top."""
     footprint = bev_corners(boxes)
-    low = np.broadcast_to((boxes[:, 2] - boxes[:, 5] / 2)[:, None, None], (*footprint.shape[:2], 1))
-    high = low + boxes[:, 5][:, None, None]
-    return np.concatenate([np.concatenate([footprint, low], -1), np.concatenate([footprint, high], -1)], axis=1)
+    found = np.empty((len(boxes), 8, 3))
+    found[:, :4, :2] = found[:, 4:, :2] = footprint
+    found[:, :4, 2] = (boxes[:, 2] - boxes[:, 5] / 2)[:, None]
+    found[:, 4:, 2] = (boxes[:, 2] + boxes[:, 5] / 2)[:, None]
+    return found

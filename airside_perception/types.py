@@ -28,7 +28,9 @@ def _array(value: Any, name: str, dtype: Any, shape: tuple[int | None, ...]) -> 
     array = np.asarray(value, dtype=dtype)
     if array.size == 0 and array.ndim != len(shape):
         array = array.reshape([0 if n is None else n for n in shape])
-    if array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape)):
+    if array.ndim != len(shape) or any(
+        n is not None and n != m for n, m in zip(shape, array.shape, strict=True)
+    ):
         raise MessageError(f'{name} has shape {array.shape}, expected {shape}')
     view = array.view()
     view.flags.writeable = False
@@ -47,7 +49,8 @@ class Image:
     def __post_init__(self) -> None:
         if self.data.dtype != np.uint8 or self.data.ndim not in (2, 3) or self.data.size == 0:
             raise MessageError(
-                f'image has dtype {self.data.dtype} and shape {self.data.shape}; expected uint8 [H, W(, C)], not empty'
+                f'image has dtype {self.data.dtype} and shape {self.data.shape}; '
+                'expected uint8 [H, W(, C)], not empty'
             )
 
 
@@ -70,7 +73,8 @@ class PointCloud:
             raise MessageError(f'point fields start with {self.fields[:3]}, expected x, y, z')
         if self.points.dtype != np.float32 or self.points.shape[1:] != (len(self.fields),):
             raise MessageError(
-                f'points are {self.points.dtype} {self.points.shape}; expected float32 [N, {len(self.fields)}]'
+                f'points are {self.points.dtype} {self.points.shape}; '
+                f'expected float32 [N, {len(self.fields)}]'
             )
         if self.received < 0:
             object.__setattr__(self, 'received', len(self.points))
@@ -81,7 +85,10 @@ class PointCloud:
 
 @dataclass(frozen=True)
 class Boxes2D:
-    """Detections in an image: `xyxy` float64 [N, 4], pixels of the original image (left, top, right, bottom)."""
+    """Detections in an image.
+
+    `xyxy` is float64 [N, 4]: left, top, right, bottom in pixels of the original image.
+    """
 
     stamp_ns: int
     frame_id: str
@@ -137,11 +144,15 @@ class Boxes3D:
         object.__setattr__(self, 'boxes', _array(self.boxes, 'boxes', np.float64, (n, 7)))
         object.__setattr__(self, 'scores', _array(self.scores, 'scores', np.float64, (n,)))
         object.__setattr__(self, 'classes', tuple(self.classes))
-        object.__setattr__(self, 'covariances', _array(self.covariances, 'covariances', np.float64, (n, 4, 4)))
+        object.__setattr__(
+            self, 'covariances', _array(self.covariances, 'covariances', np.float64, (n, 4, 4))
+        )
         object.__setattr__(self, 'ids', tuple(self.ids) or ('',) * n)
         object.__setattr__(self, 'sources', tuple(self.sources) or ((),) * n)
         if len(self.ids) != n or len(self.sources) != n:
-            raise MessageError(f'{len(self.ids)} ids and {len(self.sources)} sources for {n} boxes')
+            raise MessageError(
+                f'{len(self.ids)} ids and {len(self.sources)} sources for {n} boxes'
+            )
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -10,7 +10,9 @@ from airside_perception.errors import EngineError
 __all__ = ['Engine', 'EngineInfo', 'TensorSpec', 'check_feeds', 'open_engine', 'require']
 
 
-def open_engine(path: str | Path, dla_core: int = -1, precision: str = 'auto', threads: int = 0) -> Engine:
+def open_engine(
+    path: str | Path, dla_core: int = -1, precision: str = 'auto', threads: int = 0
+) -> Engine:
     """Opens a network by the ending of its file: `.onnx` on ONNX Runtime.
 
     Args:
@@ -24,9 +26,13 @@ def open_engine(path: str | Path, dla_core: int = -1, precision: str = 'auto', t
     """
     path = Path(path)
     if not path.is_file():
-        raise EngineError(f'{path}: no such network; engine_path names a .onnx file or an engine built from one')
+        raise EngineError(
+            f'{path}: no such network; engine_path names a .onnx file or an engine built from one'
+        )
     if path.suffix == '.onnx':
-        from airside_perception.engine.onnx import OnnxEngine  # ONNX Runtime loads only when it is used
+        from airside_perception.engine.onnx import (
+            OnnxEngine,
+        )  # ONNX Runtime loads only when it is used
 
         return OnnxEngine(path, dla_core=dla_core, precision=precision, threads=threads)
     raise EngineError(f'{path}: unknown kind of network {path.suffix!r}; expected .onnx')

@@ -15,6 +15,10 @@ from airside_perception.errors import EngineError
 Tensors = Mapping[str, NDArray[Any]]
 
 
+def _dimensions(shape: tuple[int, ...]) -> str:
+    return ', '.join('?' if n < 0 else str(n) for n in shape)
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output: -1 in `shape` is a dimension that may vary."""
@@ -24,11 +28,13 @@ class TensorSpec:
     dtype: np.dtype[Any]
 
     def __str__(self) -> str:
-        return f'{self.name}: {self.dtype.name} [{", ".join("?" if n < 0 else str(n) for n in self.shape)}]'
+        return f'{self.name}: {self.dtype.name} [{_dimensions(self.shape)}]'
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape fits."""
-        return len(shape) == len(self.shape) and all(n < 0 or n == m for n, m in zip(self.shape, shape))
+        return len(shape) == len(self.shape) and all(
+            n < 0 or n == m for n, m in zip(self.shape, shape, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,10 @@ class Engine(Protocol):
     def __enter__(self) -> Engine: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
 
@@ -83,18 +92,23 @@ def check_feeds(path: str, inputs: tuple[TensorSpec, ...], feeds: Tensors) -> No
     """Compares feeds with the inputs of a network.
 
     Raises:
-        EngineError: names the first input that is missing, unknown, or of the wrong shape or dtype.
+        EngineError: names the first input that is missing, unknown, of wrong shape or dtype.
     """
     names = {spec.name for spec in inputs}
     unknown = sorted(set(feeds) - names)
     if unknown:
-        raise EngineError(f'{path}: no input {unknown[0]!r}; inputs are {", ".join(map(str, inputs))}')
+        raise EngineError(
+            f'{path}: no input {unknown[0]!r}; inputs are {", ".join(map(str, inputs))}'
+        )
     for spec in inputs:
         if spec.name not in feeds:
             raise EngineError(f'{path}: input {spec.name!r} is missing from the feeds')
         value = feeds[spec.name]
         if value.dtype != spec.dtype or not spec.accepts(value.shape):
-            raise EngineError(f'{path}: input {spec.name!r} is {value.dtype.name} {list(value.shape)}, expected {spec}')
+            raise EngineError(
+                f'{path}: input {spec.name!r} is {value.dtype.name} {list(value.shape)}, '
+                f'expected {spec}'
+            )
 
 
 def require(engine: Engine, kind: str, name: str, shape: tuple[int, ...]) -> TensorSpec:
@@ -109,11 +123,16 @@ def require(engine: Engine, kind: str, name: str, shape: tuple[int, ...]) -> Ten
     specs = engine.inputs if kind == 'input' else engine.outputs
     for spec in specs:
         if spec.name == name:
-            fits = len(spec.shape) == len(shape) and all(n < 0 or m < 0 or n == m for n, m in zip(spec.shape, shape))
+            fits = len(spec.shape) == len(shape) and all(
+                n < 0 or m < 0 or n == m for n, m in zip(spec.shape, shape, strict=True)
+            )
             if not fits:
-                wanted = ', '.join('?' if n < 0 else str(n) for n in shape)
-                raise EngineError(f'{engine.info.path}: {kind} {spec} contradicts its model card, which needs [{wanted}]')
+                raise EngineError(
+                    f'{engine.info.path}: {kind} {spec} contradicts its model card, '
+                    f'which needs [{_dimensions(shape)}]'
+                )
             return spec
     raise EngineError(
-        f'{engine.info.path}: no {kind} {name!r}; it has {", ".join(map(str, specs))}. Does the model card belong to it?'
+        f'{engine.info.path}: no {kind} {name!r}; it has {", ".join(map(str, specs))}. '
+        'Does the model card belong to it?'
     )

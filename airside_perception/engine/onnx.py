@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from airside_perception.engine.base import EngineInfo, TensorSpec, Tensors, check_feeds
+from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, check_feeds
 from airside_perception.errors import EngineError
 
 DTYPES = {
@@ -23,23 +23,36 @@ DTYPES = {
 class OnnxEngine:
     """An ONNX file on ONNX Runtime's CPU provider; satisfies `engine.base.Engine`."""
 
-    def __init__(self, path: Path, dla_core: int = -1, precision: str = 'auto', threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, dla_core: int = -1, precision: str = 'auto', threads: int = 0
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=['CPUExecutionProvider']
+            )
             self._inputs = tuple(map(_spec, self._session.get_inputs()))
             self._outputs = tuple(map(_spec, self._session.get_outputs()))
         except Exception as error:  # onnxruntime's exceptions have no common base below Exception
-            raise EngineError(f'{path}: ONNX Runtime cannot load it: {_first_line(error)}') from error
+            raise EngineError(
+                f'{path}: ONNX Runtime cannot load it: {_first_line(error)}'
+            ) from error
         notes = []
         if dla_core >= 0:
             notes.append(f'dla_core {dla_core}: not applicable to ONNX Runtime, runs on the CPU')
         if precision not in ('auto', 'fp32'):
-            notes.append(f'precision {precision}: not applicable to ONNX Runtime, runs as stored in the file')
+            notes.append(
+                f'precision {precision}: not applicable to ONNX Runtime, runs as in the file'
+            )
         self._info = EngineInfo(
-            str(path), 'onnxruntime', onnxruntime.__version__, 'cpu', _precision(self._inputs), tuple(notes)
+            str(path),
+            'onnxruntime',
+            onnxruntime.__version__,
+            'cpu',
+            _precision(self._inputs),
+            tuple(notes),
         )
 
     @property
@@ -61,9 +74,11 @@ class OnnxEngine:
         check_feeds(self._info.path, self._inputs, feeds)
         names = [spec.name for spec in self._outputs]
         try:
-            return dict(zip(names, self._session.run(names, dict(feeds))))
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except Exception as error:  # as above
-            raise EngineError(f'{self._info.path}: inference failed: {_first_line(error)}') from error
+            raise EngineError(
+                f'{self._info.path}: inference failed: {_first_line(error)}'
+            ) from error
 
     def close(self) -> None:
         """Frees the session; may be called again."""
@@ -73,7 +88,10 @@ class OnnxEngine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -1,0 +1,50 @@
+"""ROS messages to the core's types and back.
+
+Duck-typed: nothing here imports ROS. Incoming messages are read by their fields, so rclpy's and
+rosbags' classes both work; outgoing ones are made by `types`, a callable from a type name such as
+`vision_msgs/msg/Detection3DArray` to the class of whoever is asking.
+
+A message whose content cannot be trusted is a `MessageError` that names the field and its value.
+"""
+
+from airside_perception.messages.incoming import (
+    boxes2d,
+    boxes3d,
+    camera_model,
+    compressed_image,
+    image,
+    point_cloud,
+    rigid_transform,
+    stamp_ns,
+)
+from airside_perception.messages.outgoing import (
+    MessageTypes,
+    camera_info_message,
+    detections2d,
+    detections3d,
+    header,
+    image_message,
+    point_cloud_message,
+    time_message,
+    transform_message,
+)
+
+__all__ = [
+    'MessageTypes',
+    'boxes2d',
+    'boxes3d',
+    'camera_info_message',
+    'camera_model',
+    'compressed_image',
+    'detections2d',
+    'detections3d',
+    'header',
+    'image',
+    'image_message',
+    'point_cloud',
+    'point_cloud_message',
+    'rigid_transform',
+    'stamp_ns',
+    'time_message',
+    'transform_message',
+]
