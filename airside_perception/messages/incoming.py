@@ -28,6 +28,8 @@ XYZ_YAW = np.array([0, 1, 2, 5])
 """Rows of a ROS pose covariance (x, y, z, roll, pitch, yaw) that `Boxes3D.covariances` holds."""
 
 MAX_POINTS = 20_000_000
+BLOCK = 8192
+"""Points filtered at a time."""
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -140,32 +142,35 @@ def point_cloud(
     if count > MAX_POINTS:
         raise MessageError(f'point cloud of {count} points; more than {MAX_POINTS} are refused')
     dtypes = [_point_type(fields[name], message) for name in names]
-    data = _bytes(message.data)
-    if count:
-        used = message.row_step * (message.height - 1) + message.point_step * message.width
-        if message.height > 1 and message.row_step < message.point_step * message.width:
-            raise MessageError(
-                f'point cloud row_step is {message.row_step}, but {message.width} points of '
-                f'{message.point_step} bytes take {message.point_step * message.width}'
-            )
-        if len(data) < used:
-            raise MessageError(
-                f'point cloud has {len(data)} bytes, but its layout announces {used}'
-            )
+    data = _point_bytes(message) if count else np.empty(0, np.uint8)
     columns = [
-        np.ndarray(
-            (message.height, message.width),
-            dtype,
-            data,
-            fields[name].offset if count else 0,
-            (message.row_step, message.point_step),
-        )
+        np.ndarray((count,), dtype, data, fields[name].offset, (message.point_step,))
+        if count
+        else np.empty(0, dtype)
         for name, dtype in zip(names, dtypes, strict=True)
-    ] if count else [np.empty((0, 0), np.float32)] * len(names)  # fmt: skip
+    ]
     points = _select(columns, min_range, max_range)
     return PointCloud(
         stamp_ns(message.header.stamp), message.header.frame_id, points, names, count
     )
+
+
+def _point_bytes(message: Any) -> NDArray[np.uint8]:
+    """The bytes of the points one after another: without what pads the rows."""
+    data = _bytes(message.data)
+    row = message.point_step * message.width
+    used = message.row_step * (message.height - 1) + row
+    if message.height > 1 and message.row_step < row:
+        raise MessageError(
+            f'point cloud row_step is {message.row_step}, but {message.width} points of '
+            f'{message.point_step} bytes take {row}'
+        )
+    if len(data) < used:
+        raise MessageError(f'point cloud has {len(data)} bytes, but its layout announces {used}')
+    if message.height == 1 or message.row_step == row:
+        return data[:used]
+    rows = np.lib.stride_tricks.as_strided(data, (message.height, row), (message.row_step, 1))
+    return rows.reshape(-1)
 
 
 def _point_type(field: Any, message: Any) -> np.dtype[Any]:
@@ -191,26 +196,35 @@ def _point_type(field: Any, message: Any) -> np.dtype[Any]:
 def _select(
     columns: list[NDArray[Any]], min_range: float, max_range: float
 ) -> NDArray[np.float32]:
-    """float32 [N, C] of the columns, without what is not finite or out of range."""
-    native = [np.ascontiguousarray(column.reshape(-1), dtype=np.float32) for column in columns]
-    x, y, z = native[:3]
+    """float32 [N, C] of the columns, without what is not finite or out of range.
+
+    In blocks that stay in the cache: fresh memory costs more than the arithmetic (page faults).
+    """
+    count = len(columns[0])
+    points = np.empty((count, 4), np.float32)
+    block = np.empty((min(count, BLOCK), 4), np.float32)
+    far, near = np.float32(max_range) ** 2, np.float32(min_range) ** 2
+    found = 0
     with np.errstate(over='ignore', invalid='ignore'):
-        square = x * x
-        square += y * y
-        square += z * z
-        keep = (
-            square < np.float32(max_range) ** 2
-        )  # NaN compares false, infinity is not below infinity
-        if min_range > 0:
-            keep &= square >= np.float32(min_range) ** 2
-    if len(native) > 3:
-        keep &= np.isfinite(native[3])
-    points = np.empty((len(x), 4), np.float32)
-    for index, column in enumerate(native):
-        points[:, index] = column
-    # one 16-byte element a point: NumPy moves these three times faster than rows of four floats
-    kept = points.view(np.complex128)[keep[:, None]].view(np.float32).reshape(-1, 4)
-    return kept[:, : len(native)]
+        for start in range(0, count, BLOCK):
+            part = [column[start : start + BLOCK].astype(np.float32) for column in columns]
+            x, y, z = part[:3]
+            square = x * x
+            square += y * y
+            square += z * z
+            keep = square < far  # NaN compares false, infinity is not below infinity
+            if near > 0:
+                keep &= square >= near
+            if len(part) > 3:
+                keep &= np.isfinite(part[3])
+            rows = block[: len(x)]
+            for index, column in enumerate(part):
+                rows[:, index] = column
+            # one 16-byte element a point: moved three times faster than rows of four floats
+            kept = rows.view(np.complex128)[keep[:, None]]
+            points[found : found + len(kept)] = kept.view(np.float32).reshape(-1, 4)
+            found += len(kept)
+    return points[:found, : len(columns)]
 
 
 def camera_model(message: Any) -> CameraModel:

@@ -165,14 +165,14 @@ def test_cloud_with_unusable_fields():
         messages.point_cloud(cloud_message(xyz()[:3]), need=('intensity',))
 
 
-def image_like(data, height, width, encoding, step=None, **changes):
+def image_like(data, height, width, encoding, step=None):
     raw = np.ascontiguousarray(data).tobytes()
     fields = {
         'header': SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=5), frame_id='optical'),
         'height': height, 'width': width, 'encoding': encoding, 'data': raw,
         'step': len(raw) // max(1, height) if step is None else step, 'is_bigendian': 0,
     }  # fmt: skip
-    return SimpleNamespace(**{**fields, **changes})
+    return SimpleNamespace(**fields)
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,10 @@ def test_image_nv12_has_half_a_plane_more():
     ],
 )
 def test_image_that_cannot_be_read(changes, said):
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    whole = {'data': pixels, 'height': 4, 'width': 6, 'encoding': 'bgr8', 'step': 18}
     with pytest.raises(MessageError, match=said):
-        messages.image(image_like(np.zeros((4, 6, 3), np.uint8), 4, 6, 'bgr8', **changes))
+        messages.image(image_like(**{**whole, **changes}))
 
 
 def compressed(data):
