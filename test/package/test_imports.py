@@ -20,6 +20,7 @@ LAYERS = (
     ('types',),
     ('timing',),
     ('resources',),
+    ('parameter',),
     ('config',),
     ('geometry',),
     ('projection',),

@@ -1,0 +1,149 @@
+"""From the outputs of an anchor network to candidate boxes.
+
+The box code is that of SECOND (Yan et al., Sensors 2018) as OpenPCDet writes it: offsets in units
+of the anchor's diagonal and height, logarithms of the sizes, the difference of the yaw, and two
+bins that say which half of the circle the front points to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airside_perception.card import LidarCard
+from airside_perception.errors import EngineError
+from airside_perception.geometry import wrap_angle
+from airside_perception.types import Float32, Float64, Int64, by_score
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Boxes before suppression, best first: boxes [N, 7], scores [N], label indices [N]."""
+
+    boxes: Float64
+    scores: Float64
+    labels: Int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class AnchorDecoder:
+    """Decodes the outputs of one network; holds the places and sizes of its anchors."""
+
+    def __init__(self, card: LidarCard) -> None:
+        self._card = card
+        rows, columns = card.output_grid
+        x0, y0, _, x1, y1, _ = card.limits
+        self._x = _places(x0, x1, columns, card.anchor_places)
+        self._y = _places(y0, y1, rows, card.anchor_places)
+        fields = [(a.length, a.width, a.height, a.z, a.yaw) for a in card.anchors]
+        self._anchors = np.array(fields, dtype=np.float64)
+
+    def decode(
+        self, outputs: Mapping[str, NDArray[Any]], thresholds: Sequence[float], most: int
+    ) -> Candidates:
+        """The `most` best candidates, by score and then by their place in the score output.
+
+        At every anchor the best class that reaches its threshold counts. Scores are compared
+        before the sigmoid, and only what passes is decoded.
+
+        Args:
+            outputs: of the network, by the names of the card.
+            thresholds: lowest score of every label.
+
+        Raises:
+            EngineError: the network put out values that are not finite.
+        """
+        places, labels, logits = self._passing(outputs[self._card.score_output], thresholds)
+        chosen = _best(logits, most)
+        places, labels, logits = places[chosen], labels[chosen], logits[chosen]
+        anchor, cell = np.divmod(places, len(self._x) * len(self._y))
+        boxes = self._boxes(outputs, anchor, cell)
+        return Candidates(boxes, _sigmoid(logits), labels)
+
+    def _passing(
+        self, scores: NDArray[Any], thresholds: Sequence[float]
+    ) -> tuple[Int64, Int64, Float64]:
+        """Anchors over threshold: place (anchor * cells + cell, ascending), label and logit."""
+        if np.isnan(scores.max(initial=-np.inf)):
+            raise EngineError(f'{self._card.name}: output {self._card.score_output!r} contains NaN')
+        anchors, classes = len(self._anchors), len(self._card.classes)
+        logits = scores.reshape(anchors, classes, -1)
+        least = _logits(thresholds)
+        passing = np.flatnonzero(logits >= least[:, None])
+        anchor, label, cell = np.unravel_index(passing, logits.shape)
+        values = logits[anchor, label, cell].astype(np.float64)
+        places = anchor * logits.shape[2] + cell
+        order = np.lexsort((label, -values, places))  # by place, then the best, then the first
+        first = np.ones(len(order), dtype=bool)
+        first[1:] = places[order][1:] != places[order][:-1]
+        kept = order[first]
+        return places[kept], label[kept], values[kept]
+
+    def _boxes(self, outputs: Mapping[str, NDArray[Any]], anchor: Int64, cell: Int64) -> Float64:
+        """Boxes [N, 7] at the given anchors and cells of the output grid."""
+        card, anchors = self._card, len(self._anchors)
+        code = outputs[card.box_output].reshape(anchors, 7, -1)[anchor, :, cell]
+        front = outputs[card.direction_output].reshape(anchors, 2, -1)[anchor, :, cell]
+        length, width, height, z, yaw = self._anchors[anchor].T
+        xt, yt, zt, lt, wt, ht, turn = code.astype(np.float64).T
+        diagonal = np.hypot(length, width)
+        row, column = np.divmod(cell, len(self._x))
+        with np.errstate(over='ignore', invalid='ignore'):
+            boxes = np.stack(
+                [
+                    xt * diagonal + self._x[column],
+                    yt * diagonal + self._y[row],
+                    zt * height + z,
+                    np.exp(lt) * length,
+                    np.exp(wt) * width,
+                    np.exp(ht) * height,
+                    _headed(turn + yaw, front.argmax(axis=1), card.direction_offset),
+                ],
+                axis=1,
+            )
+        if not np.isfinite(boxes).all():
+            raise EngineError(f'{card.name}: output {card.box_output!r} gives a box that is not finite')
+        return boxes
+
+
+def _places(low: float, high: float, count: int, kind: str) -> Float64:
+    """Coordinates of the anchors along an axis: middles of the cells, or from border to border."""
+    if kind == 'borders':
+        return np.linspace(low, high, count)
+    return low + (np.arange(count) + 0.5) * (high - low) / count
+
+
+def _headed(yaw: Float64, front: Int64, offset: float) -> Float64:
+    """Yaw in [-pi, pi): brought into the half circle that begins at `offset`, or the other one."""
+    half = yaw - offset
+    half = half - np.floor(half / np.pi) * np.pi
+    return wrap_angle(half + offset + np.pi * front)
+
+
+def _best(scores: Float64, most: int) -> Int64:
+    """Indices of the `most` highest scores, best first; equal scores by index."""
+    if len(scores) <= most:
+        return by_score(scores)
+    least = np.partition(scores, len(scores) - most)[len(scores) - most]
+    above = np.flatnonzero(scores > least)
+    level = np.flatnonzero(scores == least)[: most - len(above)]
+    chosen = np.concatenate([above, level])  # level ones are last in any order by score
+    return chosen[by_score(scores[chosen])]
+
+
+def _logits(scores: Sequence[float]) -> Float32:
+    """Inverse sigmoid; 0 gives -inf and 1 gives inf."""
+    p = np.asarray(scores, dtype=np.float64)
+    with np.errstate(divide='ignore'):
+        return (np.log(p) - np.log1p(-p)).astype(np.float32)
+
+
+def _sigmoid(logits: Float64) -> Float64:
+    with np.errstate(over='ignore'):
+        return 1.0 / (1.0 + np.exp(-logits))
