@@ -1,0 +1,71 @@
+"""Ray-casters: which triangle a ray meets first, and how far away."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airside_perception.types import Float32, Float64
+
+
+class Caster(Protocol):
+    """Holds the triangles of one scene and answers rays from one origin."""
+
+    def cast(self, origin: Float64, directions: Float32) -> tuple[Float32, NDArray[np.int32]]:
+        """Distance float32 [R] in lengths of `directions` [R, 3] (inf: nothing) and triangle int32 [R] (-1)."""
+        ...
+
+
+class Open3DCaster:
+    """Embree through open3d's RaycastingScene; the same rays give the same bits.
+
+    Raises:
+        ImportError: open3d or the libusb-1.0 that its import needs is missing.
+    """
+
+    def __init__(self, triangles: Float32) -> None:
+        import open3d
+
+        self._core = open3d.core
+        corners = np.ascontiguousarray(triangles.reshape(-1, 3), dtype=np.float32)
+        index = np.arange(len(corners), dtype=np.uint32).reshape(-1, 3)
+        self._scene: Any = open3d.t.geometry.RaycastingScene()
+        self._scene.add_triangles(self._core.Tensor(corners), self._core.Tensor(index))
+
+    def cast(self, origin: Float64, directions: Float32) -> tuple[Float32, NDArray[np.int32]]:
+        """See `Caster`."""
+        rays = np.empty((len(directions), 6), np.float32)
+        rays[:, :3] = origin
+        rays[:, 3:] = directions
+        answer = self._scene.cast_rays(self._core.Tensor(rays))
+        triangle = answer['primitive_ids'].numpy()
+        none = np.iinfo(np.uint32).max
+        return answer['t_hit'].numpy(), np.where(triangle == none, -1, triangle.astype(np.int64)).astype(np.int32)
+
+
+class BruteCaster:
+    """Every ray against every triangle (Möller and Trumbore, 1997) in float64: the specification, slow."""
+
+    def __init__(self, triangles: Float32) -> None:
+        self._corner = triangles[:, 0].astype(np.float64)
+        self._edges = (triangles[:, 1:] - triangles[:, :1]).astype(np.float64)
+
+    def cast(self, origin: Float64, directions: Float32) -> tuple[Float32, NDArray[np.int32]]:
+        """See `Caster`."""
+        distance = np.full(len(directions), np.inf)
+        triangle = np.full(len(directions), -1, np.int32)
+        rays = directions.astype(np.float64)
+        for number, (corner, (edge1, edge2)) in enumerate(zip(self._corner, self._edges)):
+            p = np.cross(rays, edge2)
+            determinant = p @ edge1
+            with np.errstate(divide='ignore', invalid='ignore'):
+                offset = origin - corner
+                u = p @ offset / determinant
+                q = np.cross(offset, edge1)
+                v = rays @ q / determinant
+                t = q @ edge2 / determinant
+                hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0) & (t < distance)
+            distance[hit], triangle[hit] = t[hit], number
+        return distance.astype(np.float32), triangle
