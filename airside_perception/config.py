@@ -74,6 +74,9 @@ class EngineConfig:
 class CameraConfig(EngineConfig):
     """camera_detector: image to 2D boxes to boxes on the ground plane."""
 
+    compressed: bool = parameter(
+        False, 'Subscribe to CompressedImage on <image topic>/compressed instead of Image.'
+    )
     score_threshold: float = parameter(
         0.3, 'Lowest score of any detection.', low=0.0, high=1.0, live=True
     )

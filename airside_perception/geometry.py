@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from airside_perception.errors import TransformError
-from airside_perception.types import YAW, Boxes3D, Float64
+from airside_perception.types import YAW, Boxes3D, Float64, PointCloud
 
 
 def transform(rotation: Float64, translation: Float64) -> Float64:
@@ -104,6 +104,14 @@ def move_boxes(
         frame_id=frame_id,
         stamp_ns=boxes.stamp_ns if stamp_ns is None else stamp_ns,
     )
+
+
+def move_cloud(cloud: PointCloud, a2b: Float64, frame_id: str) -> PointCloud:
+    """A cloud of frame a in frame b; columns beyond x, y, z stay. Computed in float32."""
+    points = cloud.points.copy()
+    points[:, :3] = cloud.points[:, :3] @ a2b[:3, :3].T.astype(np.float32)
+    points[:, :3] += a2b[:3, 3].astype(np.float32)
+    return replace(cloud, points=points, frame_id=frame_id)
 
 
 def bev_corners(boxes: Float64) -> Float64:

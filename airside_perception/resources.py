@@ -44,6 +44,18 @@ def resource(*parts: str) -> Path:
     return path
 
 
+def model_file(path: str) -> Path:
+    """Return a network or model card as a setting names it: as it stands, else in `models/`.
+
+    Raises:
+        ConfigError: the name is empty, or neither place has such a file.
+    """
+    if not path:
+        raise ConfigError('engine_path is empty; name a .onnx file or an engine built from one')
+    given = Path(path).expanduser()
+    return given if given.is_absolute() or given.is_file() else resource('models', path)
+
+
 def _candidates() -> list[Path]:
     module = Path(__file__).resolve()
     source_tree = module.parents[1]
