@@ -1,0 +1,201 @@
+"""What every lifecycle node does alike: parameters, transitions, worker, diagnostics, a clean end."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+
+from airside_perception.errors import PerceptionError
+from airside_perception.nodes.diagnostics import Diagnostics, Report
+from airside_perception.nodes.parameters import Parameters
+
+Config = TypeVar('Config')
+
+SENSOR = QoSProfile(
+    depth=1,
+    reliability=qos_profile_sensor_data.reliability,
+    durability=qos_profile_sensor_data.durability,
+)
+"""Sensors: best effort, and only the newest message."""
+
+RESULT = QoSProfile(depth=10)
+"""Results: reliable, volatile."""
+
+
+@functools.lru_cache(maxsize=None)
+def message_type(name: str) -> Any:
+    """The rclpy class of a type name such as `std_msgs/msg/Header`."""
+    package, kind, message = name.split('/')
+    return getattr(importlib.import_module(f'{package}.{kind}'), message)
+
+
+class PerceptionNode(LifecycleNode, Generic[Config]):
+    """A lifecycle node whose transitions say why they fail, and leave nothing behind when they do.
+
+    A node defines `on_open` (load and warm up), `on_start` (subscribe), `on_stop` (unsubscribe) and
+    `on_free` (give everything back; must work after any of the others, and twice).
+    """
+
+    def __init__(self, name: str, config: type[Config], **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self.parameters = Parameters(self, config)
+        self.diagnostics = Diagnostics(self, self.report)
+        self.active = False
+
+    @property
+    def config(self) -> Config:
+        """The newest valid set of parameters."""
+        return self.parameters.config
+
+    def on_open(self) -> None:
+        """Loads and warms up what the node needs."""
+
+    def on_start(self) -> None:
+        """Subscribes."""
+
+    def on_stop(self) -> None:
+        """Unsubscribes; nothing is published after it."""
+
+    def on_free(self) -> None:
+        """Gives everything back."""
+
+    def report(self, report: Report) -> None:
+        """Adds what this node has to say to its diagnostics; called once a second."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """unconfigured -> inactive."""
+        result = self._transition('configure', self.on_open, TransitionCallbackReturn.FAILURE)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._release()
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """inactive -> active."""
+
+        def start() -> None:
+            super(PerceptionNode, self).on_activate(state)
+            self.active = True
+            self.on_start()
+
+        result = self._transition('activate', start, TransitionCallbackReturn.FAILURE)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._transition('deactivate', lambda: self._stop(state), TransitionCallbackReturn.FAILURE)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """active -> inactive."""
+        return self._transition('deactivate', lambda: self._stop(state), TransitionCallbackReturn.ERROR)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """inactive -> unconfigured."""
+        return self._transition('cleanup', self._free, TransitionCallbackReturn.ERROR)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Anything -> finalized."""
+
+        def end() -> None:
+            self._stop(state)
+            self._free()
+
+        return self._transition('shutdown', end, TransitionCallbackReturn.ERROR)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that ended in ERROR: back to unconfigured, with nothing held."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Frees everything, whatever the state; the node is not used after it."""
+        self._release()
+
+    def guarded(self, topic: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A subscription's callback that drops and reports what it cannot take, and never ends the node."""
+
+        def call(message: Any) -> None:
+            try:
+                callback(message)
+            except Exception as error:  # noqa: BLE001  # an exception here would end the executor
+                self.failed(topic, error)
+
+        return call
+
+    def failed(self, topic: str, error: Exception) -> None:
+        """Counts a message that was dropped for an error, and says so once a second."""
+        if not rclpy.ok(context=self.context):
+            return  # publishers are gone while the process ends; that is no news
+        cause = str(error)
+        if not isinstance(error, PerceptionError):
+            cause = ''.join(traceback.format_exception(error)).rstrip()
+        self.diagnostics.dropped(topic, cause)
+
+    def _transition(
+        self, name: str, step: Callable[[], None], failure: TransitionCallbackReturn
+    ) -> TransitionCallbackReturn:
+        try:
+            step()
+        except PerceptionError as error:
+            self.get_logger().error(f'{name} failed: {error}')
+            self.diagnostics.problem = f'{name} failed: {error}'
+            return failure
+        except Exception as error:  # noqa: BLE001  # rclpy swallows it without a word
+            text = ''.join(traceback.format_exception(error)).rstrip()
+            self.get_logger().error(f'{name} failed: {text}')
+            self.diagnostics.problem = f'{name} failed: {error!r}'
+            return failure
+        self.diagnostics.problem = ''
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop(self, state: LifecycleState) -> None:
+        self.active = False
+        self.on_stop()
+        super().on_deactivate(state)
+
+    def _free(self) -> None:
+        self.on_free()
+        self.parameters.release()
+
+    def _release(self) -> None:
+        """Stops and frees as far as that goes, and logs what does not."""
+        self.active = False
+        for step in (self.on_stop, self.on_free, self.parameters.release):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001  # the other steps must still run
+                self.get_logger().error(f'{step.__name__}: {error}')
+
+
+def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = None) -> int:
+    """The body of an executable: spins until SIGINT or SIGTERM, then frees everything.
+
+    Returns:
+        The exit status: 0 after a signal, 1 where rclpy refused to start.
+    """
+    node = None
+    try:
+        rclpy.init(args=args)
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except rclpy.exceptions.ROSInitException as error:
+        sys.stderr.write(f'{error}\n')
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's and a launch file's may both come
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

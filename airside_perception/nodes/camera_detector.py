@@ -1,0 +1,147 @@
+"""camera_detector: images of one camera to 2D detections and to 3D detections on the ground."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from vision_msgs.msg import Detection2DArray, Detection3DArray
+
+from airside_perception import messages
+from airside_perception.card import CameraCard
+from airside_perception.config import CameraConfig
+from airside_perception.engine import Engine
+from airside_perception.errors import MessageError, PerceptionError
+from airside_perception.nodes.base import RESULT, SENSOR, message_type, run
+from airside_perception.nodes.detector import DetectorNode
+from airside_perception.nodes.diagnostics import Report
+from airside_perception.projection import CameraModel
+from airside_perception.types import Boxes2D
+
+
+class CameraDetectorNode(DetectorNode[CameraConfig]):
+    """Publishes `~/output/detections_2d`, then, where calibration and transform are known, `~/output/detections`."""
+
+    card_type = CameraCard
+    input_name = 'image'
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('camera_detector', CameraConfig, **kwargs)
+        self._boxes2d = self.create_lifecycle_publisher(Detection2DArray, '~/output/detections_2d', RESULT)
+        self._boxes3d = self.create_lifecycle_publisher(Detection3DArray, '~/output/detections', RESULT)
+        self._picture = self.create_lifecycle_publisher(Image, '~/debug/image', SENSOR)
+        self._info: CameraInfo | None = None
+        self._calibration = Calibration()
+        self._info_topic = ''
+
+    def make_detector(self, engine: Engine, card: CameraCard, config: CameraConfig) -> Any:
+        """The core's camera detector; OpenCV and ONNX Runtime load only now."""
+        from airside_perception.camera.detector import CameraDetector
+
+        return CameraDetector(engine, card, config)
+
+    def warm_up(self) -> None:
+        """Runs the network on a grey image."""
+        import numpy as np
+
+        from airside_perception.types import Image as Frame
+
+        card = self.detector.card
+        grey = np.full((card.height, card.width, 3), card.pad, np.uint8)
+        self.detector.detect(Frame(0, 'warm_up', grey))
+
+    def subscribe(self) -> list[Any]:
+        """The image, compressed or not, and its calibration."""
+        self._info, self._calibration = None, Calibration()
+        topic = self.resolve_topic_name('~/input/image')
+        kind = Image
+        if self.config.compressed:
+            topic, kind = f'{topic}/compressed', CompressedImage  # as image_transport names it
+        subscriptions = [
+            self.create_subscription(CameraInfo, '~/input/camera_info', self._on_info, SENSOR),
+            self.create_subscription(kind, topic, self.take, SENSOR),
+        ]
+        self._info_topic, self.topic = (item.topic_name for item in subscriptions)
+        return subscriptions
+
+    def detect(self, message: Any) -> int:
+        """Publishes 2D boxes first: they need neither calibration nor transform."""
+        read = messages.compressed_image if self.config.compressed else messages.image
+        image = read(message)
+        boxes = self.detector.detect(image)
+        self._boxes2d.publish(messages.detections2d(boxes, message_type))
+        try:
+            self._lift(boxes, image)
+        except PerceptionError as error:
+            self.failed(self.topic, PerceptionError(f'2D only: {error}'))
+        if self._picture.get_subscription_count():
+            self._draw(image, boxes)
+        return image.stamp_ns
+
+    def report(self, report: Report) -> None:
+        """Adds what could not be lifted."""
+        super().report(report)
+        if self.detector is not None:
+            report.add('not_lifted', self.detector.not_lifted)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _lift(self, boxes: Boxes2D, image: Any) -> None:
+        from airside_perception.camera.preprocess import image_size
+
+        camera = self._calibration.read(self._info, self._info_topic)
+        rows, columns = image_size(image)
+        if (camera.height, camera.width) != (rows, columns):
+            raise MessageError(
+                f'image of {columns} x {rows} pixels, but {self._info_topic} is for {camera.width} x {camera.height}'
+            )
+        if camera.frame_id not in ('', image.frame_id):
+            raise MessageError(
+                f'image of frame {image.frame_id!r}, but {self._info_topic} is for {camera.frame_id!r}'
+            )
+        camera2ground = self.tf.lookup(self.detector.config.ground_frame, image.frame_id, image.stamp_ns)
+        lifted = self.detector.lift(boxes, camera, camera2ground)
+        self._boxes3d.publish(messages.detections3d(lifted, message_type))
+
+    def _draw(self, image: Any, boxes: Boxes2D) -> None:
+        from airside_perception.camera.preprocess import to_bgr
+        from airside_perception.nodes.drawing import draw_boxes
+        from airside_perception.types import Image as Frame
+
+        picture = Frame(image.stamp_ns, image.frame_id, draw_boxes(to_bgr(image), boxes))
+        self._picture.publish(messages.image_message(picture, message_type))
+
+
+class Calibration:
+    """The camera model of the newest camera_info, made again only when the calibration changes."""
+
+    def __init__(self) -> None:
+        self._content: tuple[Any, ...] = ()
+        self._camera: CameraModel | None = None
+
+    def read(self, info: CameraInfo | None, topic: str) -> CameraModel:
+        """The model of `info`.
+
+        Raises:
+            MessageError: there is none yet, or it is no calibration.
+        """
+        if info is None:
+            raise MessageError(f'no calibration yet on {topic}')
+        content = (
+            info.header.frame_id, info.width, info.height, info.distortion_model, bytes(info.k), bytes(info.d),
+        )  # fmt: skip
+        if self._camera is None or content != self._content:
+            self._camera = None
+            try:
+                self._camera = messages.camera_model(info)
+            except MessageError as error:
+                raise MessageError(f'{topic}: {error}') from error
+            self._content = content
+        return self._camera
+
+
+def main() -> None:
+    """Runs the node."""
+    sys.exit(run(CameraDetectorNode))

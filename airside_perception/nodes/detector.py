@@ -1,0 +1,134 @@
+"""What the two detector nodes share: network, worker, transforms, and the way of one message."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar
+
+from airside_perception.card import ModelCard, find_card
+from airside_perception.config import EngineConfig
+from airside_perception.engine import Engine, open_engine
+from airside_perception.errors import ConfigError
+from airside_perception.nodes.base import PerceptionNode
+from airside_perception.nodes.diagnostics import ERROR, SILENCE_S, STALE, Report
+from airside_perception.nodes.tf import TfSource
+from airside_perception.nodes.worker import Worker
+from airside_perception.resources import model_file
+
+Config = TypeVar('Config', bound=EngineConfig)
+
+
+class DetectorNode(PerceptionNode[Config], ABC):
+    """A node that runs one network on the newest message of one topic.
+
+    A detector defines `card_type`, `make_detector`, `warm_up`, `subscribe` and `detect`.
+    """
+
+    card_type: type[ModelCard]
+    input_name: str
+    """Name of the sensor input in diagnostics."""
+
+    def __init__(self, name: str, config: type[Config], **kwargs: Any) -> None:
+        super().__init__(name, config, **kwargs)
+        self.engine: Engine | None = None
+        self.detector: Any = None
+        self.tf: TfSource | None = None
+        self.topic = ''
+        self._worker: Worker[Any] = Worker(name, self._work, self._failed)
+        self._inputs: list[Any] = []
+
+    @abstractmethod
+    def make_detector(self, engine: Engine, card: Any, config: Config) -> Any:
+        """The core's detector, its network checked against the card."""
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Runs the detector once on an input of no meaning."""
+
+    @abstractmethod
+    def subscribe(self) -> list[Any]:
+        """Makes the subscriptions; sets `topic` to that of the sensor."""
+
+    @abstractmethod
+    def detect(self, message: Any) -> int:
+        """From message to publication; the stamp of what was published, in nanoseconds."""
+
+    def on_open(self) -> None:
+        """Opens network and card, declares the thresholds of its classes, warms up."""
+        network = model_file(self.config.engine_path)
+        card_path = self.config.card_path
+        card = find_card(network, str(model_file(card_path)) if card_path else '')
+        if not isinstance(card, self.card_type):
+            raise ConfigError(f'{card.path}: architecture {card.architecture} does not run in this node')
+        thresholds = {name: card.thresholds.get(name, 0.0) for name in card.published}
+        config = self.parameters.configure({'score_thresholds': thresholds})
+        began = time.perf_counter()
+        self.engine = open_engine(network, config.dla_core, config.precision, config.threads)
+        for note in self.engine.info.notes:
+            self.get_logger().warning(note)
+        self.detector = self.make_detector(self.engine, card, config)
+        self.warm_up()
+        info, spent = self.engine.info, time.perf_counter() - began
+        self.get_logger().info(
+            f'{info.path} on {info.backend} {info.version}, {info.device}, {info.precision}: ready in {spent:.2f} s'
+        )
+
+    def on_start(self) -> None:
+        """Subscribes to the sensor and to transforms."""
+        self.tf = TfSource(self, self.config.tf_timeout_ms)
+        self.diagnostics.watch(self.input_name)
+        self._worker.start()
+        self._inputs = self.subscribe()
+
+    def on_stop(self) -> None:
+        """Ends the subscriptions and the work."""
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        if self.tf is not None:
+            self.tf.close()
+            self.tf = None
+        self._worker.stop()
+
+    def on_free(self) -> None:
+        """Closes the network."""
+        self.detector = None
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+
+    def take(self, message: Any) -> None:
+        """The sensor's callback: hands the message to the worker."""
+        self.diagnostics.received(self.input_name)
+        if self._worker.put(message):
+            self.diagnostics.overrun()
+
+    def report(self, report: Report) -> None:
+        """Adds the network, and whether the sensor speaks."""
+        state = 'ready' if self.detector is not None else 'closed'
+        report.add('engine/state', state)
+        if self.engine is not None:
+            info = self.engine.info
+            report.add('engine/path', info.path)
+            report.add('engine/precision', info.precision)
+            report.add('engine/device', info.device)
+            report.add('engine/backend', f'{info.backend} {info.version}')
+            report.add('engine/dla_layer_pct', 'not applicable')
+            report.add('engine/trt_version', 'not applicable')
+        if self.active:
+            for name, age in self.diagnostics.silent_inputs():
+                report.find(STALE, f'input/{name}/age_ms {age * 1e3:.0f}, limit {SILENCE_S * 1e3:.0f}: {self.topic}')
+            if self.tf is not None and self.tf.jumps:
+                report.add('time_jumps', self.tf.jumps)
+
+    def _work(self, message: Any) -> None:
+        started = time.perf_counter()
+        config = self.detector.config = self.config
+        if self.tf is not None:
+            self.tf.timeout_ms = config.tf_timeout_ms
+        stamp_ns = self.detect(message)
+        self.diagnostics.processed(stamp_ns, (time.perf_counter() - started) * 1e3, config.expected_time_ms)
+
+    def _failed(self, message: Any, error: Exception) -> None:
+        self.failed(self.topic, error)

@@ -1,0 +1,250 @@
+"""What a node counts and measures, and how it says so: /diagnostics and the debug topics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float64
+
+OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+PERIOD_S = 1.0
+RATE_WINDOW_S = 5.0
+SILENCE_S = 1.0
+"""An input that has not spoken for this long counts as silent."""
+
+DELAY_LIMIT_MS = 1000.0
+"""Processing that has been too slow for this long is an error, not only a warning."""
+
+
+class Report:
+    """One round of diagnostics: values, and the findings that decide level and message."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.findings: list[tuple[bytes, str]] = []
+
+    def add(self, key: str, value: Any) -> None:
+        """Shows a value; floats with a precision that one can read."""
+        self.values[key] = f'{value:.4g}' if isinstance(value, float) else str(value)
+
+    def find(self, level: bytes, text: str) -> None:
+        """Raises the level to `level`, and says why."""
+        self.findings.append((level, text))
+
+    @property
+    def level(self) -> bytes:
+        """The worst of the findings."""
+        return max((level for level, _ in self.findings), default=OK)
+
+    @property
+    def message(self) -> str:
+        """All findings, the worst first."""
+        ordered = sorted(self.findings, key=lambda item: item[0], reverse=True)
+        return '; '.join(text for _, text in ordered) or 'running'
+
+
+class Input:
+    """When messages of one input arrived, on the steady clock."""
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.arrivals: deque[float] = deque(maxlen=1000)
+
+    def age_s(self, now: float) -> float:
+        """Seconds since the newest message; since the start where there was none."""
+        return now - (self.arrivals[-1] if self.arrivals else self.since)
+
+    def hz(self, now: float) -> float:
+        """Messages a second over the last `RATE_WINDOW_S`."""
+        while self.arrivals and self.arrivals[0] < now - RATE_WINDOW_S:
+            if len(self.arrivals) == 1:
+                return 0.0  # the newest one stays, for its age
+            self.arrivals.popleft()
+        if len(self.arrivals) < 2:
+            return 0.0
+        return (len(self.arrivals) - 1) / max(now - self.arrivals[0], self.arrivals[-1] - self.arrivals[0])
+
+
+class Diagnostics:
+    """Counters of one node, published once a second on a steady clock; safe to use from any thread.
+
+    Keys: `processing_time_ms`, `is_processing_time_ms_in_expected_range`,
+    `consecutive_processing_delay_ms`, `pipeline_latency_ms`, `input/<name>/{age_ms,hz}`,
+    `processed`, `dropped/{overrun,error}`, `last_error`, and what the node adds in `extra`.
+
+    Attributes:
+        problem: why the last transition failed; empty where it did not.
+        dropped_overrun: messages that a newer one replaced before their turn.
+        dropped_error: messages that could not be used.
+    """
+
+    def __init__(self, node: LifecycleNode, extra: Callable[[Report], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._node = node
+        self._extra = extra
+        self._now = now
+        self._lock = threading.RLock()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.problem = ''
+        self.dropped_overrun = 0
+        self.dropped_error = 0
+        self.processed_count = 0
+        self._inputs: dict[str, Input] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
+        self._last_error: tuple[float, str] | None = None
+        self._reported_errors = 0
+        self._times: list[float] = []
+        self._slowest = 0.0
+        self._limit_ms = float('inf')
+        self._latency_ms = float('nan')
+        self._slow_since: float | None = None
+        self._cycle_at: float | None = None
+        self._array = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+        self._debug = {
+            name: node.create_lifecycle_publisher(Float64, f'~/debug/{name}', QoSProfile(depth=10))
+            for name in ('cyclic_time_ms', 'processing_time_ms', 'pipeline_latency_ms')
+        }
+        node.create_timer(PERIOD_S, self._tick, clock=self._steady)
+
+    def watch(self, *names: str) -> None:
+        """From now on these inputs are expected to speak; others are forgotten."""
+        with self._lock:
+            self._inputs = {name: Input(self._now()) for name in names}
+            self._slow_since = self._cycle_at = None
+            self._times = []
+
+    def received(self, name: str) -> None:
+        """A message of input `name` has arrived."""
+        with self._lock:
+            if name in self._inputs:
+                self._inputs[name].arrivals.append(self._now())
+
+    def overrun(self) -> None:
+        """A message was replaced by a newer one before its turn."""
+        with self._lock:
+            self.dropped_overrun += 1
+
+    def dropped(self, topic: str, cause: str) -> None:
+        """A message of `topic` could not be used: counted, and logged once a second a topic."""
+        with self._lock:
+            now = self._now()
+            self.dropped_error += 1
+            self._last_error = (now, f'{topic}: {cause}')
+            logged_at, unsaid = self._logged.get(topic, (float('-inf'), 0))
+            if now - logged_at < PERIOD_S:
+                self._logged[topic] = (logged_at, unsaid + 1)
+                return
+            self._logged[topic] = (now, 0)
+        more = f' ({unsaid} more since the last report)' if unsaid else ''
+        self._node.get_logger().warning(f'{topic}: dropped: {cause}{more}')
+
+    def processed(self, stamp_ns: int, processing_ms: float, limit_ms: float) -> None:
+        """A result was published.
+
+        Args:
+            stamp_ns: of the input and the result, on the node's clock.
+            processing_ms: from the start of the work to the result, on a steady clock.
+            limit_ms: the longest time that is normal.
+        """
+        latency_ms = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e6
+        with self._lock:
+            now = self._now()
+            self.processed_count += 1
+            self._times.append(processing_ms)
+            self._limit_ms, self._latency_ms = limit_ms, latency_ms
+            if processing_ms <= limit_ms:
+                self._slow_since = None
+            elif self._slow_since is None:
+                self._slow_since = now - processing_ms / 1e3
+            cycle_at, self._cycle_at = self._cycle_at, now
+        if cycle_at is not None:
+            self._publish_debug('cyclic_time_ms', (now - cycle_at) * 1e3)
+        self._publish_debug('processing_time_ms', processing_ms)
+        self._publish_debug('pipeline_latency_ms', latency_ms)
+
+    def age_s(self, name: str) -> float:
+        """Seconds since input `name` last spoke."""
+        with self._lock:
+            return self._inputs[name].age_s(self._now())
+
+    def _tick(self) -> None:
+        try:
+            self.publish()
+        except Exception as error:  # noqa: BLE001  # an exception in a timer would end the executor
+            self._node.get_logger().error(f'diagnostics: {error!r}')
+
+    def publish(self) -> None:
+        """Publishes one DiagnosticArray with one status."""
+        report = Report()
+        with self._lock:
+            self._fill(report)
+        self._extra(report)
+        status = DiagnosticStatus(
+            level=report.level,
+            name=f'{self._node.get_fully_qualified_name().lstrip("/")}: perception',
+            message=report.message,
+            hardware_id=report.values.get('engine/device', 'none'),
+            values=[KeyValue(key=key, value=value) for key, value in report.values.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._array.publish(array)
+
+    def _fill(self, report: Report) -> None:
+        now = self._now()
+        active = getattr(self._node, 'active', False)
+        report.add('state', 'active' if active else 'not active')
+        if self.problem:
+            report.find(ERROR, self.problem)
+        elif not active:
+            report.find(STALE, 'not active')
+        if active:
+            self._fill_times(report, now)
+            for name, source in self._inputs.items():
+                report.add(f'input/{name}/age_ms', source.age_s(now) * 1e3)
+                report.add(f'input/{name}/hz', source.hz(now))
+        report.add('processed', self.processed_count)
+        report.add('dropped/overrun', self.dropped_overrun)
+        report.add('dropped/error', self.dropped_error)
+        fresh, self._reported_errors = self.dropped_error - self._reported_errors, self.dropped_error
+        if self._last_error:
+            at, text = self._last_error
+            report.add('last_error', text.splitlines()[-1] if '\n' in text else text)
+            report.add('last_error_age_ms', (now - at) * 1e3)
+            if active and fresh:
+                level = WARN if self._times or not self._inputs else ERROR
+                report.find(level, f'{fresh} dropped in the last second: {report.values["last_error"]}')
+        self._times = []
+
+    def _fill_times(self, report: Report, now: float) -> None:
+        if not self.processed_count:
+            return
+        slowest = max(self._times, default=None)
+        if slowest is not None:
+            self._slowest = slowest
+        delay_ms = (now - self._slow_since) * 1e3 if self._slow_since is not None else 0.0
+        good = self._slowest <= self._limit_ms
+        report.add('processing_time_ms', self._slowest)
+        report.add('is_processing_time_ms_in_expected_range', good)
+        report.add('consecutive_processing_delay_ms', delay_ms)
+        report.add('pipeline_latency_ms', self._latency_ms)
+        if not good:
+            level = ERROR if delay_ms > DELAY_LIMIT_MS else WARN
+            report.find(level, f'processing_time_ms {self._slowest:.1f}, limit {self._limit_ms:.1f}')
+
+    def silent_inputs(self) -> list[tuple[str, float]]:
+        """Inputs that have not spoken for more than `SILENCE_S`, and for how many seconds."""
+        with self._lock:
+            ages = [(name, source.age_s(self._now())) for name, source in self._inputs.items()]
+        return [(name, age) for name, age in ages if age > SILENCE_S]
+
+    def _publish_debug(self, name: str, value: float) -> None:
+        self._debug[name].publish(Float64(data=value))

@@ -1,0 +1,78 @@
+"""lidar_detector: point clouds to 3D detections."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from sensor_msgs.msg import PointCloud2
+from vision_msgs.msg import Detection3DArray
+
+from airside_perception import messages
+from airside_perception.card import LidarCard
+from airside_perception.config import LidarConfig
+from airside_perception.engine import Engine
+from airside_perception.geometry import move_cloud
+from airside_perception.nodes.base import RESULT, SENSOR, message_type, run
+from airside_perception.nodes.detector import DetectorNode
+from airside_perception.nodes.diagnostics import WARN, Report
+
+
+class LidarDetectorNode(DetectorNode[LidarConfig]):
+    """Publishes `~/output/detections` in the target frame for every cloud whose transform is known."""
+
+    card_type = LidarCard
+    input_name = 'points'
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('lidar_detector', LidarConfig, **kwargs)
+        self._boxes = self.create_lifecycle_publisher(Detection3DArray, '~/output/detections', RESULT)
+
+    def make_detector(self, engine: Engine, card: LidarCard, config: LidarConfig) -> Any:
+        """The core's lidar detector; ONNX Runtime loads only now."""
+        from airside_perception.lidar.detector import LidarDetector
+
+        return LidarDetector(engine, card, config)
+
+    def warm_up(self) -> None:
+        """Runs the network on a cloud of one point."""
+        import numpy as np
+
+        from airside_perception.types import PointCloud
+
+        x0, y0, z0, x1, y1, z1 = self.detector.card.limits
+        point = np.array([[(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2, 0.0]], np.float32)
+        self.detector.detect(PointCloud(0, 'warm_up', point))
+
+    def subscribe(self) -> list[Any]:
+        """The point cloud."""
+        subscription = self.create_subscription(PointCloud2, '~/input/points', self.take, SENSOR)
+        self.topic = subscription.topic_name
+        return [subscription]
+
+    def detect(self, message: Any) -> int:
+        """Takes the cloud to the target frame at its stamp, and detects there."""
+        need = ('intensity',) if self.detector.card.needs_intensity else ()
+        cloud = messages.point_cloud(message, need=need)
+        target = self.detector.config.target_frame or cloud.frame_id
+        if cloud.frame_id != target:
+            lidar2target = self.tf.lookup(target, cloud.frame_id, cloud.stamp_ns)
+            cloud = move_cloud(cloud, lidar2target, target)
+        boxes = self.detector.detect(cloud)
+        self._boxes.publish(messages.detections3d(boxes, message_type))
+        return cloud.stamp_ns
+
+    def report(self, report: Report) -> None:
+        """Adds the number of pillars, and whether the network can take them all."""
+        super().report(report)
+        if self.detector is not None and self.diagnostics.processed_count:
+            pillars, most = self.detector.last_pillars, self.detector.card.max_pillars
+            report.add('num_pillars', pillars)
+            report.add('is_num_pillars_within_range', pillars <= most)
+            if pillars > most:
+                report.find(WARN, f'num_pillars {pillars}, limit {most}: the surplus is left out')
+
+
+def main() -> None:
+    """Runs the node."""
+    sys.exit(run(LidarDetectorNode))

@@ -1,0 +1,161 @@
+"""ROS parameters out of configuration dataclasses: declared, validated as a set, staged."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from airside_perception.config import Parameter, flat_values, from_values, replace_values, specs
+from airside_perception.errors import ConfigError
+
+Config = TypeVar('Config')
+
+
+class Parameters(Generic[Config]):
+    """The parameters of one node and, at any time, the configuration that they make.
+
+    Plain parameters are declared at once; those of a class (`score_thresholds.person`) by
+    `configure`, when the model card has named the classes, and they live until `release`. A value
+    from the command line or a parameter file that cannot be used does not end the node: it is kept
+    in mind, and `configure` refuses until it has been set to something that can.
+
+    Attributes:
+        config: the newest valid set; replaced as a whole, so a worker may take it between frames.
+    """
+
+    def __init__(self, node: Node, config: type[Config]) -> None:
+        self._node = node
+        self._type = config
+        self._plain = {spec.name: spec for spec in specs(config)}
+        self._per_class: dict[str, Parameter] = {}
+        self._refused: dict[str, str] = {}
+        self._declaring: set[str] = set()
+        self._configured = False
+        self.config = config()
+        values = {spec.name: self._declare(spec) for spec in self._plain.values()}
+        try:
+            self.config = replace_values(self.config, values)
+        except ConfigError as error:
+            # each value is fine, but not all of them together: not the fault of any one name
+            self._refused[''] = str(error)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def configure(self, per_class: Mapping[str, Mapping[str, float]] | None = None) -> Config:
+        """Declares what the classes need, fixes what may not change while configured.
+
+        Args:
+            per_class: {field: {class: default}}, as in `config.specs`.
+
+        Raises:
+            ConfigError: a parameter that was given is unknown, or its value cannot be used.
+        """
+        self.release()
+        for spec in specs(self._type, per_class):
+            if spec.name not in self._plain:
+                self._per_class[spec.name] = spec
+        values = flat_values(self.config)
+        values.update({spec.name: self._declare(spec) for spec in self._per_class.values()})
+        self._check_overrides()
+        self.config = from_values(self._type, values, per_class)
+        self._configured = True
+        return self.config
+
+    def release(self) -> None:
+        """Undoes `configure`: everything may be set again, parameters of classes are gone."""
+        self._configured = False
+        for name in self._per_class:
+            self._refused.pop(name, None)
+            if self._node.has_parameter(name):
+                self._node.undeclare_parameter(name)
+        plain = {name: value for name, value in flat_values(self.config).items() if name in self._plain}
+        self.config = from_values(self._type, plain)
+        self._per_class = {}
+
+    def _overrides(self) -> dict[str, Any]:
+        """What the command line and parameter files give; rclpy has no public name for it."""
+        return {name: item.value for name, item in self._node._parameter_overrides.items()}
+
+    def _declare(self, spec: Parameter) -> Any:
+        value = spec.default
+        overrides = self._overrides()
+        if spec.name in overrides:
+            try:
+                value = spec.check(_from_ros(spec, overrides[spec.name]))
+            except ConfigError as error:
+                self._refused[spec.name] = str(error)
+        self._declaring.add(spec.name)
+        self._node.declare_parameter(spec.name, _to_ros(spec, value), _descriptor(spec), ignore_override=True)
+        self._declaring.discard(spec.name)
+        return value
+
+    def _check_overrides(self) -> None:
+        known = {*self._plain, *self._per_class}
+        for name in sorted(self._overrides()):
+            if name not in known and not self._node.has_parameter(name) and not name.startswith('qos_overrides.'):
+                near = difflib.get_close_matches(name, sorted(known), 1)
+                hint = f'; did you mean {near[0]!r}?' if near else f'; known: {", ".join(sorted(known))}'
+                raise ConfigError(f'unknown parameter {name!r}{hint}')
+        if self._refused:
+            raise ConfigError(next(iter(self._refused.values())))
+
+    def _on_set(self, items: list[RosParameter]) -> SetParametersResult:
+        known = {**self._plain, **self._per_class}
+        items = [item for item in items if item.name not in self._declaring]
+        values = {item.name: _from_ros(known[item.name], item.value) for item in items if item.name in known}
+        if not values:
+            return SetParametersResult(successful=True)
+        before = flat_values(self.config)
+        for name, value in values.items():
+            if self._configured and not known[name].live and value != before.get(name):
+                return SetParametersResult(
+                    successful=False,
+                    reason=f'{name} is fixed while the node is configured; '
+                    'deactivate and cleanup, set it, then configure and activate',
+                )
+        current = {
+            name: _from_ros(spec, self._node.get_parameter(name).value) for name, spec in known.items()
+        }
+        try:
+            # from what every parameter says, not from the last valid set: the two differ where the
+            # values given at the start contradict each other
+            self.config = replace_values(self.config, {**current, **values})
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for name in [*values, '']:
+            self._refused.pop(name, None)
+        return SetParametersResult(successful=True)
+
+
+def _descriptor(spec: Parameter) -> ParameterDescriptor:
+    unit = f' [{spec.unit}]' if spec.unit else ''
+    fixed = '' if spec.live else ' Fixed while the node is configured.'
+    descriptor = ParameterDescriptor(description=spec.description + unit + fixed)
+    if spec.choices:
+        descriptor.additional_constraints = f'One of {", ".join(spec.choices)}.'
+    if spec.low is not None and spec.high is not None:
+        if spec.type is int:
+            descriptor.integer_range = [IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high), step=0.0)
+            ]
+    return descriptor
+
+
+def _to_ros(spec: Parameter, value: Any) -> Any:
+    """An empty list has no type in ROS: a list of one empty name stands for it."""
+    return (list(value) or ['']) if spec.type is tuple else value
+
+
+def _from_ros(spec: Parameter, value: Any) -> Any:
+    return tuple(name for name in value if name) if spec.type is tuple and isinstance(value, (list, tuple)) else value

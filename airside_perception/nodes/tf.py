@@ -1,0 +1,124 @@
+"""tf2 as the core's `TransformSource`: transforms at the stamp, with a bounded wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import tf2_ros
+from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from tf2_msgs.msg import TFMessage
+
+from airside_perception.errors import TransformError
+from airside_perception.messages import rigid_transform, stamp_ns
+
+JUMP_NS = 1_000_000_000
+"""A transform that is older than the one before it by more than this says that time has jumped back."""
+
+
+class TfSource:
+    """Listens to /tf and /tf_static from construction to `close`.
+
+    `lookup` waits for data that are still under way; call it from a worker thread, so that the
+    executor can go on to receive them.
+
+    Attributes:
+        timeout_ms: the longest wait of a lookup, may be set at any time.
+        jumps: how often time has jumped back, and with it the buffer was cleared.
+    """
+
+    def __init__(self, node: Node, timeout_ms: float = 50.0, cache_s: float = 10.0) -> None:
+        self.timeout_ms = timeout_ms
+        self.jumps = 0
+        self._node = node
+        self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_s))
+        self._news = threading.Condition()
+        self._newest: dict[str, int] = {}
+        self._closed = False
+        group = ReentrantCallbackGroup()
+        static = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, '/tf', self._on_tf, QoSProfile(depth=100), callback_group=group),
+            node.create_subscription(TFMessage, '/tf_static', self._on_static, static, callback_group=group),
+        ]
+
+    def close(self) -> None:
+        """Stops to listen and ends every wait; may be called again."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def clear(self) -> None:
+        """Forgets every transform that is not static."""
+        with self._news:
+            self._buffer.clear()
+            self._newest.clear()
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
+        """`source2target` at the stamp; see `transforms.TransformSource`."""
+        if target == source:
+            return np.eye(4)
+        stamp = Time(nanoseconds=stamp_ns)
+        return self._wait(lambda: self._buffer.lookup_transform_core(target, source, stamp), target, source)
+
+    def lookup_between(
+        self, target: str, target_ns: int, source: str, source_ns: int, fixed: str
+    ) -> NDArray[np.float64]:
+        """`source` at one stamp into `target` at another; see `transforms.TransformSource`."""
+        if target == source and target_ns == source_ns:
+            return np.eye(4)
+        stamps = Time(nanoseconds=target_ns), Time(nanoseconds=source_ns)
+        return self._wait(
+            lambda: self._buffer.lookup_transform_full_core(target, stamps[0], source, stamps[1], fixed),
+            target,
+            source,
+        )
+
+    def _wait(self, look: Any, target: str, source: str) -> NDArray[np.float64]:
+        deadline = time.monotonic() + self.timeout_ms / 1e3
+        with self._news:
+            while True:
+                try:
+                    return rigid_transform(look())[3]
+                except tf2_ros.TransformException as error:
+                    left = deadline - time.monotonic()
+                    if left <= 0 or self._closed or isinstance(error, tf2_ros.InvalidArgumentException):
+                        waited = f' (waited {self.timeout_ms:g} ms)' if self.timeout_ms > 0 else ''
+                        raise TransformError(f'no transform {source} -> {target}{waited}: {error}') from error
+                self._news.wait(left)
+
+    def _on_tf(self, message: TFMessage) -> None:
+        with self._news:
+            for item in message.transforms:
+                self._add(item)
+            self._news.notify_all()
+
+    def _add(self, item: TransformStamped) -> None:
+        stamp, newest = stamp_ns(item.header.stamp), self._newest.get(item.child_frame_id, 0)
+        if stamp < newest - JUMP_NS:
+            self.jumps += 1
+            self._node.get_logger().warning(
+                f'/tf: time jumped back by {(newest - stamp) / 1e9:.1f} s ({item.child_frame_id}); transforms cleared'
+            )
+            self._buffer.clear()
+            self._newest.clear()
+            newest = 0
+        self._newest[item.child_frame_id] = max(stamp, newest)
+        self._buffer.set_transform(item, 'tf')
+
+    def _on_static(self, message: TFMessage) -> None:
+        with self._news:
+            for item in message.transforms:
+                self._buffer.set_transform_static(item, 'tf_static')
+            self._news.notify_all()
