@@ -1,0 +1,94 @@
+"""The camera detector: image to boxes in the image to boxes on the ground."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from airside_perception.camera.lift import lift
+from airside_perception.camera.preprocess import Letterbox, Preprocessor
+from airside_perception.camera.yolox import Candidates, YoloxDecoder
+from airside_perception.card import CameraCard
+from airside_perception.config import CameraConfig
+from airside_perception.engine.base import Engine, require
+from airside_perception.errors import EngineError
+from airside_perception.overlap import nms_2d
+from airside_perception.projection import CameraModel
+from airside_perception.timing import Laps
+from airside_perception.types import Boxes2D, Boxes3D, Float64, Image
+
+
+class CameraDetector:
+    """Runs one YOLOX-family network on the images of one camera.
+
+    Attributes:
+        card: of the network.
+        config: may be replaced between two images.
+        timings: {stage: ms} of the last `detect` (preprocess, engine, decode, nms) and `lift`.
+        not_lifted: 2D boxes of the last `lift` that have no place on the ground in range.
+
+    Raises:
+        EngineError: the inputs and outputs of the engine are not those of the card.
+    """
+
+    def __init__(self, engine: Engine, card: CameraCard, config: CameraConfig) -> None:
+        self.card = card
+        self.config = config
+        self.timings: dict[str, float] = {}
+        self.not_lifted = 0
+        self._engine = engine
+        self._decode = YoloxDecoder(card)
+        given = require(engine, 'input', card.input_name, (1, 3, card.height, card.width))
+        require(engine, 'output', card.output_name, self._decode.shape)
+        if given.dtype not in (np.float32, np.float16):
+            raise EngineError(
+                f'{engine.info.path}: input {given}; a YOLOX network takes float32 or float16'
+            )
+        self._preprocess = Preprocessor(card, given.dtype)
+
+    def detect(self, image: Image) -> Boxes2D:
+        """Objects in an image, best first, in its own pixels and clipped to it.
+
+        Raises:
+            MessageError: the encoding of the image is not known, or its data contradicts it.
+            EngineError: the network failed or returned no numbers.
+        """
+        config, laps = self.config, Laps()
+        tensor, letterbox = self._preprocess(image)
+        laps('preprocess')
+        output = self._engine.infer({self.card.input_name: tensor})[self.card.output_name]
+        laps('engine')
+        candidates = self._decode(output, self._thresholds(config), config.max_candidates)
+        laps('decode')
+        boxes = self._suppress(image, letterbox, candidates, config)
+        laps('nms')
+        self.timings = laps.ms
+        return boxes
+
+    def lift(self, boxes: Boxes2D, camera: CameraModel, camera2ground: Float64) -> Boxes3D:
+        """Boxes of an image on the plane z = 0 of `config.ground_frame`; see `camera.lift`.
+
+        Raises:
+            TransformError: the camera is not above the ground.
+        """
+        laps = Laps()
+        lifted = lift(boxes, camera, camera2ground, self.card.sizes, self.config)
+        self.not_lifted = len(boxes) - len(lifted)
+        laps('lift')
+        self.timings.update(laps.ms)
+        return lifted
+
+    def _thresholds(self, config: CameraConfig) -> Float64:
+        own = {**self.card.thresholds, **config.score_thresholds}
+        lowest = config.score_threshold
+        return np.array([max(lowest, own.get(name, 0.0)) for name in self.card.published])
+
+    def _suppress(
+        self, image: Image, letterbox: Letterbox, found: Candidates, config: CameraConfig
+    ) -> Boxes2D:
+        xyxy = letterbox.to_image(found.xyxy)
+        kept = nms_2d(xyxy, found.scores, config.nms_iou, found.classes)
+        xyxy = letterbox.clip(xyxy)
+        visible = (xyxy[kept, 2] > xyxy[kept, 0]) & (xyxy[kept, 3] > xyxy[kept, 1])
+        kept = kept[visible][: config.max_detections]
+        names = tuple(self.card.published[i] for i in found.classes[kept])
+        return Boxes2D(image.stamp_ns, image.frame_id, xyxy[kept], found.scores[kept], names)
