@@ -17,11 +17,13 @@ SOURCES = sorted((ROOT / PACKAGE).rglob('*.py'))
 # From top to bottom. A module may import from rows above its own; names in one row are apart.
 LAYERS = (
     ('errors',),
+    ('parameter',),
     ('types',),
     ('timing',),
     ('resources',),
     ('parameter',),
     ('config',),
+    ('interface',),
     ('geometry',),
     ('projection',),
     ('overlap',),
