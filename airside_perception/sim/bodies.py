@@ -27,29 +27,36 @@ class Body:
     Attributes:
         label: one of CLASSES, or ''.
         mesh: in the body's frame.
+        labelled: how many of the mesh's triangles, from the first, belong to the labelled object.
         box: float64 [6], (x, y, z of the centre, length, width, height) of the labelled part.
         footprint: float64 [4], (x, y of the centre, length, width) of all of it, for placement.
     """
 
     label: str
     mesh: Mesh
+    labelled: int
     box: Float64
     footprint: Float64
 
 
-def body(label: str, parts: Sequence[Mesh], labelled: Sequence[float] | None = None) -> Body:
-    """A body of `parts`: its box is what they span, or `labelled` where the label is for a part only.
+def body(
+    label: str,
+    parts: Sequence[Mesh],
+    labelled: Sequence[float] | None = None,
+    others: Sequence[Mesh] = (),
+) -> Body:
+    """A body of `parts` and unlabelled `others`; its box is what all span, or `labelled`.
 
     The origin is moved under the middle of the box; heights stay.
     """
-    mesh = merge(parts)
+    mesh = merge([*parts, *others])
     low, high = mesh.extents
     centre, size = (low + high) / 2, high - low
     box = np.concatenate([centre, size]) if labelled is None else np.array(labelled, np.float64)
     shift = np.array([-box[0], -box[1], 0.0])
     box[:2] = 0.0
     footprint = np.array([centre[0] + shift[0], centre[1] + shift[1], size[0], size[1]])
-    return Body(label, mesh.moved(shift), box, footprint)
+    return Body(label, mesh.moved(shift), sum(map(len, parts)), box, footprint)
 
 
 def structure(parts: Sequence[Mesh]) -> Body:
@@ -57,7 +64,7 @@ def structure(parts: Sequence[Mesh]) -> Body:
     mesh = merge(parts)
     low, high = mesh.extents
     centre, size = (low + high) / 2, high - low
-    return Body('', mesh, np.concatenate([centre, size]), np.concatenate([centre[:2], size[:2]]))
+    return Body('', mesh, 0, np.concatenate([centre, size]), np.concatenate([centre[:2], size[:2]]))
 
 
 def wheels(x: Sequence[float], track: float, radius: float) -> list[Mesh]:

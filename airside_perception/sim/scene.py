@@ -131,7 +131,9 @@ class Scenario:
                 continue
             mesh = actor.body.mesh.moved((ax, ay, 0.0), heading)
             meshes.append(mesh)
-            instances.append(np.full(len(mesh), len(classes) if actor.body.label else -1, np.int32))
+            instance = np.full(len(mesh), -1, np.int32)
+            instance[: actor.body.labelled] = len(classes)
+            instances.append(instance)
             if actor.body.label:
                 classes.append(actor.body.label)
                 centre = (ax, ay, actor.body.box[2] + float(slope @ [ax, ay]))
