@@ -71,7 +71,8 @@ class AnchorDecoder:
     ) -> tuple[Int64, Int64, Float64]:
         """Anchors over threshold: place (anchor * cells + cell, ascending), label and logit."""
         if np.isnan(scores.max(initial=-np.inf)):
-            raise EngineError(f'{self._card.name}: output {self._card.score_output!r} contains NaN')
+            name, output = self._card.name, self._card.score_output
+            raise EngineError(f'{name}: output {output!r} contains NaN')
         anchors, classes = len(self._anchors), len(self._card.classes)
         logits = scores.reshape(anchors, classes, -1)
         least = _logits(thresholds)
@@ -108,7 +109,9 @@ class AnchorDecoder:
                 axis=1,
             )
         if not np.isfinite(boxes).all():
-            raise EngineError(f'{card.name}: output {card.box_output!r} gives a box that is not finite')
+            raise EngineError(
+                f'{card.name}: output {card.box_output!r} gives a box that is not finite'
+            )
         return boxes
 
 

@@ -79,7 +79,18 @@ class Encoder:
         centres = self._centres(pillars.cells[order])
         having = _having(pillars.counts, self._max_points)
         best, spare = self._best[:, : len(order)], self._spare[:, : len(order)]
-        self._maxima(points, pillars.members, pillars.starts[order], having, centres, intensity_scale)
+        weight = self._of_point[:, : self._needed].copy()
+        weight[:, 3:] *= np.float32(intensity_scale)
+        for k, n in enumerate(having):
+            if n == 0:
+                break
+            block = points[pillars.members[pillars.starts[order[:n]] + k], : self._needed]
+            block[:, :3] -= centres[:n]
+            if k == 0:
+                np.matmul(weight, block.T, out=best)
+            else:
+                out = np.matmul(weight, block.T, out=spare[:, :n])
+                np.maximum(best[:, :n], out, out=best[:, :n])
         shared = np.ones((len(order), 7), np.float32)
         shared[:, :3] = centres
         shared[:, 3:6] = centres - pillars.means[order]
@@ -88,29 +99,6 @@ class Encoder:
         padded = best[:, having[-1] :]  # fewer than max_points: the row of zeros takes part
         np.maximum(padded, self._least, out=padded)
         return best
-
-    def _maxima(
-        self,
-        points: Float32,
-        members: Index,
-        starts: Index,
-        having: list[int],
-        centres: Float32,
-        intensity_scale: float,
-    ) -> None:
-        """Maximum of the varying part over the points of every pillar, into the buffer `best`."""
-        weight = self._of_point[:, : self._needed].copy()
-        weight[:, 3:] *= np.float32(intensity_scale)
-        for k, n in enumerate(having):
-            if n == 0:
-                break
-            block = points[members[starts[:n] + k]][:, : self._needed]
-            block[:, :3] -= centres[:n]
-            best = self._best[:, :n]
-            if k == 0:
-                np.matmul(weight, block.T, out=best)
-            else:
-                np.maximum(best, np.matmul(weight, block.T, out=self._spare[:, :n]), out=best)
 
     def _centres(self, cells: NDArray[np.integer]) -> Float32:
         """Centres of cells, float32 [P, 3], metres; z is the middle of the grid."""

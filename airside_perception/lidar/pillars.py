@@ -1,4 +1,4 @@
-"""Sorts a point cloud into pillars: the specification that every other implementation is compared with.
+"""Sorts a point cloud into pillars: the specification of every other implementation.
 
 The rules, which leave nothing to the order of execution:
 

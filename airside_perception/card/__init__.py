@@ -1,0 +1,25 @@
+"""Model cards: everything about a network that its file does not say, as YAML beside it.
+
+A third-party network runs by writing a card; nothing else in the package knows network names.
+"""
+
+from __future__ import annotations
+
+from airside_perception.card.cards import (
+    POINT_FEATURES,
+    Anchor,
+    CameraCard,
+    LidarCard,
+    ModelCard,
+)
+from airside_perception.card.load import find_card, load_card
+
+__all__ = [
+    'POINT_FEATURES',
+    'Anchor',
+    'CameraCard',
+    'LidarCard',
+    'ModelCard',
+    'find_card',
+    'load_card',
+]

@@ -1,0 +1,152 @@
+"""What a model card says, checked and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from airside_perception.types import Float32
+
+POINT_FEATURES = ('x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp', 'zp')
+MOST_CELLS = 65535
+"""Rows or columns of a pillar grid: they are sorted as 16-bit numbers."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What every card says.
+
+    Attributes:
+        name: of the network.
+        architecture: `yolox` or `pointpillars`.
+        classes: label names in the order of the network's outputs.
+        publish: {label: published class name}; labels that are not named are dropped. Empty: all
+            are published as they are.
+        thresholds: {published class: lowest score}, the defaults of `score_thresholds.<class>`.
+        sha256: of the network file, empty where not pinned.
+        about: licence, training, accuracy and whatever else, as written.
+    """
+
+    path: str
+    name: str
+    architecture: str
+    classes: tuple[str, ...]
+    publish: Mapping[str, str]
+    thresholds: Mapping[str, float]
+    sha256: str = ''
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The class names that leave the node, each once, in label order."""
+        names = [self.publish.get(label, '') if self.publish else label for label in self.classes]
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    def published_name(self, label: int) -> str:
+        """Published class of a label index, '' where it is dropped."""
+        return self.publish.get(self.classes[label], '') if self.publish else self.classes[label]
+
+
+@dataclass(frozen=True)
+class CameraCard(ModelCard):
+    """A YOLOX-family network.
+
+    Attributes:
+        height, width: of the network's input, pixels.
+        color: `bgr` or `rgb`, the channel order that the network was trained on.
+        mean, std: per channel in that order; input = (pixel - mean) / std, pixel in 0..255.
+        pad: value of the letterbox border.
+        centered: whether the letterbox centres the image (False: top left).
+        strides: of the output levels, in the order of the rows.
+        input_name, output_name: of the network.
+        activated: whether objectness and class scores have passed the sigmoid in the graph.
+        sizes: {published class: (length, width, height)} in metres, priors for the lift to 3D.
+    """
+
+    height: int = 0
+    width: int = 0
+    color: str = 'bgr'
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    pad: int = 114
+    centered: bool = False
+    strides: tuple[int, ...] = (8, 16, 32)
+    input_name: str = 'images'
+    output_name: str = 'output'
+    activated: bool = True
+    sizes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One anchor shape: label index, size in metres, height of its centre, yaw in radians."""
+
+    label: int
+    length: float
+    width: float
+    height: float
+    z: float
+    yaw: float
+
+
+@dataclass(frozen=True)
+class LidarCard(ModelCard):
+    """A PointPillars network whose pillar feature net is linear (batch norm folded).
+
+    Attributes:
+        limits: (x0, y0, z0, x1, y1, z1) of the grid in metres, lower bounds inclusive.
+        pillar: (x, y) extent of a pillar in metres.
+        max_points, max_pillars: points kept in a pillar; pillars kept.
+        features: point features in the order of the weights' rows: x, y, z (metres, frame of the
+            network), intensity (0..1), xc, yc, zc (offset to the mean of the points in the
+            pillar), xp, yp, zp (offset to the centre of the pillar, z: to the middle of the grid).
+        weight, bias: float32 [F, C] and [C] of the pillar feature net.
+        zero_row: whether a pillar with fewer than `max_points` points takes ReLU(bias) into its
+            maximum (networks that were trained on zero-padded pillars).
+        stride: of the output grid against the pillar grid.
+        anchors: shapes at every output cell, in the order of the outputs' channels.
+        anchor_places: `cells`: anchors stand in the middle of the output cells; `borders`: evenly
+            from border to border, as OpenPCDet places them.
+        direction_offset: radians, as in OpenPCDet; directions split the circle in two bins there.
+        input_name: canvas, float32 [1, C, rows (y), columns (x)].
+        score_output, box_output, direction_output: [1, A * n, rows / stride, columns / stride]
+            with n = number of classes, 7 and 2; channel = anchor * n + k. Scores are logits, one
+            sigmoid a class.
+    """
+
+    limits: tuple[float, ...] = ()
+    pillar: tuple[float, float] = (0.0, 0.0)
+    max_points: int = 32
+    max_pillars: int = 40000
+    features: tuple[str, ...] = ()
+    weight: Float32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    bias: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
+    zero_row: bool = False
+    stride: int = 2
+    anchors: tuple[Anchor, ...] = ()
+    anchor_places: str = 'cells'
+    direction_offset: float = 0.0
+    input_name: str = 'canvas'
+    score_output: str = 'scores'
+    box_output: str = 'boxes'
+    direction_output: str = 'directions'
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows (y) and columns (x) of the pillar grid."""
+        x0, y0, _, x1, y1, _ = self.limits
+        return round((y1 - y0) / self.pillar[1]), round((x1 - x0) / self.pillar[0])
+
+    @property
+    def output_grid(self) -> tuple[int, int]:
+        """Rows and columns of the outputs."""
+        rows, columns = self.grid
+        return rows // self.stride, columns // self.stride
+
+    @property
+    def needs_intensity(self) -> bool:
+        """Whether a cloud without intensity cannot be used."""
+        return 'intensity' in self.features

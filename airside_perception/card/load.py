@@ -1,0 +1,225 @@
+"""Reads model cards and checks that they do not contradict themselves or their network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from airside_perception.card.cards import (
+    MOST_CELLS,
+    POINT_FEATURES,
+    Anchor,
+    CameraCard,
+    LidarCard,
+    ModelCard,
+)
+from airside_perception.card.reader import Reader, is_number
+from airside_perception.errors import CardError
+
+
+def load_card(path: str | Path) -> ModelCard:
+    """Reads a card and checks it.
+
+    Raises:
+        CardError: missing, not YAML, a key missing, unknown or of the wrong kind, or values that
+            contradict one another.
+    """
+    path = Path(path)
+    try:
+        text = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise CardError(
+            f'{path}: no model card; card_path names one, or NAME.yaml lies beside the network'
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CardError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from error
+    if not isinstance(text, dict):
+        raise CardError(f'{path}: a model card is a YAML mapping, this is {type(text).__name__}')
+    reader = Reader(str(path), text)
+    architecture = reader.take('architecture', str)
+    common: dict[str, Any] = {
+        'path': str(path),
+        'name': reader.take('name', str),
+        'architecture': architecture,
+        'classes': reader.names('classes'),
+        'publish': reader.take('publish', dict, {}),
+        'thresholds': reader.nested('thresholds', {}).all_numbers(),
+        'sha256': reader.take('sha256', str, ''),
+        'about': reader.take('about', dict, {}),
+    }
+    if architecture == 'yolox':
+        card: ModelCard = _camera(reader, common)
+    elif architecture == 'pointpillars':
+        card = _lidar(reader, common)
+    else:
+        raise CardError(f'{path}: architecture {architecture!r} is not one of yolox, pointpillars')
+    reader.finish()
+    _check_names(card)
+    return card
+
+
+def find_card(network: str | Path, card_path: str = '') -> ModelCard:
+    """The card of a network: `card_path` if given, else the .yaml beside it; its hash is checked.
+
+    Raises:
+        CardError: as `load_card`, or the network is not the one that the card was written for.
+    """
+    card = load_card(card_path or Path(network).with_suffix('.yaml'))
+    if card.sha256 and Path(network).suffix == '.onnx':
+        try:
+            found = hashlib.sha256(Path(network).read_bytes()).hexdigest()
+        except OSError as error:
+            raise CardError(f'{network}: not readable: {error.strerror}') from error
+        if found != card.sha256:
+            raise CardError(
+                f'{network}: SHA-256 is {found[:12]}..., but {card.path} describes '
+                f'{card.sha256[:12]}...'
+            )
+    return card
+
+
+def _check_names(card: ModelCard) -> None:
+    """Classes, published names and thresholds must speak of one another."""
+    for label, name in card.publish.items():
+        if label not in card.classes or not isinstance(name, str):
+            raise CardError(
+                f'{card.path}: publish: {label!r}: {name!r} gives no published name to one of the '
+                f'classes {", ".join(card.classes)}'
+            )
+    for name, value in card.thresholds.items():
+        if name not in card.published or not 0.0 <= value <= 1.0:
+            raise CardError(
+                f'{card.path}: thresholds: {name!r}: {value:g} is no score (0..1) of one of the '
+                f'published classes {", ".join(card.published)}'
+            )
+
+
+def _camera(reader: Reader, common: dict[str, Any]) -> CameraCard:
+    shape = reader.nested('input')
+    output = reader.nested('output')
+    color = shape.take('color', str, 'bgr')
+    if color not in ('bgr', 'rgb'):
+        raise CardError(f'{shape.path}: color is {color!r}, expected bgr or rgb')
+    table = reader.nested('sizes', {})
+    sizes = {name: table.numbers(name, 3) for name in table.left}
+    card = CameraCard(
+        **common,
+        height=shape.count('height'),
+        width=shape.count('width'),
+        color=color,
+        mean=shape.numbers('mean', 3, (0.0, 0.0, 0.0)),
+        std=shape.numbers('std', 3, (1.0, 1.0, 1.0)),
+        pad=shape.take('pad', int, 114),
+        centered=shape.take('centered', bool, False),
+        input_name=shape.take('name', str, 'images'),
+        strides=_strides(output),
+        output_name=output.take('name', str, 'output'),
+        activated=output.take('activated', bool, True),
+        sizes=sizes,  # type: ignore[arg-type]  # three numbers each
+    )
+    shape.finish()
+    output.finish()
+    if min(card.std) <= 0.0:
+        raise CardError(f'{shape.path}: std is {card.std}, expected positive numbers')
+    if any(card.height % stride or card.width % stride for stride in card.strides):
+        raise CardError(
+            f'{reader.path}: input {card.height} x {card.width} is no multiple of the strides '
+            f'{card.strides}'
+        )
+    missing = [name for name in card.published if name not in sizes]
+    if missing:
+        raise CardError(f'{reader.path}: sizes lack {missing[0]!r}')
+    return card
+
+
+def _strides(output: Reader) -> tuple[int, ...]:
+    strides = output.take('strides', list, [8, 16, 32])
+    if not strides or not all(type(n) is int and n > 0 for n in strides):
+        raise CardError(f'{output.path}: strides is {strides!r}, expected positive integers')
+    return tuple(strides)
+
+
+def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
+    shape, encoder = reader.nested('input'), reader.nested('encoder')
+    output = reader.nested('output')
+    features = encoder.names('features')
+    for name in features:
+        if name not in POINT_FEATURES:
+            raise CardError(
+                f'{encoder.path}: feature {name!r} is not among {", ".join(POINT_FEATURES)}'
+            )
+    weight, bias = encoder.array('weight', 2), encoder.array('bias', 1)
+    if weight.shape != (len(features), len(bias)):
+        raise CardError(
+            f'{encoder.path}: weight {weight.shape} and bias {bias.shape} do not fit '
+            f'{len(features)} features'
+        )
+    places = output.take('anchor_places', str, 'cells')
+    if places not in ('cells', 'borders'):
+        raise CardError(f'{output.path}: anchor_places is {places!r}, expected cells or borders')
+    card = LidarCard(
+        **common,
+        limits=shape.numbers('range', 6),
+        pillar=shape.numbers('pillar', 2),  # type: ignore[arg-type]  # two numbers, checked
+        max_points=shape.count('max_points'),
+        max_pillars=shape.count('max_pillars'),
+        input_name=shape.take('name', str, 'canvas'),
+        features=features,
+        weight=weight,
+        bias=bias,
+        zero_row=encoder.take('zero_row', bool, False),
+        stride=output.count('stride'),
+        anchors=_anchors(output, common['classes']),
+        anchor_places=places,
+        direction_offset=output.number('direction_offset', 0.0),
+        score_output=output.take('scores', str, 'scores'),
+        box_output=output.take('boxes', str, 'boxes'),
+        direction_output=output.take('directions', str, 'directions'),
+    )
+    for part in (shape, encoder, output):
+        part.finish()
+    _check_grid(shape.path, card)
+    return card
+
+
+def _anchors(output: Reader, classes: tuple[str, ...]) -> tuple[Anchor, ...]:
+    """Shapes as they are listed, each with all its yaws."""
+    anchors = []
+    for item in output.take('anchors', list):
+        anchor = Reader(f'{output.path}: anchors', item)
+        name = anchor.take('class', str)
+        if name not in classes:
+            raise CardError(f'{anchor.path}: {name!r} is not among {", ".join(classes)}')
+        length, width, height = anchor.numbers('size', 3)
+        if min(length, width, height) <= 0.0:
+            raise CardError(f'{anchor.path}: {name!r} has a size of {length, width, height} m')
+        z = anchor.number('z')
+        yaws = anchor.take('yaws', list)
+        if not yaws or not all(map(is_number, yaws)):
+            raise CardError(f'{anchor.path}: {name!r} has the yaws {yaws!r}, expected numbers')
+        label = classes.index(name)
+        anchors += [Anchor(label, length, width, height, z, float(yaw)) for yaw in yaws]
+        anchor.finish()
+    if not anchors:
+        raise CardError(f'{output.path}: anchors is empty')
+    return tuple(anchors)
+
+
+def _check_grid(path: str, card: LidarCard) -> None:
+    """The range must be whole pillars, and these whole strides."""
+    x0, y0, z0, x1, y1, z1 = card.limits
+    width, length = card.pillar
+    if not (x0 < x1 and y0 < y1 and z0 < z1 and width > 0.0 and length > 0.0):
+        raise CardError(f'{path}: range {card.limits} or pillar {card.pillar} is empty')
+    rows, columns = card.grid
+    whole = abs(columns * width - (x1 - x0)) < 1e-3 and abs(rows * length - (y1 - y0)) < 1e-3
+    if not whole or rows % card.stride or columns % card.stride:
+        raise CardError(
+            f'{path}: range {card.limits} is no whole number of {card.pillar} m pillars and '
+            f'strides of {card.stride}'
+        )
+    if max(rows, columns) > MOST_CELLS or rows * columns >= 2**31:
+        raise CardError(f'{path}: a grid of {rows} x {columns} pillars is too large')
