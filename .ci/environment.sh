@@ -17,10 +17,10 @@ die() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 
 recorded() { [ -f "$record" ] && sed -n "s/^$1=//p" "$record" || true; }
 
-# Print the prefix of a sourced ROS 2, or nothing. What .venv itself brings does not count.
+# Print the prefix of a sourced ROS 2, or nothing. What a ros.bash set up does not count.
 sourced_ros() {
   [ -n "${ROS_DISTRO:-}" ] && [ -n "${AMENT_PREFIX_PATH:-}" ] || return 0
-  [ "${AIRSIDE_ENVIRONMENT:-}" != "$root" ] || return 0
+  [ -z "${AIRSIDE_ENVIRONMENT:-}" ] || return 0
   python3 -c 'import rclpy' 2>/dev/null || return 0
   local prefix
   while read -r -d : prefix; do

@@ -2,6 +2,10 @@
 # `. /opt/ros/jazzy/setup.bash` and `. install/setup.bash` on a vehicle.
 # ROS_DISTRO=humble or jazzy chooses the tree of the ROS 2 wheel; all DDS traffic stays on loopback.
 
+if [ -z "${BASH_VERSION:-}" ]; then
+  echo 'ros.bash works in bash only' >&2
+  return 1
+fi
 _airside_root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 _airside_ros=$(sed -n 's/^ros=//p' "$_airside_root/.venv/environment" 2>/dev/null)
 

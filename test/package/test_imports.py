@@ -17,7 +17,6 @@ SOURCES = sorted((ROOT / PACKAGE).rglob('*.py'))
 # From top to bottom. A module may import from rows above its own; names in one row are apart.
 LAYERS = (
     ('errors',),
-    ('parameter',),
     ('types',),
     ('timing',),
     ('resources',),

@@ -44,6 +44,19 @@ def raise_(code):
     raise RuntimeError(f'the process returned {code}')
 """
 
+LIFECYCLE_NODE = """
+import rclpy
+from rclpy.lifecycle import LifecycleNode
+
+rclpy.init()
+node = LifecycleNode('worker')
+print('ready', flush=True)
+try:
+    rclpy.spin(node)
+except KeyboardInterrupt:
+    pass
+"""
+
 
 @pytest.fixture
 def launch_file(tmp_path: Path) -> Path:
@@ -147,3 +160,22 @@ def test_launch_ends_with_success_on_sigint(launch_file: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def test_lifecycle_verbs_drive_a_node() -> None:
+    with subprocess.Popen(
+        [sys.executable, '-c', LIFECYCLE_NODE], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == 'ready\n'
+            assert '/worker' in ros2('lifecycle', 'nodes').stdout
+            refused = ros2('lifecycle', 'set', '/worker', 'activate')
+            assert refused.returncode != 0
+            assert ros2('lifecycle', 'set', '/worker', 'configure').returncode == 0
+            assert 'inactive' in ros2('lifecycle', 'get', '/worker').stdout
+            assert ros2('lifecycle', 'set', '/worker', 'activate').returncode == 0
+            assert 'active [3]' in ros2('lifecycle', 'get', '/worker').stdout
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
