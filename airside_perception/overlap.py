@@ -165,6 +165,8 @@ def _suppress(
     if not np.isfinite(scores).all():
         raise MessageError(f'score {scores[~np.isfinite(scores)][0]} is not a number')
     order = by_score(scores)
+    if iou >= 1.0:
+        return order
     (left, top), (right, bottom), group = low[order].T.copy(), high[order].T.copy(), group[order]
     alive = np.ones(n, dtype=bool)
     flags = memoryview(alive)  # item access from Python, an order faster than the array's

@@ -101,6 +101,4 @@ class Reader:
 
 def is_number(value: Any) -> bool:
     """Whether a YAML value is a finite number; a boolean is none."""
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

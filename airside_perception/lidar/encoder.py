@@ -77,14 +77,14 @@ class Encoder:
     ) -> Float32:
         """Feature vectors float32 [C, P] of the pillars in `order`, the fullest first."""
         centres = self._centres(pillars.cells[order])
-        having = _having(pillars.counts, self._max_points)
+        starts, having = pillars.starts[order], _having(pillars.counts, self._max_points)
         best, spare = self._best[:, : len(order)], self._spare[:, : len(order)]
         weight = self._of_point[:, : self._needed].copy()
         weight[:, 3:] *= np.float32(intensity_scale)
         for k, n in enumerate(having):
             if n == 0:
                 break
-            block = points[pillars.members[pillars.starts[order[:n]] + k], : self._needed]
+            block = points[pillars.members[starts[:n] + k]][:, : self._needed]
             block[:, :3] -= centres[:n]
             if k == 0:
                 np.matmul(weight, block.T, out=best)

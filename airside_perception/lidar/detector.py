@@ -1,0 +1,134 @@
+"""The lidar detector: a point cloud to boxes in space."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from airside_perception.card import LidarCard
+from airside_perception.config import LidarConfig
+from airside_perception.engine.base import Engine, require
+from airside_perception.errors import EngineError, MessageError
+from airside_perception.lidar.anchors import AnchorDecoder, Candidates
+from airside_perception.lidar.encoder import Encoder
+from airside_perception.lidar.pillars import Grid
+from airside_perception.overlap import nms_bev
+from airside_perception.timing import Laps
+from airside_perception.types import Boxes3D, Float32, Float64, Int64, PointCloud
+
+
+class LidarDetector:
+    """Runs one PointPillars network on the clouds of one lidar.
+
+    Attributes:
+        card: of the network.
+        config: may be replaced between two clouds.
+        timings: {stage: ms} of the last cloud: pillars, encoder, engine, decode, nms.
+        last_pillars: occupied pillars of the last cloud, also those beyond `card.max_pillars`.
+
+    Raises:
+        EngineError: the inputs and outputs of the engine are not those of the card.
+    """
+
+    def __init__(self, engine: Engine, card: LidarCard, config: LidarConfig) -> None:
+        self.card = card
+        self.config = config
+        self.timings: dict[str, float] = {}
+        self.last_pillars = 0
+        self._engine = engine
+        _check(engine, card)
+        self._grid = Grid.of(card)
+        self._encoder = Encoder(card)
+        self._decoder = AnchorDecoder(card)
+        names = [card.published_name(label) for label in range(len(card.classes))]
+        self._names = np.array(names)
+        # labels that are published under one name are one class to the suppression
+        self._groups = np.array([names.index(name) for name in names])
+
+    def detect(self, cloud: PointCloud) -> Boxes3D:
+        """Objects in a cloud of the network's frame, best first, in that frame.
+
+        Raises:
+            MessageError: the cloud has no intensity, and the network needs it.
+            EngineError: the network failed or put out values that are not finite.
+        """
+        config, laps = self.config, Laps()
+        points = self._usable(cloud, config.min_range)
+        pillars = self._grid.fill(points)
+        laps('pillars')
+        canvas = self._encoder.encode(points, pillars, config.intensity_scale)
+        laps('encoder')
+        outputs = self._engine.infer({self.card.input_name: canvas})
+        laps('engine')
+        found = self._decoder.decode(outputs, self._thresholds(config), config.max_candidates)
+        laps('decode')
+        kept = self._suppress(found, config)[: config.max_detections]
+        laps('nms')
+        self.last_pillars, self.timings = pillars.occupied, laps.ms
+        return Boxes3D(
+            cloud.stamp_ns,
+            cloud.frame_id,
+            found.boxes[kept],
+            found.scores[kept],
+            tuple(self._names[found.labels[kept]].tolist()),
+            _covariances(found.boxes[kept], config),
+        )
+
+    def _usable(self, cloud: PointCloud, min_range: float) -> Float32:
+        """Points [N, 3 or more]: x, y, z, then the intensity if the network needs it."""
+        points = cloud.points
+        if self.card.needs_intensity:
+            if 'intensity' not in cloud.fields:
+                raise MessageError(
+                    f'the cloud has the fields {", ".join(cloud.fields)}, but {self.card.name} '
+                    'needs intensity: use a network without it, or let the driver publish it'
+                )
+            column = cloud.fields.index('intensity')
+            points = points if column == 3 else points[:, [0, 1, 2, column]]
+        if min_range > 0.0:
+            near = np.square(points[:, 0]) + np.square(points[:, 1]) < np.float32(min_range**2)
+            points = points[~near]
+        return points
+
+    def _thresholds(self, config: LidarConfig) -> list[float]:
+        """Lowest score of every label."""
+        own = {**self.card.thresholds, **config.score_thresholds}
+        return [max(config.score_threshold, own.get(name, 0.0)) for name in self._names.tolist()]
+
+    def _suppress(self, found: Candidates, config: LidarConfig) -> Int64:
+        """Candidates that are published, best first: one a place and class, and one a place.
+
+        First within each class. Then across classes, where more overlap is asked for: an IoU above
+        t means that neither footprint is larger than 1 / t times the other, so the box of a
+        vehicle cannot suppress the person beside it, while a truck and a bus at one place are one
+        object.
+        """
+        published = np.flatnonzero(self._names[found.labels] != '')
+        boxes, scores = found.boxes[published], found.scores[published]
+        kept = nms_bev(boxes, scores, config.nms_iou, self._groups[found.labels[published]])
+        across = max(config.nms_iou, config.nms_iou_across)
+        kept = kept[nms_bev(boxes[kept], scores[kept], across)]
+        chosen: Int64 = published[kept]
+        return chosen
+
+
+def _check(engine: Engine, card: LidarCard) -> None:
+    """Compares the inputs and outputs of an engine with its card."""
+    canvas = require(engine, 'input', card.input_name, (1, len(card.bias), *card.grid))
+    if canvas.dtype != np.float32:
+        raise EngineError(f'{engine.info.path}: input {canvas}; a canvas is float32')
+    for name, values in (
+        (card.score_output, len(card.classes)),
+        (card.box_output, 7),
+        (card.direction_output, 2),
+    ):
+        require(engine, 'output', name, (1, len(card.anchors) * values, *card.output_grid))
+
+
+def _covariances(boxes: Float64, config: LidarConfig) -> Float64:
+    """Covariances [N, 4, 4] of (x, y, z, yaw): equal along all axes, growing with range."""
+    range_m = np.hypot(boxes[:, 0], boxes[:, 1])
+    sigma = config.position_sigma + config.position_sigma_per_m * range_m
+    covariances = np.zeros((len(boxes), 4, 4))
+    covariances[:, [0, 1, 2], [0, 1, 2]] = np.square(sigma)[:, None]
+    covariances[:, 3, 3] = config.yaw_sigma**2
+    return covariances
