@@ -13,7 +13,7 @@ import numpy as np
 
 from airside_perception.sim.bodies import Body, body, pick, wheels
 from airside_perception.sim.materials import LIVERIES, row
-from airside_perception.sim.mesh import Mesh, box as block, cylinder, hexahedron, loft, plate
+from airside_perception.sim.mesh import Mesh, box, cylinder, hexahedron, loft, plate
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def aircraft(rng: np.random.Generator, kind: str = '') -> Body:
     hull = [part.scaled(stretch, 1.0, 1.0) for part in hull]
     others = [part.scaled(stretch, 1.0, 1.0) for part in others]
     length = plane.length * stretch
-    box = (-length / 2, 0.0, plane.belly + tube / 2, length, plane.width, tube)
-    return body('aircraft', hull, box, others)
+    tube_box = (-length / 2, 0.0, plane.belly + tube / 2, length, plane.width, tube)
+    return body('aircraft', hull, tube_box, others)
 
 
 def _fuselage(plane: Airliner, tube: float, rng: np.random.Generator) -> list[Mesh]:
@@ -76,9 +76,9 @@ def _fuselage(plane: Airliner, tube: float, rng: np.random.Generator) -> list[Me
     hull = loft(sections, row('fuselage'), sides=14)
     panes = row('glass')
     front = 0.062 * plane.length
-    cockpit = block((0.03 * plane.length, 0.62 * plane.width, 0.12 * tube), (-front, 0, axis + 0.2 * half), panes)
+    cockpit = box((0.03 * plane.length, 0.62 * plane.width, 0.12 * tube), (-front, 0, axis + 0.2 * half), panes)
     band = pick(rng, LIVERIES)
-    stripe = block((0.5 * plane.length, plane.width * 0.99, 0.08 * tube), (-0.42 * plane.length, 0, axis + 0.1), band)
+    stripe = box((0.5 * plane.length, plane.width * 0.99, 0.08 * tube), (-0.42 * plane.length, 0, axis + 0.1), band)
     return [hull, cockpit, stripe]
 
 
@@ -97,7 +97,7 @@ def _wings(plane: Airliner) -> list[Mesh]:
                    (x0, side * inner, z0)]  # fmt: skip
         parts.append(_oriented(outline, side, min(thick, 0.9) * 0.8, row('livery_grey')))
         if not high:
-            parts.append(block((tip, 0.12, 0.05 * reach), (x1 - tip / 2, side * reach, z1), row('fuselage')))
+            parts.append(box((tip, 0.12, 0.05 * reach), (x1 - tip / 2, side * reach, z1), row('fuselage')))
     return parts
 
 
@@ -111,8 +111,8 @@ def _engines(plane: Airliner) -> list[Mesh]:
                 z = plane.wing_height + 0.1
                 x = -plane.wing + 1.6
                 parts.append(cylinder((0.35, radius), (x - 4.2, x), (y, z - 0.2), row('fuselage'), 'x', sides=8))
-                blade = block((0.08, 0.3, 3.9), (x + 0.1, y, z - 2.15), row('dark'))
-                parts += [blade, block((0.08, 3.9, 0.3), (x + 0.1, y, z - 0.35), row('dark'))]
+                blade = box((0.08, 0.3, 3.9), (x + 0.1, y, z - 2.15), row('dark'))
+                parts += [blade, box((0.08, 3.9, 0.3), (x + 0.1, y, z - 0.35), row('dark'))]
                 continue
             dihedral = 0.09 * (abs(y) - plane.width * 0.35)
             z = plane.wing_height + dihedral - 0.62 * radius
@@ -123,7 +123,7 @@ def _engines(plane: Airliner) -> list[Mesh]:
                     (x, y, z, 0.88 * radius, 0.88 * radius)]  # fmt: skip
             parts.append(loft(cowl, row('engine'), sides=10))
             parts.append(cylinder(0.78 * radius, (x - 0.1, x + 0.02), (y, z), row('dark'), 'x', sides=8))
-            parts.append(block((1.6 * plane.engine, 0.3, 0.9 * radius), (x - 1.2 * plane.engine, y, z + 0.6 * radius),
+            parts.append(box((1.6 * plane.engine, 0.3, 0.9 * radius), (x - 1.2 * plane.engine, y, z + 0.6 * radius),
                              row('fuselage')))  # fmt: skip
     return parts
 

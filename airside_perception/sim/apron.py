@@ -172,11 +172,13 @@ def _services(layout: Layout, kind: str, length: float, middle: float, front: fl
         layout.put(vehicles.bus(rng), -layout.uniform(0.2, 0.7) * length, middle + layout.uniform(0.35, 0.45) * plane.span,
                    rng.choice([0.0, np.pi, 0.6]) + float(rng.normal(0, 0.1)))  # fmt: skip
     if layout.chance(0.55) and not plane.propeller:
-        start = (front - 1.0, middle + side + layout.uniform(10, 14))
+        start = (front + 6.5, middle + side + layout.uniform(10, 14))
         door = (-0.11 * length, middle + side + 1.8)
         reach = float(np.hypot(door[0] - start[0], door[1] - start[1]))
         yaw = float(np.arctan2(door[1] - start[1], door[0] - start[0]))
-        layout.put(structures.jet_bridge(rng, reach), *start, yaw, reserve=False)
+        column = (start[0] + 0.85 * reach * np.cos(yaw), start[1] + 0.85 * reach * np.sin(yaw))
+        if layout.claim(*column, 1.5, 4.0, yaw):
+            layout.put(structures.jet_bridge(rng, reach), *start, yaw, reserve=False)
     for _ in range(int(rng.integers(0, 4))):
         layout.put(_equipment(layout), layout.uniform(-length, 2), middle + layout.uniform(-0.48, 0.48) * plane.span,
                    layout.uniform(-np.pi, np.pi))  # fmt: skip

@@ -17,6 +17,10 @@ class Caster(Protocol):
         """Distance float32 [R] in lengths of `directions` [R, 3] (inf: nothing) and triangle int32 [R] (-1)."""
         ...
 
+    def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
+        """Whether something stands between each of `points` [N, 3] and a light in direction `towards` [3]."""
+        ...
+
 
 class Open3DCaster:
     """Embree through open3d's RaycastingScene; the same rays give the same bits.
@@ -28,7 +32,7 @@ class Open3DCaster:
     def __init__(self, triangles: Float32) -> None:
         import open3d
 
-        self._core = open3d.core
+        self._core: Any = open3d.core
         corners = np.ascontiguousarray(triangles.reshape(-1, 3), dtype=np.float32)
         index = np.arange(len(corners), dtype=np.uint32).reshape(-1, 3)
         self._scene: Any = open3d.t.geometry.RaycastingScene()
@@ -43,6 +47,14 @@ class Open3DCaster:
         triangle = answer['primitive_ids'].numpy()
         none = np.iinfo(np.uint32).max
         return answer['t_hit'].numpy(), np.where(triangle == none, -1, triangle.astype(np.int64)).astype(np.int32)
+
+    def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
+        """See `Caster`."""
+        rays = np.empty((len(points), 6), np.float32)
+        rays[:, :3] = points
+        rays[:, 3:] = towards
+        blocked: NDArray[np.bool_] = self._scene.test_occlusions(self._core.Tensor(rays)).numpy()
+        return blocked
 
 
 class BruteCaster:
@@ -69,3 +81,8 @@ class BruteCaster:
                 hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0) & (t < distance)
             distance[hit], triangle[hit] = t[hit], number
         return distance.astype(np.float32), triangle
+
+    def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
+        """See `Caster`."""
+        single = np.asarray(towards, np.float32)[None]
+        return np.array([np.isfinite(self.cast(point.astype(np.float64), single)[0][0]) for point in points])

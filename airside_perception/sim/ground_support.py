@@ -26,7 +26,7 @@ def belt_loader(rng: np.random.Generator) -> Body:
         box((0.15, 0.5, 0.5 * height), (0.15 * half, y, 0.5), row('dark')),
         box((0.7, 0.7, 0.45), (-0.2 * half, width / 2 - 0.4, 0.85), row('dark')),
         box((0.12, 0.6, 0.7), (-0.2 * half - 0.35, width / 2 - 0.4, 1.0), row('dark')),
-        *wheels((-0.32 * length, 0.2 * length), width, 0.33),
+        *wheels((-0.32 * length, 0.2 * length), width + 0.02, 0.33),
     ]
     return body('belt_loader', parts)
 
@@ -77,7 +77,7 @@ def baggage_cart(rng: np.random.Generator) -> Body:
     parts: list[Mesh] = [
         box((length, width, 0.15), (0, 0, 0.4), row('steel')),
         box((0.5, 0.08, 0.08), (half + 0.2, 0, 0.4), row('dark')),
-        *wheels((-0.32 * length, 0.32 * length), width - 0.1, 0.2),
+        *wheels((-0.32 * length, 0.32 * length), width + 0.02, 0.2),
     ]
     if kind == 0:
         parts += [box((0.06, width, 0.5), (s * (half - 0.03), 0, 0.55), row('steel')) for s in (1, -1)]
@@ -115,7 +115,7 @@ def fuel_truck(rng: np.random.Generator) -> Body:
             1, (width - 0.1) / (2 * radius), 1
         ),
         box((1.0, width, 1.3), (-half + 0.5, 0, 0.6), paint),
-        *wheels((-half + 1.6, -half + 2.8, half - 1.1), width, 0.5),
+        *wheels((-half + 1.6, -half + 2.8, half - 1.1), width + 0.02, 0.5),
     ]
     return body('fuel_truck', parts)
 
@@ -133,7 +133,7 @@ def catering_truck(rng: np.random.Generator) -> Body:
         box((length - 0.3, width - 0.8, 0.4), (-0.1, 0, 0.65), row('dark')),
         box((load, width, box_height), (middle, 0, floor), shell),
         box((1.5, width - 0.2, 0.1), (middle + load / 2 + 0.75, 0, max(floor, 2.55)), row('steel')),
-        *wheels((-half + 1.4, half - 1.0), width, 0.48),
+        *wheels((-half + 1.4, half - 1.0), width + 0.02, 0.48),
     ]
     if lift:
         for sign in (1, -1):
@@ -156,7 +156,7 @@ def stairs(rng: np.random.Generator) -> Body:
         *(box((landing, 0.08, 1.1), (half - landing / 2, s * (width / 2 - 0.05), height), paint) for s in (1, -1)),
         box((0.8 * length, width - 0.3, 0.35), (-0.02 * length, 0, 0.35), row('dark')),
         *(box((0.12, width - 0.4, height - 0.5), (x, 0, 0.4), row('steel')) for x in (0.35 * half, 0.8 * half)),
-        *wheels((-0.3 * length, 0.3 * length), width, 0.33),
+        *wheels((-0.3 * length, 0.3 * length), width + 0.02, 0.33),
     ]
     return body('stairs', parts)
 
@@ -181,7 +181,7 @@ def ground_power(rng: np.random.Generator) -> Body:
         [
             box((length, width, height - 0.3), (0, 0, 0.3), pick(rng, _PAINT)),
             cylinder(0.08, (height, height + 0.25), (-0.3 * length, 0.2 * width), row('dark'), sides=6),
-            *wheels((-0.3 * length, 0.3 * length), width, 0.25),
+            *wheels((-0.3 * length, 0.3 * length), width + 0.02, 0.25),
         ]
     )
 

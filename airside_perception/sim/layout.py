@@ -38,6 +38,10 @@ class Layout:
         """Keep a rectangle free."""
         self._take(_corners(x, y, length, width, yaw))
 
+    def claim(self, x: float, y: float, length: float, width: float, yaw: float = 0.0) -> bool:
+        """Reserve a rectangle if it is free."""
+        return self._claim(_corners(x, y, length, width, yaw))
+
     def put(
         self,
         body: Body,
@@ -55,9 +59,8 @@ class Layout:
         """
         if reserve:
             spot = self._footprint(body, x, y, yaw, speed, margin)
-            if self._blocked(spot):
+            if not self._claim(spot):
                 return False
-            self._take(spot)
         if body.label or speed:
             self._actors.append(Actor(body, Motion(x, y, yaw, speed, turn)))
         else:
@@ -75,6 +78,12 @@ class Layout:
         materials: Materials = standard().jittered(self.rng)
         still = merge(self._structure) if self._structure else structure([_nothing()]).mesh
         return Scenario(still, tuple(self._actors), ego, materials, row(ground), (float(fall[0]), float(fall[1])))
+
+    def _claim(self, spot: Float64) -> bool:
+        if self._blocked(spot):
+            return False
+        self._take(spot)
+        return True
 
     def _take(self, spot: Float64) -> None:
         self._taken.append(spot)

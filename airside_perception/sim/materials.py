@@ -83,7 +83,7 @@ class Materials:
     def jittered(self, rng: np.random.Generator, amount: float = 0.25) -> Materials:
         """Another day's paint and dirt: reflectivity and colour scaled by about 1 +- `amount`."""
         gain = np.exp(rng.normal(0, amount, len(self.reflectivity)))
-        tint = np.exp(rng.normal(0, amount / 2, self.colour.shape))
+        tint = np.exp(rng.normal(0, 0.15 * amount, self.colour.shape) + rng.normal(0, amount / 2, (len(gain), 1)))
         return Materials(
             np.clip(self.reflectivity * gain, 0.02, 0.95).astype(np.float32),
             self.retro,

@@ -49,7 +49,7 @@ def car(rng: np.random.Generator, shape: str = '') -> Body:
         *(box((0.05, 0.16, 0.14), (-half + 0.03, s * (width / 2 - 0.18), 0.80 * bonnet), row('lamp'))
           for s in (1, -1)),
         *(box((0.10, 0.18, 0.13), (screen - 0.25, s * (width / 2 + 0.06), belt), dark) for s in (1, -1)),
-        *wheels((-half + 0.19 * length, half - 0.18 * length), width - 0.02, 0.21 * min(height, 1.55)),
+        *wheels((-half + 0.19 * length, half - 0.18 * length), width + 0.01, 0.21 * min(height, 1.55)),
     ]  # fmt: skip
     return body('car', parts, _without_mirrors(length, width, height))
 
@@ -68,7 +68,7 @@ def pickup(rng: np.random.Generator) -> Body:
         box((0.36 * length - 0.2, width - 0.2, 0.01), (bed - 0.18 * length, 0, 0.67 * height), row('dark')),
         *(box((0.36 * length, 0.08, 0.12), (bed - 0.18 * length, s * (width / 2 - 0.04), 0.67 * height), paint)
           for s in (1, -1)),
-        *wheels((-half + 1.1, half - 0.95), width, 0.38),
+        *wheels((-half + 1.1, half - 0.95), width + 0.02, 0.38),
     ]  # fmt: skip
     return body('car', parts, _without_mirrors(length, width, height))
 
@@ -85,7 +85,7 @@ def van(rng: np.random.Generator, large: bool = False) -> Body:
         frustum((nose - 0.9, half - 0.1, width - 0.04), (nose - 0.9, nose - 0.55, width - 0.3),
                 (1.05, 0.88 * height), (glass, paint, glass, glass, paint, paint)),
         box((0.04, 0.5, 0.11), (-half - 0.005, 0, 0.8), row('plate')),
-        *wheels((-half + 0.9, half - 0.85), width - 0.02, 0.34),
+        *wheels((-half + 0.9, half - 0.85), width + 0.02, 0.34),
     ]  # fmt: skip
     return body('truck' if large else 'car', parts, _without_mirrors(length, width, height))
 
@@ -110,7 +110,7 @@ def truck(rng: np.random.Generator) -> Body:
     else:
         parts.append(box((load, width, 0.5), (middle, 0, 1.0), row('grey')))
         parts.append(box((0.7 * load, 0.8 * width, rng.uniform(0.4, 1.4)), (middle, 0, 1.2), row('beige')))
-    parts += wheels((-half + 1.0, -half + 2.2, half - cab / 2 - 0.1), width, 0.48)
+    parts += wheels((-half + 1.0, -half + 2.2, half - cab / 2 - 0.1), width + 0.02, 0.48)
     return body('truck', parts)
 
 
@@ -124,7 +124,7 @@ def bus(rng: np.random.Generator) -> Body:
                 (glass, paint, glass, glass, paint, paint)),
         frustum((-half, half - 0.1, width), (-half + 0.1, half - 0.3, width - 0.3), (0.8 * height, height), paint),
         *(box((0.12, width, 1.3), (x, 0, 1.2), paint) for x in np.linspace(-half + 0.1, half - 0.6, 6)),
-        *wheels((-half + 2.8, half - 2.6), width, 0.48),
+        *wheels((-half + 2.8, half - 2.6), width + 0.02, 0.48),
     ]  # fmt: skip
     return body('bus', parts)
 
