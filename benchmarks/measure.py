@@ -54,7 +54,5 @@ def table(rows: list[Row]) -> str:
             for name, value in row.others_ms.items()
         )
         mark = ' ' if row.ours_ms <= row.goal_ms else '!'
-        lines.append(
-            f'{row.task:<58}{row.ours_ms:>7.2f} ms{row.goal_ms:>7.1f} ms {mark} {others}'
-        )
+        lines.append(f'{row.task:<58}{row.ours_ms:>7.2f} ms{row.goal_ms:>7.1f} ms {mark} {others}')
     return '\n'.join(lines)

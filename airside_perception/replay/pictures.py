@@ -27,7 +27,20 @@ EVIDENCE: dict[str, Color] = {
 }
 """BGR by what an object's evidence came from."""
 
-EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
+EDGES = (
+    (0, 1),
+    (1, 2),
+    (2, 3),
+    (3, 0),
+    (4, 5),
+    (5, 6),
+    (6, 7),
+    (7, 4),
+    (0, 4),
+    (1, 5),
+    (2, 6),
+    (3, 7),
+)
 NEAR = 0.1
 """Depth in metres in front of the camera at which the edges of a box are cut."""
 
@@ -69,13 +82,21 @@ def bird_view(
 
     for radius in range(20, int(ahead * 1.5), 20):
         cv2.circle(picture, (size // 2, size // 2), round(radius * scale), GRID, 1, cv2.LINE_AA)
-        _text(picture, f'{radius} m', (size // 2 + 4, round(size / 2 - radius * scale) - 4), GRID, 0.45)
+        _text(
+            picture,
+            f'{radius} m',
+            (size // 2 + 4, round(size / 2 - radius * scale) - 4),
+            GRID,
+            0.45,
+        )
     at = pixels(np.asarray(points[:, :2], np.float64)).astype(np.int64)
     inside = ((at >= 0) & (at < size)).all(axis=1)
     shade = np.clip((points[inside, 2] + 0.3) / 5.0, 0.0, 1.0)
     colors = cv2.applyColorMap((70 + shade * 160).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
     order = np.argsort(points[inside, 2], kind='stable')  # the highest is seen from above
-    picture[at[inside, 1][order], at[inside, 0][order]] = (colors[:, 0] * 0.75).astype(np.uint8)[order]
+    picture[at[inside, 1][order], at[inside, 0][order]] = (colors[:, 0] * 0.75).astype(np.uint8)[
+        order
+    ]
     if truth is not None:
         for outline in pixels(bev_corners(truth.boxes)):
             _polygon(picture, outline, TRUTH, 1)
@@ -127,7 +148,9 @@ def camera_overlay(
             ends = np.array(drawn).reshape(-1, 2)
             at = ends[ends[:, 1].argmin()]
             x, y = np.clip(at, (0, 14), (picture.shape[1] - 60, picture.shape[0] - 4)).tolist()
-            _text(picture, f'{found.classes[row]} {found.scores[row]:.2f}', (x, y - 4), color, 0.45)
+            _text(
+                picture, f'{found.classes[row]} {found.scores[row]:.2f}', (x, y - 4), color, 0.45
+            )
     return picture
 
 
