@@ -1,0 +1,239 @@
+"""Which messages make one set, when some are late or never come.
+
+On a vehicle a synchroniser puts complete sets together and tells the collector (`complete`); the
+collector makes sets of what there is when a source stays away. In replay, which has no
+synchroniser, it makes the complete sets too. It has no clock of its own and no thread: the same
+calls give the same sets.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from airside_perception.errors import ConfigError, MessageError
+
+Message = TypeVar('Message')
+
+JUMP_NS = 1_000_000_000
+"""Stamps, or a clock, that go back further than this have jumped; less is disorder."""
+
+
+class Added(enum.Enum):
+    """What became of a message: it waits for its set, came too late, or first after a jump."""
+
+    KEPT = 'kept'
+    STALE = 'stale'
+    RESET = 'reset'
+
+
+@dataclass(frozen=True)
+class Gathered(Generic[Message]):
+    """Messages to fuse together.
+
+    Attributes:
+        stamp_ns: of the message that paces the set.
+        messages: {source: message}, by rank.
+        missing: the sources that are not in it, by rank.
+    """
+
+    stamp_ns: int
+    messages: Mapping[str, Message]
+    missing: tuple[str, ...]
+
+
+class Collector(Generic[Message]):
+    """Puts messages of several sources into sets, each message at most once.
+
+    The first live source by rank paces the output: each of its messages makes one set, with the
+    message of every other source that is nearest in stamp, within the slop. A set is due
+    - at the deadline after the arrival of its pacing message, whatever is missing;
+    - before that, once nothing better can come: every source has its message, was passed over (a
+      newer message of it is there), or is silent. Complete sets are left to the synchroniser
+      then, unless `complete_sets`.
+    Sets have rising stamps; what belongs to a set that was made is stale. Not thread-safe.
+
+    Attributes:
+        sources: names by rank.
+        deadline_ns, silence_ns: may be changed between calls.
+        counts: `complete` and `incomplete` sets, `resets`, `stale.SOURCE` (messages after their
+            set), `unused.SOURCE` (messages that no set took: of a faster source, or overtaken),
+            `missing.SOURCE` (sets without it).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        deadline_ns: int,
+        slop_ns: int,
+        silence_ns: int,
+        queue_size: int = 10,
+        complete_sets: bool = False,
+    ) -> None:
+        if not sources or len(set(sources)) != len(sources):
+            raise ConfigError(f'sources {list(sources)}: at least one, and none twice')
+        self.sources = tuple(sources)
+        self.deadline_ns, self.silence_ns = deadline_ns, silence_ns
+        self.counts: Counter[str] = Counter()
+        self._slop_ns, self._queue_size, self._complete_sets = slop_ns, queue_size, complete_sets
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything but the counts."""
+        # {source: {stamp: (message, arrival)}}
+        self._waiting: dict[str, dict[int, tuple[Message, int]]] = {n: {} for n in self.sources}
+        self._now: int | None = None
+        self._heard: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
+        self._period: dict[str, int] = {}
+        self._used: dict[str, int] = {}
+        self._last: Gathered[Message] | None = None
+
+    def add(self, source: str, stamp_ns: int, message: Message, now_ns: int) -> Added:
+        """Takes a message that arrived at `now_ns`; `flush` tells what can be fused now.
+
+        Returns:
+            KEPT. STALE: its set was made without it, it is not kept, and a synchroniser needs not
+            see it. RESET: stamps or clock jumped back; it is kept, all else was forgotten, and a
+            synchroniser must be cleared too.
+
+        Raises:
+            MessageError: a source that is not in `sources`.
+        """
+        if source not in self._waiting:
+            raise MessageError(f'message from {source!r}; the sources are {list(self.sources)}')
+        jumped = self._jumped(source, stamp_ns, now_ns)
+        if jumped:
+            self.clear()
+            self.counts['resets'] += 1
+        self._hear(source, stamp_ns, now_ns)
+        if self._late(source, stamp_ns):
+            self.counts[f'stale.{source}'] += 1
+            return Added.STALE
+        queue = self._waiting[source]
+        queue[stamp_ns] = (message, now_ns)
+        if len(queue) > self._queue_size:
+            del queue[min(queue)]
+            self.counts[f'unused.{source}'] += 1
+        return Added.RESET if jumped else Added.KEPT
+
+    def complete(self, messages: Mapping[str, tuple[int, Message]]) -> Gathered[Message] | None:
+        """A synchroniser put these together: {source: (stamp, message)} of every source.
+
+        Returns:
+            The set to fuse; None if one of its messages was in a set before, or if a newer set
+            was made: then there is nothing to do.
+
+        Raises:
+            MessageError: not one message of every source.
+        """
+        if set(messages) != set(self.sources):
+            raise MessageError(f'a set of {sorted(messages)}, expected {list(self.sources)}')
+        stamps = {name: messages[name][0] for name in self.sources}
+        stamp = stamps[self.sources[0]]
+        again = any(stamps[name] <= used for name, used in self._used.items())
+        if again or (self._last is not None and stamp <= self._last.stamp_ns):
+            return None
+        return self._close(stamp, stamps, {name: messages[name][1] for name in self.sources})
+
+    def flush(self, now_ns: int) -> list[Gathered[Message]]:
+        """The sets that are due at `now_ns`, oldest first."""
+        ready = []
+        while (due := self._due(now_ns)) is not None:
+            ready.append(self._take(due))
+        return ready
+
+    def drain(self) -> list[Gathered[Message]]:
+        """Sets of all that waits, oldest first: no more messages will come."""
+        ready = []
+        for source in self.sources:
+            for stamp in sorted(self._waiting[source]):
+                if stamp in self._waiting[source]:
+                    ready.append(self._take(stamp))
+        return ready
+
+    def _jumped(self, source: str, stamp_ns: int, now_ns: int) -> bool:
+        now = now_ns if self._now is None else self._now
+        return max(self._newest.get(source, stamp_ns) - stamp_ns, now - now_ns) > JUMP_NS
+
+    def _hear(self, source: str, stamp_ns: int, now_ns: int) -> None:
+        """Notes when a source spoke last, and how far its stamps are apart."""
+        if self._now is None:  # at the start all count as live, so that the first set can wait
+            self._heard = dict.fromkeys(self.sources, now_ns)
+        self._now = now_ns if self._now is None else max(now_ns, self._now)
+        self._heard[source] = self._now
+        newest = self._newest.get(source, stamp_ns)
+        if stamp_ns > newest:
+            self._period[source] = stamp_ns - newest
+        self._newest[source] = max(stamp_ns, newest)
+
+    def _late(self, source: str, stamp_ns: int) -> bool:
+        """Whether the set that a message belongs to was made, with or without it."""
+        if self._last is None:
+            return False
+        after = stamp_ns - self._last.stamp_ns
+        if after <= 0 or stamp_ns <= self._used.get(source, stamp_ns - 1):
+            return True
+        # a little newer than a set that lacks it: nearer to that set than to the next?
+        reach = min(self._slop_ns, self._period.get(source, 0) // 2)
+        return source in self._last.missing and after <= reach
+
+    def _live(self, source: str, now_ns: int) -> bool:
+        return now_ns - self._heard.get(source, now_ns) <= self.silence_ns
+
+    def _due(self, now_ns: int) -> int | None:
+        """The stamp of the oldest pacing message whose set is due."""
+        live = [name for name in self.sources if self._live(name, now_ns)]
+        pace = live[0] if live else next((n for n in self.sources if self._waiting[n]), None)
+        if pace is None:
+            return None
+        for stamp in sorted(self._waiting[pace]):
+            if now_ns - self._waiting[pace][stamp][1] >= self.deadline_ns:
+                return stamp
+            others = [name for name in live if name != pace]
+            whole = len(self._near(stamp)) == len(self.sources)
+            if (self._complete_sets or not whole) and all(self._settled(n, stamp) for n in others):
+                return stamp
+        return None
+
+    def _near(self, stamp: int) -> dict[str, int]:
+        """{source: stamp of its message nearest to `stamp`}, if there is one within the slop."""
+        near = {}
+        for name, queue in self._waiting.items():
+            best = min(queue, key=lambda own: (abs(own - stamp), own), default=None)
+            if best is not None and abs(best - stamp) <= self._slop_ns:
+                near[name] = best
+        return near
+
+    def _settled(self, source: str, stamp: int) -> bool:
+        """Whether no message of `source` can come that fits `stamp` better than what it has."""
+        if self._newest.get(source, stamp - 1) >= stamp:
+            return True
+        best = self._near(stamp).get(source)
+        return best is not None and stamp - best <= self._period.get(source, 0) // 2
+
+    def _take(self, stamp: int) -> Gathered[Message]:
+        stamps = self._near(stamp)
+        messages = {n: self._waiting[n][stamps[n]][0] for n in self.sources if n in stamps}
+        return self._close(stamp, stamps, messages)
+
+    def _close(
+        self, stamp: int, stamps: Mapping[str, int], messages: Mapping[str, Message]
+    ) -> Gathered[Message]:
+        """Makes a set, and drops what can be in no later one."""
+        missing = tuple(name for name in self.sources if name not in stamps)
+        self._used.update(stamps)
+        for name, queue in self._waiting.items():
+            limit = max(stamp, stamps.get(name, stamp))
+            old = [own for own in queue if own <= limit]
+            self.counts[f'unused.{name}'] += len(old) - (stamps.get(name) in queue)
+            for own in old:
+                del queue[own]
+        self.counts['incomplete' if missing else 'complete'] += 1
+        self.counts.update({f'missing.{name}': 1 for name in missing})
+        self._last = Gathered(stamp, messages, missing)
+        return self._last

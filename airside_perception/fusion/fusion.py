@@ -1,0 +1,208 @@
+"""Late fusion in bird's-eye view: lidar and camera boxes of one set become one list of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from airside_perception.config import FusionConfig
+from airside_perception.errors import TransformError
+from airside_perception.fusion.align import CameraView, check_boxes
+from airside_perception.fusion.associate import Labels, match_places, match_views
+from airside_perception.fusion.fuse import Objects, penalised_score
+from airside_perception.fusion.viewport import Seen, Viewport
+from airside_perception.fusion.visibility import should_see
+from airside_perception.geometry import apply, corners
+from airside_perception.projection import CameraModel
+from airside_perception.timing import Laps
+from airside_perception.types import Boxes3D, Float64, Int64
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """Fused objects and where they come from.
+
+    Attributes:
+        boxes: best score first; `sources` names the sensors of each.
+        matched: lidar boxes that a camera sees too.
+        lidar_only, camera_only: objects of the lidar alone, and of one or more cameras alone.
+        penalised: those of `lidar_only` that a camera should see and does not.
+    """
+
+    boxes: Boxes3D
+    matched: int
+    lidar_only: int
+    camera_only: int
+    penalised: int
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """One camera's image: the lidar boxes and their distances [N], and the camera's own boxes."""
+
+    seen: Seen
+    distance: Float64
+    faces: Seen
+
+
+class Fusion:
+    """Fuses one set after the other; keeps nothing between them but the views of the cameras.
+
+    Attributes:
+        config: may be replaced between sets.
+        timings: milliseconds of the last set by step: prepare, project, associate, state, merge,
+            finish.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        self.config = config
+        self.timings: dict[str, float] = {}
+        self._viewports: dict[str, Viewport] = {}
+
+    def fuse(
+        self,
+        lidar: Boxes3D | None,
+        cameras: Mapping[str, CameraView],
+        stamp_ns: int,
+        frame_id: str,
+    ) -> FusionResult:
+        """One set of inputs to objects.
+
+        The order of `cameras` and of the boxes changes nothing but the place of equal scores.
+
+        Args:
+            lidar: boxes in `frame_id` at `stamp_ns`; None: no answer.
+            cameras: {name: view}; a camera that gave no answer is not in it.
+            stamp_ns: of the result.
+            frame_id: of the result.
+
+        Raises:
+            TransformError: boxes of another frame or stamp.
+            MessageError: boxes that cannot be weighed, see `check_boxes`; a lens without rays.
+        """
+        config, laps = self.config, Laps()
+        inputs = {'lidar': Boxes3D.empty(stamp_ns, frame_id) if lidar is None else lidar}
+        inputs.update((name, cameras[name].boxes) for name in sorted(cameras))
+        for name, boxes in inputs.items():
+            _check(boxes, name, stamp_ns, frame_id)
+        boxes, origin, rows = _stack(inputs)
+        own = rows.pop('lidar')
+        labels = Labels(config.groups)
+        objects = Objects(boxes, len(own), labels, config)
+        laps('prepare')
+
+        points = corners(boxes.boxes[own])
+        glances = {
+            name: self._look(name, cameras[name], boxes.boxes[own], points, boxes.boxes[mine])
+            for name, mine in rows.items()
+        }
+        laps('project')
+
+        lidar_places, matches = objects.places(own), {}
+        for name, mine in rows.items():
+            glance, places = glances[name], objects.places(mine)
+            if glance is None:
+                matches[name] = match_places(lidar_places, places, config)
+            else:
+                matches[name] = match_views(
+                    lidar_places, glance.seen, places, glance.faces, config
+                )
+        laps('associate')
+
+        for name, (row, column) in matches.items():
+            objects.join(own[row], rows[name][column])
+        laps('state')
+
+        cameras_only = own[:0]
+        for mine in rows.values():
+            left = mine[~objects.absorbed[mine]]
+            row, column = match_places(objects.places(cameras_only), objects.places(left), config)
+            objects.join(cameras_only[row], left[column])
+            cameras_only = np.concatenate([cameras_only, np.delete(left, column)])
+        laps('merge')
+
+        missed = np.zeros(len(own), dtype=bool)
+        for name, glance in glances.items():
+            if glance is not None and cameras[name].healthy:
+                missed |= should_see(glance.seen, glance.distance, config)
+        missed &= ~objects.joined[own] & labels.belong(
+            boxes.classes[: len(own)], config.camera_groups
+        )
+        fused = objects.result()
+        scores = fused.scores.copy()
+        scores[own[missed]] = penalised_score(scores[own[missed]], config)
+        kept = np.concatenate([own, cameras_only])
+        order = kept[np.lexsort((origin[kept], -scores[kept]))]
+        matched = int(objects.joined[own].sum())
+        result = FusionResult(
+            replace(fused, scores=scores).select(order),
+            matched=matched,
+            lidar_only=len(own) - matched,
+            camera_only=len(cameras_only),
+            penalised=int(missed.sum()),
+        )
+        laps('finish')
+        self.timings = laps.ms
+        return result
+
+    def _look(
+        self, name: str, view: CameraView, lidar: Float64, points: Float64, lifted: Float64
+    ) -> _Glance | None:
+        """Lidar boxes [N, 7], with corners `points`, and lifted boxes [M, 7] in one image.
+
+        None where the lens is not known.
+        """
+        if view.camera is None or view.fusion2camera is None:
+            return None
+        viewport = self._viewport(name, view.camera)
+        return _Glance(
+            viewport.see_boxes(lidar, view.fusion2camera, points),
+            np.linalg.norm(apply(view.fusion2camera, lidar[:, :3]), axis=1),
+            viewport.see_faces(lifted, view.fusion2camera),
+        )
+
+    def _viewport(self, name: str, camera: CameraModel) -> Viewport:
+        known = self._viewports.get(name)
+        if known is None or known.camera is not camera:
+            self._viewports[name] = known = Viewport.of(camera)
+        return known
+
+
+def _check(boxes: Boxes3D, name: str, stamp_ns: int, frame_id: str) -> None:
+    if len(boxes) and (boxes.frame_id, boxes.stamp_ns) != (frame_id, stamp_ns):
+        raise TransformError(
+            f'{name}: boxes in {boxes.frame_id!r} at {boxes.stamp_ns} ns, expected {frame_id!r} '
+            f'at {stamp_ns} ns; bring them there with align_set'
+        )
+    check_boxes(boxes, name)
+
+
+def _stack(inputs: Mapping[str, Boxes3D]) -> tuple[Boxes3D, Int64, dict[str, Int64]]:
+    """All boxes one after the other, those of each sensor in an order of their own.
+
+    The assignment decides ties by order; with an order that comes from the boxes alone, the
+    result does not depend on how they were sent.
+
+    Returns:
+        Boxes [T] with the sensor as source, their places before they were sorted [T], and the
+        rows of each sensor.
+    """
+    parts = list(inputs.values())
+    boxes = replace(
+        parts[0],
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        classes=tuple(name for part in parts for name in part.classes),
+        covariances=np.concatenate([part.covariances for part in parts]),
+        ids=tuple(name for part in parts for name in part.ids),
+        sources=tuple((name,) for name, part in inputs.items() for _ in part.classes),
+    )
+    sizes = [len(part) for part in parts]
+    sensor = np.repeat(np.arange(len(parts)), sizes)
+    _, label = np.unique(np.array(boxes.classes, dtype=str), return_inverse=True)
+    spread = boxes.covariances[:, :2, :2].reshape(-1, 4).T
+    order = np.lexsort((*spread, label.reshape(-1), *boxes.boxes.T, -boxes.scores, sensor))
+    rows = dict(zip(inputs, np.split(np.arange(len(order)), np.cumsum(sizes)[:-1]), strict=True))
+    return boxes.select(order), order, rows
