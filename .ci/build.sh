@@ -11,8 +11,10 @@ flock 9  # one build at a time
 
 record=install/$ROS_DISTRO/.inputs
 inputs=$(
-  find .venv/environment setup.py setup.cfg package.xml airside_perception config launch models \
-    resource -type f ! -name '*.pyc' -exec sha256sum {} + | sort -k 2 | sha256sum
+  for source in .venv/environment setup.py setup.cfg package.xml resource airside_perception \
+    config launch models; do
+    if [ -e "$source" ]; then find "$source" -type f ! -name '*.pyc' -exec sha256sum {} +; fi
+  done | sort -k 2 | sha256sum
 )
 if [ "$(cat "$record" 2>/dev/null)" = "$inputs" ]; then exit 0; fi
 
