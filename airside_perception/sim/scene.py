@@ -117,11 +117,16 @@ class Scenario:
     ground: int
     slope: tuple[float, float] = (0.0, 0.0)
 
+    def pose(self, t: float) -> Float64:
+        """Pose [4, 4] of base_link in the world: upright, on the ground."""
+        x, y, yaw = self.ego.pose(t)
+        return transform(rotation_z(yaw), np.array([x, y, self.slope[0] * x + self.slope[1] * y]))
+
     def at(self, t: float, reach: float = 130.0) -> Scene:
         """The scene at `t` seconds, with the actors whose centres are within `reach` metres."""
         x, y, yaw = self.ego.pose(t)
         slope = np.array(self.slope)
-        base2world = transform(rotation_z(yaw), np.array([x, y, slope @ [x, y]]))
+        base2world = self.pose(t)
         meshes, instances = [self.structure], [np.full(len(self.structure), -1, np.int32)]
         classes: list[str] = []
         boxes, velocities, ids = [], [], []
@@ -144,13 +149,14 @@ class Scenario:
         points = whole.triangles.reshape(-1, 3).astype(np.float64)
         points[:, 2] += points[:, :2] @ slope  # everything stands on the inclined ground
         points = (points - base2world[:3, 3]) @ base2world[:3, :3]
+        fall = base2world[:2, :2].T @ slope
         return Scene(
             triangles=points.reshape(-1, 3, 3).astype(np.float32),
             instance=np.concatenate(instances),
             material=whole.materials,
             objects=_in_base(classes, boxes, velocities, ids, base2world, yaw),
             materials=self.materials,
-            slope=tuple((base2world[:2, :2].T @ slope).tolist()),
+            slope=(float(fall[0]), float(fall[1])),
             ground=self.ground,
             base2world=base2world,
         )
