@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
     from typing import IO
 
 TESTS = Path(__file__).resolve().parent
@@ -61,6 +63,17 @@ def shared_data() -> Path:
 def repository() -> Path:
     """Root of the source tree."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def tiny_models() -> ModuleType:
+    """The module test/tiny_models.py: networks of a few bytes with predictable answers."""
+    spec = importlib.util.spec_from_file_location('tiny_models', TESTS / 'tiny_models.py')
+    if spec is None or spec.loader is None:
+        pytest.fail('test/tiny_models.py cannot be loaded')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

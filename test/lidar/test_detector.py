@@ -1,0 +1,218 @@
+"""From a cloud to boxes, on a network whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from airside_perception.card import LidarCard, find_card
+from airside_perception.config import LidarConfig
+from airside_perception.engine import open_engine
+from airside_perception.errors import EngineError, MessageError
+from airside_perception.lidar.detector import LidarDetector
+from airside_perception.types import PointCloud
+
+
+def cloud(*points: tuple[float, ...], fields: tuple[str, ...] = ()) -> PointCloud:
+    names = fields or ('x', 'y', 'z', 'intensity')
+    return PointCloud(7, 'base_link', np.array(points, np.float32).reshape(-1, len(names)), names)
+
+
+def sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))
+
+
+@pytest.fixture
+def network(tmp_path: Path, tiny_models: ModuleType) -> Path:
+    return tiny_models.tiny_lidar_model(tmp_path)
+
+
+@pytest.fixture
+def card(network: Path) -> LidarCard:
+    found = find_card(network)
+    assert isinstance(found, LidarCard)
+    return found
+
+
+@pytest.fixture
+def detector(network: Path, card: LidarCard) -> LidarDetector:
+    return LidarDetector(open_engine(network, threads=1), card, LidarConfig())
+
+
+def test_boxes_stand_where_the_points_are(detector: LidarDetector) -> None:
+    found = detector.detect(cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.4)))
+    assert found.classes == ('car', 'person')
+    assert (found.stamp_ns, found.frame_id) == (7, 'base_link')
+    np.testing.assert_allclose(found.scores, [sigmoid(6.0), sigmoid(2.0)], rtol=1e-4)
+    np.testing.assert_allclose(
+        found.boxes,
+        [[10.5, 3.5, 0.75, 4.0, 2.0, 1.5, 0.0], [20.5, -5.5, 0.9, 0.6, 0.6, 1.8, 0.0]],
+        atol=1e-5,
+    )
+
+
+def test_covariances_grow_with_range(detector: LidarDetector) -> None:
+    detector.config = LidarConfig(position_sigma=0.2, position_sigma_per_m=0.01, yaw_sigma=0.3)
+    found = detector.detect(cloud((30.5, -0.5, 0.0, 0.9), (0.5, 0.5, 0.0, 0.9)))
+    for box, covariance in zip(found.boxes, found.covariances, strict=True):
+        sigma = 0.2 + 0.01 * np.hypot(box[0], box[1])
+        np.testing.assert_allclose(covariance, np.diag([sigma**2] * 3 + [0.09]), rtol=1e-9)
+
+
+def test_a_cloud_without_points_gives_no_boxes(detector: LidarDetector) -> None:
+    detector.detect(cloud((10.2, 3.7, 0.5, 0.8)))
+    found = detector.detect(cloud())
+    assert len(found) == 0
+    assert found.covariances.shape == (0, 4, 4)
+    assert detector.last_pillars == 0
+
+
+def test_nothing_is_left_of_the_cloud_before(detector: LidarDetector) -> None:
+    first, second = cloud((10.2, 3.7, 0.5, 0.8)), cloud((30.2, -3.7, 0.5, 0.8))
+    once = detector.detect(second)
+    detector.detect(first)
+    again = detector.detect(second)
+    np.testing.assert_array_equal(once.boxes, again.boxes)
+    np.testing.assert_array_equal(once.scores, again.scores)
+
+
+def test_thresholds_change_between_clouds(detector: LidarDetector) -> None:
+    points = cloud((10.2, 3.7, 0.5, 0.56), (20.9, -5.1, 0.5, 0.44))  # both sigmoid(1.2) = 0.77
+    assert set(detector.detect(points).classes) == {'car', 'person'}
+    detector.config = replace(detector.config, score_thresholds={'car': 0.8})
+    assert detector.detect(points).classes == ('person',)
+    detector.config = replace(detector.config, score_threshold=0.8, score_thresholds={})
+    assert len(detector.detect(points)) == 0
+
+
+def test_card_thresholds_are_the_defaults(network: Path, card: LidarCard) -> None:
+    strict = replace(card, thresholds={'person': 0.9, 'car': 0.3})
+    detector = LidarDetector(open_engine(network, threads=1), strict, LidarConfig())
+    points = cloud((10.2, 3.7, 0.5, 0.56), (20.9, -5.1, 0.5, 0.44))
+    assert detector.detect(points).classes == ('car',)
+    detector.config = LidarConfig(score_thresholds={'person': 0.5})
+    assert set(detector.detect(points).classes) == {'car', 'person'}
+
+
+def test_one_object_is_one_box(detector: LidarDetector) -> None:
+    side_by_side = cloud((10.2, 3.7, 0.5, 0.8), (11.2, 3.7, 0.5, 0.9), (12.2, 3.7, 0.5, 0.7))
+    found = detector.detect(side_by_side)
+    np.testing.assert_allclose(found.boxes[:, :2], [[11.5, 3.5]])
+    detector.config = LidarConfig(nms_iou=1.0, nms_iou_across=1.0)
+    assert len(detector.detect(side_by_side)) == 3
+    detector.config = replace(detector.config, max_detections=2)
+    np.testing.assert_allclose(detector.detect(side_by_side).boxes[:, 0], [11.5, 10.5])
+
+
+def test_a_person_is_not_lost_to_the_vehicle_beside(detector: LidarDetector) -> None:
+    detector.config = LidarConfig(nms_iou=0.01)
+    found = detector.detect(cloud((10.5, 3.5, 0.5, 1.0), (11.5, 3.5, 0.5, 0.42)))
+    assert found.classes == ('car', 'person')  # the person's footprint lies inside the car's
+
+
+def test_two_classes_of_one_size_at_one_place_are_one_object(
+    tmp_path: Path, tiny_models: ModuleType
+) -> None:
+    alike = {
+        'stride': 2,
+        'anchors': [
+            {'class': 'car', 'size': [4.0, 2.0, 1.5], 'z': 0.75, 'yaws': [0.0]},
+            {'class': 'person', 'size': [4.4, 2.1, 1.8], 'z': 0.9, 'yaws': [0.0]},
+        ],
+    }
+    network = tiny_models.tiny_lidar_model(tmp_path, output=alike, classes=['car', 'person'])
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    detector = LidarDetector(open_engine(network, threads=1), card, LidarConfig())
+    points = cloud((10.2, 3.7, 0.5, 0.55), (11.2, 3.7, 0.5, 0.43))
+    assert detector.detect(points).classes == ('person',)
+    detector.config = LidarConfig(nms_iou_across=1.0)
+    assert detector.detect(points).classes == ('person', 'car')
+
+
+def test_labels_are_renamed_or_dropped(network: Path, card: LidarCard) -> None:
+    renamed = replace(card, publish={'car': 'vehicle'}, thresholds={'vehicle': 0.2})
+    detector = LidarDetector(open_engine(network, threads=1), renamed, LidarConfig())
+    found = detector.detect(cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.1)))
+    assert found.classes == ('vehicle',)
+
+
+def test_points_on_the_ego_vehicle_are_left_out(detector: LidarDetector) -> None:
+    points = cloud((1.2, 1.2, 2.5, 0.9), (3.2, 1.2, 0.5, 0.9))
+    detector.config = LidarConfig(nms_iou=1.0, nms_iou_across=1.0)
+    assert len(detector.detect(points)) == 2
+    detector.config = replace(detector.config, min_range=2.0)
+    np.testing.assert_allclose(detector.detect(points).boxes[:, 0], [3.5])
+
+
+def test_intensity_is_found_by_name_and_scaled(detector: LidarDetector) -> None:
+    detector.config = LidarConfig(intensity_scale=1 / 255)
+    fields = ('x', 'y', 'z', 'ring', 'intensity')
+    found = detector.detect(cloud((10.2, 3.7, 0.5, 3.0, 204.0), fields=fields))
+    assert found.classes == ('car',)
+    np.testing.assert_allclose(found.scores, [sigmoid(6.0)], rtol=1e-4)
+
+
+def test_missing_intensity_is_an_error(detector: LidarDetector) -> None:
+    with pytest.raises(MessageError, match='needs intensity'):
+        detector.detect(cloud((1.0, 2.0, 0.0), fields=('x', 'y', 'z')))
+
+
+def test_intensity_is_not_asked_for_in_vain(tmp_path: Path, tiny_models: ModuleType) -> None:
+    encoder = {'features': ['x', 'y'], 'weight': [[0.0] * 4] * 2, 'bias': [1.0, 0.9, 0.0, 0.0]}
+    network = tiny_models.tiny_lidar_model(tmp_path, encoder=encoder)
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    assert not card.needs_intensity
+    detector = LidarDetector(open_engine(network, threads=1), card, LidarConfig())
+    for fields, point in ((('x', 'y', 'z'), (10.2, 3.7, 0.5)), ((), (10.2, 3.7, 0.5, 0.1))):
+        assert detector.detect(cloud(point, fields=fields)).classes == ('car',)
+
+
+def test_timings_and_pillars_are_reported(detector: LidarDetector) -> None:
+    detector.detect(cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.4), (-3.0, 0.0, 0.0, 0.5)))
+    assert list(detector.timings) == ['pillars', 'encoder', 'engine', 'decode', 'nms']
+    assert all(ms >= 0.0 for ms in detector.timings.values())
+    assert detector.last_pillars == 2
+
+
+def test_pillars_beyond_the_limit_are_counted(network: Path, card: LidarCard) -> None:
+    few = replace(card, max_pillars=1)
+    detector = LidarDetector(open_engine(network, threads=1), few, LidarConfig())
+    found = detector.detect(cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.9)))
+    assert detector.last_pillars == 2
+    np.testing.assert_allclose(found.boxes[:, 1], [-5.5])  # the lower cell
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'input_name': 'image'}, "no input 'image'"),
+        ({'score_output': 'logits'}, "no output 'logits'"),
+        ({'classes': ('car', 'person', 'cone')}, 'scores'),
+        ({'stride': 4}, 'contradicts its model card'),
+        ({'max_pillars': 5, 'bias': np.zeros(3, np.float32)}, 'canvas'),
+    ],
+)
+def test_engine_and_card_must_agree(
+    network: Path, card: LidarCard, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        LidarDetector(open_engine(network, threads=1), replace(card, **change), LidarConfig())
+
+
+def test_a_canvas_of_another_type_is_refused(network: Path, card: LidarCard) -> None:
+    class Half:
+        """The engine, but its input is float16."""
+
+        def __init__(self) -> None:
+            engine = open_engine(network, threads=1)
+            self.info, self.outputs = engine.info, engine.outputs
+            self.inputs = tuple(replace(s, dtype=np.dtype(np.float16)) for s in engine.inputs)
+
+    with pytest.raises(EngineError, match='a canvas is float32'):
+        LidarDetector(Half(), card, LidarConfig())

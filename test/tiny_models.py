@@ -1,0 +1,137 @@
+"""Networks of a few hundred bytes with predictable answers, and their cards.
+
+Tests get this module as the fixture `tiny_models`.
+
+The lidar network looks at the intensity: every output cell (1 m) that holds a point gives a car
+with the score `sigmoid(20 * (i - 0.5))` and a person with `sigmoid(20 * (0.5 - i))`, where i is
+the highest intensity in it; each in the middle of the cell, on the ground, yaw 0. The camera
+network looks at the brightness: every cell of 32 x 32 pixels gives a car of that place and size,
+whose score is the mean brightness / 255.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+CAR = (4.0, 2.0, 1.5)
+PERSON = (0.6, 0.6, 1.8)
+RANGE = [0.0, -20.0, -1.0, 40.0, 20.0, 3.0]
+SIZES = {'person': list(PERSON), 'car': list(CAR)}
+
+
+def tiny_lidar_model(folder: Path, **changes: Any) -> Path:
+    """Writes tiny_lidar.onnx and its card into `folder`; `changes` replace keys of the card.
+
+    The grid is 80 x 80 pillars of 0.5 m, the output 40 x 40 cells; classes car, person.
+    """
+    weight = np.zeros((4, 4, 1, 1))  # [anchor * 2 + class, channel]
+    bias = np.full(4, -50.0)
+    weight[0, 1], weight[0, 0], bias[0] = 20.0, 20.0, -30.0  # car: 20 i - 10, where occupied
+    weight[3, 1], weight[3, 0], bias[3] = -20.0, 40.0, -30.0  # person: 10 - 20 i
+    nodes = [
+        helper.make_node('MaxPool', ['canvas'], ['cells'], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node('Conv', ['cells', 'weight', 'bias'], ['scores']),
+        helper.make_node('Conv', ['cells', 'nothing_14'], ['boxes']),
+        helper.make_node('Conv', ['cells', 'nothing_4'], ['directions']),
+    ]
+    constants = {
+        'weight': weight,
+        'bias': bias,
+        'nothing_14': np.zeros((14, 4, 1, 1)),
+        'nothing_4': np.zeros((4, 4, 1, 1)),
+    }
+    outputs = {
+        name: [1, n, 40, 40] for name, n in (('scores', 4), ('boxes', 14), ('directions', 4))
+    }
+    path = folder / 'tiny_lidar.onnx'
+    _save(path, nodes, {'canvas': [1, 4, 80, 80]}, outputs, constants)
+    features = ['x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp']
+    encoder = np.zeros((len(features), 4))
+    encoder[3, 1] = 1.0  # channel 0: occupied, channel 1: intensity, 2 and 3: nothing
+    card = {
+        'name': 'tiny_lidar',
+        'architecture': 'pointpillars',
+        'classes': ['car', 'person'],
+        'thresholds': {'car': 0.3, 'person': 0.3},
+        'input': {'range': RANGE, 'pillar': [0.5, 0.5], 'max_points': 8, 'max_pillars': 1000},
+        'encoder': {
+            'features': features,
+            'weight': encoder.tolist(),
+            'bias': [1.0, 0.0, 0.0, 0.0],
+        },
+        'output': {
+            'stride': 2,
+            'anchors': [
+                {'class': 'car', 'size': list(CAR), 'z': CAR[2] / 2, 'yaws': [0.0]},
+                {'class': 'person', 'size': list(PERSON), 'z': PERSON[2] / 2, 'yaws': [0.0]},
+            ],
+        },
+    }
+    return _write_card(path, card, changes)
+
+
+def tiny_camera_model(folder: Path, **changes: Any) -> Path:
+    """Writes tiny_camera.onnx and its card into `folder`; `changes` replace keys of the card.
+
+    Input 64 x 96 (bgr), one stride of 32, so six cells; classes person (never found), car.
+    """
+    weight = np.zeros((7, 3, 1, 1))
+    weight[4] = 1 / (3 * 255)
+    nodes = [
+        helper.make_node(
+            'AveragePool', ['images'], ['mean'], kernel_shape=[32, 32], strides=[32, 32]
+        ),
+        helper.make_node('Conv', ['mean', 'weight', 'bias'], ['cells']),
+        helper.make_node('Reshape', ['cells', 'shape'], ['rows']),
+        helper.make_node('Transpose', ['rows'], ['output'], perm=[0, 2, 1]),
+    ]
+    constants = {
+        'weight': weight,
+        'bias': np.array([0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0]),  # middle, log(32 / 32), car
+        'shape': np.array([1, 7, 6], np.int64),
+    }
+    path = folder / 'tiny_camera.onnx'
+    _save(path, nodes, {'images': [1, 3, 64, 96]}, {'output': [1, 6, 7]}, constants)
+    card = {
+        'name': 'tiny_camera',
+        'architecture': 'yolox',
+        'classes': ['person', 'car'],
+        'thresholds': {'person': 0.3, 'car': 0.3},
+        'input': {'height': 64, 'width': 96},
+        'output': {'strides': [32]},
+        'sizes': SIZES,
+    }
+    return _write_card(path, card, changes)
+
+
+def _save(
+    path: Path,
+    nodes: list[Any],
+    inputs: dict[str, list[int]],
+    outputs: dict[str, list[int]],
+    constants: dict[str, Any],
+) -> None:
+    def tensors(shapes: dict[str, list[int]]) -> list[Any]:
+        float32 = TensorProto.FLOAT
+        return [helper.make_tensor_value_info(name, float32, n) for name, n in shapes.items()]
+
+    def constant(name: str, value: Any) -> Any:
+        kind = np.int64 if value.dtype == np.int64 else np.float32
+        return numpy_helper.from_array(value.astype(kind), name)
+
+    stored = [constant(name, value) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, 'tiny', tensors(inputs), tensors(outputs), stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)])
+    model.ir_version = 8  # ONNX Runtime of 2022 and later reads it
+    onnx.save(model, str(path))
+
+
+def _write_card(path: Path, card: dict[str, Any], changes: dict[str, Any]) -> Path:
+    path.with_suffix('.yaml').write_text(yaml.safe_dump({**card, **changes}), encoding='utf-8')
+    return path
