@@ -23,6 +23,8 @@ WIDEST_ANGLE = np.deg2rad(89.9)
 """Largest angle between a ray and the optical axis: a ray has z = 1, so 90 degrees has none."""
 NEAR_AXIS = 1e-8
 """Square of the radius up to which a fisheye's quotients are their limits."""
+NEGLIGIBLE = 1e-18
+"""Coefficient that changes nothing even at the square of the widest radius, cubed."""
 PROFILE_STEPS = 1024
 NEWTON_STEPS = 30
 PIXEL_ACCURACY = 1e-7
@@ -240,6 +242,6 @@ def _derivative(coefficients: tuple[float, ...]) -> tuple[float, ...]:
 
 def _smallest_root(polynomial: Polynomial) -> float:
     """Smallest real root above 0, infinite where there is none."""
-    roots = polynomial.trim().roots()
+    roots = polynomial.trim(NEGLIGIBLE).roots()
     real = roots[np.abs(roots.imag) < 1e-7 * (1 + np.abs(roots.real))].real
     return float(min(real[real > 0.0], default=np.inf))

@@ -133,11 +133,14 @@ class _View:
             error = xyxy[going] - edges
             near = np.abs(error).max(axis=1) < GOOD_FIT
             fitted[going[near]], slopes[going[near]] = faces[going[near]], local[near]
-            again = ~near & _regular(local)
-            going = going[again]
+            off_lens = np.isnan(error).any(axis=1)
+            regular = _regular(local)
+            step = np.linalg.solve(local[regular], error[regular][..., None])[..., 0]
+            faces[going[regular]] += step
+            faces[going[off_lens], 2:] /= 2  # a smaller face is seen
+            going = going[~near & (regular | off_lens)]
             if not len(going):
                 break
-            faces[going] += np.linalg.solve(local[again], error[again][..., None])[..., 0]
             faces[going, 2:] = np.maximum(faces[going, 2:], DIFFERENCE)
             edges, local = self._edges_and_slopes(faces[going])
         return fitted, slopes

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import yaml
+from onnx import helper
 
 from airside_perception.card import CameraCard, find_card, load_card
 from airside_perception.errors import CardError, EngineError
@@ -19,7 +22,8 @@ def set_input_size(model: onnx.ModelProto, height: int, width: int) -> onnx.Mode
         model: fully convolutional; its shapes follow from its input, none is built into a node.
 
     Raises:
-        EngineError: not one input of four dimensions, or a node that is made for one size only.
+        EngineError: not one input of four dimensions, or a node that is made for one size only:
+            the copy is run once to see.
     """
     resized = onnx.ModelProto()
     resized.CopyFrom(model)
@@ -33,15 +37,18 @@ def set_input_size(model: onnx.ModelProto, height: int, width: int) -> onnx.Mode
     del resized.graph.value_info[:]
     for output in resized.graph.output:
         output.type.tensor_type.ClearField('shape')
+    kind = helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type)
+    shape = [dimension.dim_value or 1 for dimension in dimensions]
     try:
-        return onnx.shape_inference.infer_shapes(
-            resized, check_type=True, strict_mode=True, data_prop=True
+        resized = onnx.shape_inference.infer_shapes(resized, strict_mode=True, data_prop=True)
+        session = onnxruntime.InferenceSession(
+            resized.SerializeToString(), providers=['CPUExecutionProvider']
         )
-    except onnx.shape_inference.InferenceError as error:
-        reason = next(
-            (line for line in str(error).splitlines() if 'ShapeInference' in line), str(error)
-        )
+        session.run(None, {inputs[0].name: np.zeros(shape, kind)})
+    except Exception as error:  # what ONNX and ONNX Runtime raise has no nearer common base
+        reason = str(error).strip().splitlines()[-1]
         raise EngineError(f'the network does not run at {height} x {width}: {reason}') from error
+    return resized
 
 
 def resize_network(
