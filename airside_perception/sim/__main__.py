@@ -17,7 +17,7 @@ WORLDS = {'apron': apron, 'street': street}
 
 
 def main() -> int:
-    """Reads the command line, writes the bag, prints what is in it; 2 where that cannot be done."""
+    """Reads the command line, writes the bag, prints its topics; 2 where that fails."""
     parser = argparse.ArgumentParser(prog='python -m airside_perception.sim', description=__doc__)
     parser.add_argument('--world', choices=sorted(WORLDS), default='apron')
     parser.add_argument('--seed', type=int, default=0)
@@ -30,9 +30,14 @@ def main() -> int:
     try:
         rig = load_rig(given.rig or resource('config', 'rig.yaml'))
         counts = write_drive(
-            WORLDS[given.world](given.seed), rig, given.seconds, given.seed, given.out,
-            given.storage, given.overwrite,
-        )  # fmt: skip
+            WORLDS[given.world](given.seed),
+            rig,
+            given.seconds,
+            given.seed,
+            given.out,
+            given.storage,
+            given.overwrite,
+        )
     except PerceptionError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
-"""Apron scenes: stands with aircraft being served, roads with traffic, a terminal, people everywhere.
+"""Apron scenes: stands with aircraft being served, traffic, a terminal, people everywhere.
 
-World frame: aircraft stand side by side along y with their noses at x = 0, facing the terminal (+x).
+World frame: aircraft stand side by side along y, noses at x = 0, facing the terminal (+x).
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ _STANDS = {'A320': 0.6, 'A350': 0.12, 'ATR': 0.26, 'A380': 0.02}
 def apron(seed: int) -> Scenario:
     """A busy apron; everything in it follows from `seed`."""
     layout = Layout(np.random.default_rng([seed, 1]))
-    kinds = [str(k) for k in layout.rng.choice(list(_STANDS), int(layout.rng.integers(2, 4)), p=list(_STANDS.values()))]
+    kinds = [
+        str(k)
+        for k in layout.rng.choice(
+            list(_STANDS), int(layout.rng.integers(2, 4)), p=list(_STANDS.values())
+        )
+    ]
     spans = np.array([AIRLINERS[k].span for k in kinds])
     lefts = np.concatenate([[0.0], np.cumsum(spans + layout.rng.uniform(6, 12))])
     middles = lefts[:-1] + spans / 2
@@ -31,7 +36,7 @@ def apron(seed: int) -> Scenario:
     busiest = int(layout.rng.integers(len(kinds)))
     ego = _ego(layout, middles, spans, busiest, front, rear)
     _surroundings(layout, lefts, front, rear)
-    for number, (kind, middle) in enumerate(zip(kinds, middles)):
+    for number, (kind, middle) in enumerate(zip(kinds, middles, strict=True)):
         occupied = number == busiest or layout.chance(0.7)
         _stand(layout, kind, float(middle), front, occupied)
     _roads(layout, lefts, front, rear)
@@ -39,8 +44,10 @@ def apron(seed: int) -> Scenario:
     return layout.scenario(ego, 'concrete' if layout.chance(0.6) else 'asphalt')
 
 
-def _ego(layout: Layout, middles: np.ndarray, spans: np.ndarray, busiest: int, front: float, rear: float) -> Motion:
-    """The vehicle on the road before or behind the stands, between two stands or on the stand itself."""
+def _ego(
+    layout: Layout, middles: np.ndarray, spans: np.ndarray, busiest: int, front: float, rear: float
+) -> Motion:
+    """The vehicle on a road before or behind the stands, between two stands or on one."""
     middle, span = float(middles[busiest]), float(spans[busiest])
     way = int(layout.rng.choice(4, p=[0.3, 0.2, 0.25, 0.25]))
     sign = 1.0 if layout.chance(0.5) else -1.0
@@ -52,11 +59,20 @@ def _ego(layout: Layout, middles: np.ndarray, spans: np.ndarray, busiest: int, f
     elif way == 1:
         ego = Motion(rear + 2 * sign, y, sign * QUARTER + jitter, speed)
     elif way == 2:
-        ego = Motion(layout.uniform(0.1, 0.7) * rear, middle + sign * (span / 2 + 3), layout.uniform(-np.pi, np.pi),
-                     0.5 * speed, layout.uniform(-0.2, 0.2))  # fmt: skip
+        ego = Motion(
+            layout.uniform(0.1, 0.7) * rear,
+            middle + sign * (span / 2 + 3),
+            layout.uniform(-np.pi, np.pi),
+            0.5 * speed,
+            layout.uniform(-0.2, 0.2),
+        )
     else:
-        ego = Motion(layout.uniform(0.1, 0.9) * rear, middle + sign * layout.uniform(9, 16),
-                     layout.uniform(-np.pi, np.pi), 0.4 * speed)  # fmt: skip
+        ego = Motion(
+            layout.uniform(0.1, 0.9) * rear,
+            middle + sign * layout.uniform(9, 16),
+            layout.uniform(-np.pi, np.pi),
+            0.4 * speed,
+        )
     x, y, yaw = ego.pose(2.0)
     layout.reserve(x, y, 7.0 + 6.0 * ego.speed, 3.4, yaw)
     return ego
@@ -66,10 +82,18 @@ def _surroundings(layout: Layout, lefts: np.ndarray, front: float, rear: float) 
     """Terminal, masts, roads and their markings."""
     middle, length = float(lefts.mean()), float(lefts[-1]) + 60
     if layout.chance(0.85):
-        layout.put(structures.terminal(layout.rng, length), front + layout.uniform(6, 16), middle, 0.0, margin=0.0)
+        layout.put(
+            structures.terminal(layout.rng, length),
+            front + layout.uniform(6, 16),
+            middle,
+            0.0,
+            margin=0.0,
+        )
     for left in lefts:
         if layout.chance(0.5):
-            layout.put(structures.mast(layout.rng, layout.uniform(15, 28)), front + 5.5, float(left), 0.0)
+            layout.put(
+                structures.mast(layout.rng, layout.uniform(15, 28)), front + 5.5, float(left), 0.0
+            )
     for x in (front, rear):
         for side in (-4.0, 4.0):
             layout.paint('line_white', (length, 0.15), x + side, middle, QUARTER)
@@ -96,8 +120,19 @@ def _roads(layout: Layout, lefts: np.ndarray, front: float, rear: float) -> None
 
 def _traffic(layout: Layout) -> Body:
     """A vehicle as it drives about on an apron."""
-    makers = (vehicles.bus, gse.fuel_truck, gse.catering_truck, gse.pushback_tug, gse.belt_loader, gse.baggage_tractor,
-              vehicles.car, vehicles.van, vehicles.pickup, vehicles.truck, gse.stairs)  # fmt: skip
+    makers = (
+        vehicles.bus,
+        gse.fuel_truck,
+        gse.catering_truck,
+        gse.pushback_tug,
+        gse.belt_loader,
+        gse.baggage_tractor,
+        vehicles.car,
+        vehicles.van,
+        vehicles.pickup,
+        vehicles.truck,
+        gse.stairs,
+    )
     weights = np.array([3, 2, 2, 2, 2, 2, 2, 3, 1, 1, 1], dtype=np.float64)
     return makers[int(layout.rng.choice(len(makers), p=weights / weights.sum()))](layout.rng)
 
@@ -125,7 +160,10 @@ def _stand(layout: Layout, kind: str, middle: float, front: float, occupied: boo
     layout.paint('line_yellow', (2.0, 0.3), -0.12 * plane.length, middle, QUARTER)
     if not occupied:
         for _ in range(int(layout.rng.integers(0, 6))):
-            spot = layout.uniform(-plane.length, -4), middle + layout.uniform(-0.4, 0.4) * plane.span
+            spot = (
+                layout.uniform(-plane.length, -4),
+                middle + layout.uniform(-0.4, 0.4) * plane.span,
+            )
             layout.put(_equipment(layout), *spot, layout.uniform(-np.pi, np.pi))
         return
     body = aircraft(layout.rng, kind)
@@ -152,8 +190,12 @@ def _services(layout: Layout, kind: str, length: float, middle: float, front: fl
         if layout.chance(0.75):
             x, y = dock(gse.belt_loader(rng), station, False, layout.uniform(-0.3, 0.6))
             if layout.chance(0.8):
-                _train(layout, x + layout.uniform(2.2, 3.5), y - layout.uniform(0, 3),
-                       layout.rng.choice([QUARTER, -QUARTER, 0.3]) + float(rng.normal(0, 0.2)))  # fmt: skip
+                _train(
+                    layout,
+                    x + layout.uniform(2.2, 3.5),
+                    y - layout.uniform(0, 3),
+                    layout.rng.choice([QUARTER, -QUARTER, 0.3]) + float(rng.normal(0, 0.2)),
+                )
     for station in (0.13, 0.88):
         if layout.chance(0.5):
             dock(gse.catering_truck(rng), station, False, layout.uniform(0.1, 0.8))
@@ -161,16 +203,34 @@ def _services(layout: Layout, kind: str, length: float, middle: float, front: fl
         if layout.chance(chance):
             dock(gse.stairs(rng), station, True, layout.uniform(0.0, 0.5))
     if layout.chance(0.55):
-        layout.put(gse.fuel_truck(rng), -plane.wing + layout.uniform(2, 5), middle - layout.uniform(0.25, 0.4) * plane.span,
-                   rng.choice([0.0, np.pi]) + float(rng.normal(0, 0.08)))  # fmt: skip
+        layout.put(
+            gse.fuel_truck(rng),
+            -plane.wing + layout.uniform(2, 5),
+            middle - layout.uniform(0.25, 0.4) * plane.span,
+            rng.choice([0.0, np.pi]) + float(rng.normal(0, 0.08)),
+        )
     if layout.chance(0.6):
         tug = gse.pushback_tug(rng)
-        layout.put(tug, tug.box[3] / 2 + layout.uniform(0.5, 3.5), middle, np.pi + float(rng.normal(0, 0.05)))
+        layout.put(
+            tug,
+            tug.box[3] / 2 + layout.uniform(0.5, 3.5),
+            middle,
+            np.pi + float(rng.normal(0, 0.05)),
+        )
     if layout.chance(0.6):
-        layout.put(gse.ground_power(rng), layout.uniform(-4, 1), middle + layout.uniform(2.5, 4.5), layout.uniform(0, 3))
+        layout.put(
+            gse.ground_power(rng),
+            layout.uniform(-4, 1),
+            middle + layout.uniform(2.5, 4.5),
+            layout.uniform(0, 3),
+        )
     if layout.chance(0.45):
-        layout.put(vehicles.bus(rng), -layout.uniform(0.2, 0.7) * length, middle + layout.uniform(0.35, 0.45) * plane.span,
-                   rng.choice([0.0, np.pi, 0.6]) + float(rng.normal(0, 0.1)))  # fmt: skip
+        layout.put(
+            vehicles.bus(rng),
+            -layout.uniform(0.2, 0.7) * length,
+            middle + layout.uniform(0.35, 0.45) * plane.span,
+            rng.choice([0.0, np.pi, 0.6]) + float(rng.normal(0, 0.1)),
+        )
     if layout.chance(0.55) and not plane.propeller:
         start = (front + 6.5, middle + side + layout.uniform(10, 14))
         door = (-0.11 * length, middle + side + 1.8)
@@ -180,23 +240,45 @@ def _services(layout: Layout, kind: str, length: float, middle: float, front: fl
         if layout.claim(*column, 1.5, 4.0, yaw):
             layout.put(structures.jet_bridge(rng, reach), *start, yaw, reserve=False)
     for _ in range(int(rng.integers(0, 4))):
-        layout.put(_equipment(layout), layout.uniform(-length, 2), middle + layout.uniform(-0.48, 0.48) * plane.span,
-                   layout.uniform(-np.pi, np.pi))  # fmt: skip
+        layout.put(
+            _equipment(layout),
+            layout.uniform(-length, 2),
+            middle + layout.uniform(-0.48, 0.48) * plane.span,
+            layout.uniform(-np.pi, np.pi),
+        )
 
 
 def _equipment(layout: Layout) -> Body:
     """Something left standing on a stand."""
-    makers = (gse.baggage_cart, gse.baggage_tractor, gse.belt_loader, gse.ground_power, gse.container, gse.stairs,
-              gse.pushback_tug, vehicles.van, vehicles.car)  # fmt: skip
+    makers = (
+        gse.baggage_cart,
+        gse.baggage_tractor,
+        gse.belt_loader,
+        gse.ground_power,
+        gse.container,
+        gse.stairs,
+        gse.pushback_tug,
+        vehicles.van,
+        vehicles.car,
+    )
     weights = np.array([5, 2, 2, 2, 1.5, 1.5, 1.5, 1, 1])
     return makers[int(layout.rng.choice(len(makers), p=weights / weights.sum()))](layout.rng)
 
 
 def _crew(layout: Layout, length: float, middle: float, span: float) -> None:
     """People at work around an aircraft, its cones and chocks."""
-    for x, y in ((-0.5, 0.5), (-0.5, -0.5), (-1.02, 0.0), (-0.35, 0.2), (-0.35, -0.2), (0.06, 0.06)):
+    for x, y in (
+        (-0.5, 0.5),
+        (-0.5, -0.5),
+        (-1.02, 0.0),
+        (-0.35, 0.2),
+        (-0.35, -0.2),
+        (0.06, 0.06),
+    ):
         if layout.chance(0.6):
-            layout.put(gse.cone(layout.rng), x * length + layout.uniform(-1, 1), middle + y * span, 0.0)
+            layout.put(
+                gse.cone(layout.rng), x * length + layout.uniform(-1, 1), middle + y * span, 0.0
+            )
     for _ in range(int(layout.rng.integers(3, 10))):
         x = layout.uniform(-1.0, 0.12) * length
         y = middle + float(layout.rng.normal(0, 0.22)) * span
@@ -215,11 +297,15 @@ def _person(layout: Layout, x: float, y: float, vest: bool | None = None) -> Non
 
 
 def _scatter(layout: Layout, ego: Motion) -> None:
-    """More people and vehicles near the vehicle itself: near objects are what matters and what is rare."""
+    """More people and vehicles near the vehicle itself: what is near matters and is rare."""
     for _ in range(int(layout.rng.integers(2, 9))):
         distance, bearing = layout.uniform(3, 35), layout.uniform(-np.pi, np.pi)
         _person(layout, ego.x + distance * np.cos(bearing), ego.y + distance * np.sin(bearing))
     for _ in range(int(layout.rng.integers(1, 5))):
         distance, bearing = layout.uniform(6, 45), layout.uniform(-np.pi, np.pi)
-        layout.put(_traffic(layout), ego.x + distance * np.cos(bearing), ego.y + distance * np.sin(bearing),
-                   layout.uniform(-np.pi, np.pi))  # fmt: skip
+        layout.put(
+            _traffic(layout),
+            ego.x + distance * np.cos(bearing),
+            ego.y + distance * np.sin(bearing),
+            layout.uniform(-np.pi, np.pi),
+        )

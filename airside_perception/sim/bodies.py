@@ -1,4 +1,4 @@
-"""What stands in the world: a mesh in its own frame, with the label and box that a detector should give.
+"""What stands in the world: a mesh with the label and the box that a detector should give.
 
 A body's frame has its origin on the ground under the middle of the box, x forward.
 """
@@ -15,8 +15,8 @@ from airside_perception.sim.mesh import Mesh, cylinder, merge
 from airside_perception.types import Float64
 
 CLASSES = (
-    'aircraft', 'bus', 'belt_loader', 'pushback_tug', 'baggage_tractor', 'baggage_cart', 'fuel_truck',
-    'catering_truck', 'stairs', 'truck', 'car', 'cyclist', 'person',
+    'aircraft', 'bus', 'belt_loader', 'pushback_tug', 'baggage_tractor', 'baggage_cart',
+    'fuel_truck', 'catering_truck', 'stairs', 'truck', 'car', 'cyclist', 'person',
 )  # fmt: skip
 
 
@@ -64,11 +64,13 @@ def structure(parts: Sequence[Mesh]) -> Body:
     mesh = merge(parts)
     low, high = mesh.extents
     centre, size = (low + high) / 2, high - low
-    return Body('', mesh, 0, np.concatenate([centre, size]), np.concatenate([centre[:2], size[:2]]))
+    return Body(
+        '', mesh, 0, np.concatenate([centre, size]), np.concatenate([centre[:2], size[:2]])
+    )
 
 
 def wheels(x: Sequence[float], track: float, radius: float) -> list[Mesh]:
-    """Wheels at `x`, their outer sides `track` apart; a pair is one roller, as the body hides the rest."""
+    """Wheels at `x`, outer sides `track` apart; a pair is one roller: the body hides the rest."""
     span = (-track / 2, track / 2)
     return [cylinder(radius, span, (at, radius), row('rubber'), 'y', sides=8) for at in x]
 

@@ -23,9 +23,13 @@ from airside_perception.types import Boxes2D, Float32, Float64
 Int32 = NDArray[np.int32]
 
 TEXTURE = 512
-"""Side of the repeating ground texture, samples."""
+"""Side of the repeating ground texture, samples; a power of 2."""
 GRAIN = 0.04
 """Size of a sample of the ground texture, metres."""
+ROUGH, SHADOWS = 60.0, 200.0
+"""Distances, metres, beyond which the ground is smooth and nothing has a shadow."""
+NOISE = 1 << 21
+"""Stored samples of sensor noise."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,22 @@ class Light:
     def direction(self, base2world: Float64) -> Float64:
         """Unit vector [3] towards the sun in base_link."""
         flat = np.cos(self.elevation)
-        towards = [flat * np.cos(self.azimuth), flat * np.sin(self.azimuth), np.sin(self.elevation)]
+        towards = [
+            flat * np.cos(self.azimuth),
+            flat * np.sin(self.azimuth),
+            np.sin(self.elevation),
+        ]
         return np.asarray(base2world[:3, :3].T @ np.array(towards))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, uint8 [H, W, 3] blue green red, with the object that each pixel shows, int32 [H, W] (-1)."""
+    """A picture with what each pixel shows.
+
+    Attributes:
+        image: uint8 [H, W, 3], blue, green, red.
+        instance: int32 [H, W], row of the scene's objects, -1 for anything else.
+    """
 
     image: NDArray[np.uint8]
     instance: Int32
@@ -97,83 +110,107 @@ def render(
     rays = look(lens) if directions is None else directions
     origin = lens.camera2base[:3, 3]
     hits = with_ground(Hits(*caster.cast(origin, rays)), origin, rays, scene.slope, 2000.0)
-    sunny, dark = _lit(scene, light)
-    row = np.where(hits.triangle >= 0, hits.triangle, len(scene.triangles))
-    shadow = _shadow(scene, caster, light, origin, rays, hits) if light.shadows else None
-    colour = sunny[row] if shadow is None else np.where(shadow[:, None], dark[row], sunny[row])
-    _grain(colour, scene, origin, rays, hits)
-    seen = np.isfinite(hits.distance)
-    haze = np.exp(-np.where(seen, hits.distance, 0.0) / np.float32(light.visibility))[:, None]
-    sky = _sky(rays, light)
-    picture = np.where(seen[:, None], colour * haze + sky * (1 - haze), sky).reshape(*shape, 3)
+    seen = np.flatnonzero(np.isfinite(hits.distance))
+    colour = _surface(scene, caster, light, origin, rays[seen], hits.at(seen))
+    clear = np.exp(hits.distance[seen] * np.float32(-1 / light.visibility))[:, None]
+    sky = np.flatnonzero(~np.isfinite(hits.distance))
+    picture = np.empty((len(rays), 3), np.float32)
+    picture[sky] = _sky(rays[sky, 2:], light)
+    picture[seen] = colour * clear + _sky(np.zeros((1, 1), np.float32), light) * (1 - clear)
     instance = np.where(hits.triangle >= 0, scene.instance[np.maximum(hits.triangle, 0)], -1)
-    return Picture(_expose(picture, lens, rng), instance.reshape(shape).astype(np.int32))
+    image = _expose(picture.reshape(*shape, 3), lens, rng)
+    return Picture(image, instance.reshape(shape).astype(np.int32))
 
 
-def visible(picture: Picture, scene: Scene, stamp_ns: int, frame_id: str, least: int = 20) -> Boxes2D:
+def visible(
+    picture: Picture, scene: Scene, stamp_ns: int, frame_id: str, least: int = 20
+) -> Boxes2D:
     """The boxes around what a picture shows of each object, of at least `least` pixels."""
     pixels = np.bincount(picture.instance.ravel() + 1, minlength=len(scene.objects) + 1)[1:]
     spans = ndimage.find_objects(picture.instance + 1, max_label=len(scene.objects))
     rows = [i for i, span in enumerate(spans) if span is not None and pixels[i] >= least]
-    xyxy = [(spans[i][1].start, spans[i][0].start, spans[i][1].stop, spans[i][0].stop) for i in rows]
+    xyxy = [
+        (spans[i][1].start, spans[i][0].start, spans[i][1].stop, spans[i][0].stop) for i in rows
+    ]
     names = tuple(scene.objects.classes[i] for i in rows)
-    return Boxes2D(stamp_ns, frame_id, np.array(xyxy, np.float64).reshape(-1, 4), np.ones(len(rows)), names)
+    return Boxes2D(
+        stamp_ns, frame_id, np.array(xyxy, np.float64).reshape(-1, 4), np.ones(len(rows)), names
+    )
 
 
-def _lit(scene: Scene, light: Light) -> tuple[Float32, Float32]:
-    """Colours [T + 1, 3] of all triangles, and of the ground last, in the sun and in its shadow."""
+def _surface(
+    scene: Scene, caster: Caster, light: Light, origin: Float64, rays: Float32, hits: Hits
+) -> Float32:
+    """Colours [R, 3] of what the rays meet; all of them meet something."""
+    count = len(scene.triangles)
+    table = _lit(scene, light)  # rows of the triangles and the ground in the sun, then in shadow
+    row = np.where(hits.triangle >= 0, hits.triangle, np.int32(count))
+    points = rays * (hits.distance * np.float32(0.9995))[:, None] + origin.astype(np.float32)
+    if light.shadows:
+        near = np.flatnonzero(hits.distance < SHADOWS)
+        lifted = points[near] + np.array([0.0, 0.0, 0.01], np.float32)
+        shade = caster.shaded(lifted, light.direction(scene.base2world))
+        row[near] += shade.astype(np.int32) * np.int32(count + 1)
+    colour = table.take(row, axis=0)
+    rough = np.flatnonzero((hits.triangle == GROUND) & (hits.distance < ROUGH))
+    colour[rough] *= _grain(scene, points[rough, :2], hits.distance[rough])[:, None]
+    return colour
+
+
+def _lit(scene: Scene, light: Light) -> Float32:
+    """Colours [2 (T + 1), 3] of the triangles and the ground, in the sun, then in shadow."""
     up = np.array([[-scene.slope[0], -scene.slope[1], 1.0]], np.float32)
     normal = np.concatenate([normals(scene.triangles), up])
     colour = scene.materials.colour[np.append(scene.material, scene.ground)]
-    facing = np.maximum(normal @ light.direction(scene.base2world).astype(np.float32), 0.0)[:, None]
+    facing = np.maximum(normal @ light.direction(scene.base2world).astype(np.float32), 0.0)[
+        :, None
+    ]
     dark = colour * (light.sky * (0.75 + 0.25 * normal[:, 2:]))
-    return (dark + colour * (light.sun * facing)).astype(np.float32), dark.astype(np.float32)
+    return np.concatenate([dark + colour * (light.sun * facing), dark]).astype(np.float32)
 
 
-def _shadow(
-    scene: Scene, caster: Caster, light: Light, origin: Float64, rays: Float32, hits: Hits
-) -> NDArray[np.bool_]:
-    """Whether the sun is hidden from what each ray meets, bool [R]."""
-    seen = np.flatnonzero(np.isfinite(hits.distance) & (hits.distance < 250.0))
-    points = origin.astype(np.float32) + rays[seen] * (hits.distance[seen, None] * np.float32(0.9995))
-    points[:, 2] += 0.01
-    shadow = np.zeros(len(rays), np.bool_)
-    shadow[seen] = caster.shaded(points, light.direction(scene.base2world))
-    return shadow
-
-
-def _grain(colour: Float32, scene: Scene, origin: Float64, rays: Float32, hits: Hits) -> None:
-    """Roughens the ground in place, as far as a sample of the texture is larger than a pixel."""
-    ground = np.flatnonzero((hits.triangle == GROUND) & (hits.distance < 60.0))
-    distance = hits.distance[ground]
-    flat = rays[ground, :2] * distance[:, None] + origin[:2].astype(np.float32)
-    turn = scene.base2world[:2, :2].astype(np.float32)
-    world = flat @ turn.T + scene.base2world[:2, 3].astype(np.float32)
-    fine = (world / np.float32(GRAIN)).astype(np.int32) % TEXTURE
-    coarse = (world / np.float32(GRAIN * 23)).astype(np.int32) % TEXTURE
+def _grain(scene: Scene, points: Float32, distance: Float32) -> Float32:
+    """Gain [R] of the ground at points [R, 2]: fixed to the world, fading with distance."""
+    turn, shift = scene.base2world[:2, :2], scene.base2world[:2, 3]
+    world = points @ turn.T.astype(np.float32) + shift.astype(np.float32)
+    fine = (world * np.float32(1 / GRAIN)).astype(np.int32) & (TEXTURE - 1)
+    coarse = (world * np.float32(1 / (23 * GRAIN))).astype(np.int32) & (TEXTURE - 1)
     texture = _texture()
-    depth = 0.22 * np.exp(-distance / 12)
-    gain = 1 + depth * texture[fine[:, 0], fine[:, 1]] + 0.07 * texture[coarse[:, 0], coarse[:, 1]]
-    colour[ground] *= gain[:, None].astype(np.float32)
+    near = texture.take(fine[:, 0] * TEXTURE + fine[:, 1])
+    far = texture.take(coarse[:, 0] * TEXTURE + coarse[:, 1])
+    depth = np.float32(0.22) * np.exp(distance * np.float32(-1 / 12))
+    return np.asarray(1 + depth * near + np.float32(0.07) * far, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
 def _texture() -> Float32:
-    """Noise [TEXTURE, TEXTURE] around 0, the same in every picture: the ground does not boil."""
-    return np.random.default_rng(7).uniform(-1, 1, (TEXTURE, TEXTURE)).astype(np.float32)
+    """Noise [TEXTURE * TEXTURE] around 0, the same in every picture: the ground does not boil."""
+    return np.random.default_rng(7).uniform(-1, 1, TEXTURE * TEXTURE).astype(np.float32)
 
 
-def _sky(rays: Float32, light: Light) -> Float32:
-    """A sky that is whiter towards the horizon, [R, 3]."""
-    height = np.clip(rays[:, 2:] * 2.5, 0.0, 1.0)
-    horizon, zenith = np.array([0.92, 0.88, 0.84], np.float32), np.array([0.85, 0.62, 0.42], np.float32)
+def _sky(up: Float32, light: Light) -> Float32:
+    """The sky in directions of z `up` [R, 1], whiter towards the horizon, [R, 3]."""
+    height = np.clip(up * np.float32(2.5), 0.0, 1.0)
+    horizon = np.array([0.92, 0.88, 0.84], np.float32)
+    zenith = np.array([0.85, 0.62, 0.42], np.float32)
     bright = np.float32(min(1.0, light.sky + 0.6 * light.sun))
     return np.asarray((horizon + (zenith - horizon) * height) * bright, dtype=np.float32)
 
 
+@lru_cache(maxsize=1)
+def _noise() -> Float32:
+    """Normal noise [NOISE]; a picture takes a stretch of it from a random start."""
+    return np.random.default_rng(11).standard_normal(NOISE, dtype=np.float32)
+
+
 def _expose(picture: Float32, lens: Lens, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Gamma of 2.2 in the mid-tones, lens blur, sensor noise, 8 bits."""
-    levels = np.sqrt(np.clip(picture * np.float32(lens.exposure), 0, 1)) * np.float32(255)
-    blurred = cv2.GaussianBlur(levels.astype(np.float32), (3, 3), 0.55)
-    noise = rng.standard_normal(blurred.shape, dtype=np.float32) * np.float32(lens.noise)
-    return np.asarray(np.clip(blurred + noise + np.float32(0.5), 0, 255).astype(np.uint8))
+    """Gamma of 2, lens blur, sensor noise, 8 bits; `picture` [H, W, 3] is used up."""
+    np.clip(picture, 0, 1 / lens.exposure, out=picture)
+    np.sqrt(picture, out=picture)
+    levels: Float32 = np.asarray(cv2.GaussianBlur(picture, (3, 3), 0.55), dtype=np.float32)
+    levels *= np.float32(255 * np.sqrt(lens.exposure))
+    start = int(rng.integers(NOISE))
+    noise = np.take(_noise(), np.arange(start, start + levels.size), mode='wrap')
+    levels += noise.reshape(levels.shape) * np.float32(lens.noise) + np.float32(0.5)
+    np.clip(levels, 0, 255, out=levels)
+    return levels.astype(np.uint8)

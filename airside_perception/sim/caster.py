@@ -14,11 +14,19 @@ class Caster(Protocol):
     """Holds the triangles of one scene and answers rays from one origin."""
 
     def cast(self, origin: Float64, directions: Float32) -> tuple[Float32, NDArray[np.int32]]:
-        """Distance float32 [R] in lengths of `directions` [R, 3] (inf: nothing) and triangle int32 [R] (-1)."""
+        """What the rays meet first.
+
+        Args:
+            origin: float64 [3]; directions: float32 [R, 3].
+
+        Returns:
+            Distance float32 [R] in lengths of the direction (inf: nothing), triangle int32 [R]
+            (-1: nothing).
+        """
         ...
 
     def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
-        """Whether something stands between each of `points` [N, 3] and a light in direction `towards` [3]."""
+        """Whether each of `points` [N, 3] is hidden from a light in direction `towards` [3]."""
         ...
 
 
@@ -46,7 +54,9 @@ class Open3DCaster:
         answer = self._scene.cast_rays(self._core.Tensor(rays))
         triangle = answer['primitive_ids'].numpy()
         none = np.iinfo(np.uint32).max
-        return answer['t_hit'].numpy(), np.where(triangle == none, -1, triangle.astype(np.int64)).astype(np.int32)
+        return answer['t_hit'].numpy(), np.where(
+            triangle == none, -1, triangle.astype(np.int64)
+        ).astype(np.int32)
 
     def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
         """See `Caster`."""
@@ -58,7 +68,7 @@ class Open3DCaster:
 
 
 class BruteCaster:
-    """Every ray against every triangle (Möller and Trumbore, 1997) in float64: the specification, slow."""
+    """Every ray against every triangle in float64 (Möller and Trumbore, 1997): slow, to check by."""
 
     def __init__(self, triangles: Float32) -> None:
         self._corner = triangles[:, 0].astype(np.float64)
@@ -69,7 +79,9 @@ class BruteCaster:
         distance = np.full(len(directions), np.inf)
         triangle = np.full(len(directions), -1, np.int32)
         rays = directions.astype(np.float64)
-        for number, (corner, (edge1, edge2)) in enumerate(zip(self._corner, self._edges)):
+        for number, (corner, (edge1, edge2)) in enumerate(
+            zip(self._corner, self._edges, strict=True)
+        ):
             p = np.cross(rays, edge2)
             determinant = p @ edge1
             with np.errstate(divide='ignore', invalid='ignore'):
@@ -85,4 +97,6 @@ class BruteCaster:
     def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
         """See `Caster`."""
         single = np.asarray(towards, np.float32)[None]
-        return np.array([np.isfinite(self.cast(point.astype(np.float64), single)[0][0]) for point in points])
+        return np.array(
+            [np.isfinite(self.cast(point.astype(np.float64), single)[0][0]) for point in points]
+        )

@@ -86,7 +86,9 @@ def drive(
         stamp_ns = START_NS + number * (1_000_000_000 // RATE)
         scene = scenario.at(number / RATE)
         caster = open_caster(scene.triangles)
-        sweep = scan(rig.spec, scene, caster, rig.lidar2base, np.random.default_rng([seed, number]))
+        sweep = scan(
+            rig.spec, scene, caster, rig.lidar2base, np.random.default_rng([seed, number])
+        )
         images, boxes2d = {}, {}
         pixels = np.zeros(len(scene.objects), np.int64)
         for camera, (name, lens) in enumerate(rig.lenses.items(), 1):
@@ -136,7 +138,9 @@ def write_drive(
             counts[topic] = counts.get(topic, 0) + 1
 
         def tf(topic: str, edges: list[tuple[str, str, Float64]], stamp_ns: int) -> None:
-            items = [transform_message(up, down, stamp_ns, pose, types) for up, down, pose in edges]
+            items = [
+                transform_message(up, down, stamp_ns, pose, types) for up, down, pose in edges
+            ]
             write(topic, types('tf2_msgs/msg/TFMessage')(transforms=items), stamp_ns - TF_LEAD_NS)
 
         tf('/tf_static', rig.static_transforms(), START_NS)

@@ -67,17 +67,26 @@ class Layout:
             self._structure.append(body.mesh.moved((x, y, 0.0), yaw))
         return True
 
-    def paint(self, material: str, size: Sequence[float], x: float, y: float, yaw: float = 0.0) -> None:
+    def paint(
+        self, material: str, size: Sequence[float], x: float, y: float, yaw: float = 0.0
+    ) -> None:
         """A marking of (length, width) on the ground; later ones lie above earlier ones."""
         height = 0.004 + 0.0005 * (len(self._structure) % 5)
         self._structure.append(quad(size, (x, y, height), yaw, row(material)))
 
     def scenario(self, ego: Motion, ground: str, slope: float = 0.006) -> Scenario:
-        """The world as placed; the ground falls in a random direction by about `slope`, 1.5 % at most."""
+        """The world as placed; the ground falls by about `slope` somewhere, 1.5 % at most."""
         fall = np.clip(self.rng.normal(0, slope, 2), -0.015, 0.015)
         materials: Materials = standard().jittered(self.rng)
         still = merge(self._structure) if self._structure else structure([_nothing()]).mesh
-        return Scenario(still, tuple(self._actors), ego, materials, row(ground), (float(fall[0]), float(fall[1])))
+        return Scenario(
+            still,
+            tuple(self._actors),
+            ego,
+            materials,
+            row(ground),
+            (float(fall[0]), float(fall[1])),
+        )
 
     def _claim(self, spot: Float64) -> bool:
         if self._blocked(spot):
@@ -92,11 +101,16 @@ class Layout:
     def _blocked(self, spot: Float64) -> bool:
         """Whether something stands in a rectangle [4, 2]."""
         x, y, radius = _circle(spot)
-        near = np.hypot(self._circles[:, 0] - x, self._circles[:, 1] - y) < self._circles[:, 2] + radius
+        near = (
+            np.hypot(self._circles[:, 0] - x, self._circles[:, 1] - y)
+            < self._circles[:, 2] + radius
+        )
         return any(_overlap(spot, self._taken[i]) for i in np.flatnonzero(near))
 
     @staticmethod
-    def _footprint(body: Body, x: float, y: float, yaw: float, speed: float, margin: float) -> Float64:
+    def _footprint(
+        body: Body, x: float, y: float, yaw: float, speed: float, margin: float
+    ) -> Float64:
         """The rectangle that the body covers on its way."""
         fx, fy, length, width = body.footprint
         if body.label == 'aircraft':  # what stands on the ground: people work under the wings
@@ -104,7 +118,9 @@ class Layout:
         way = speed * DURATION
         fx += way / 2
         c, s = np.cos(yaw), np.sin(yaw)
-        return _corners(x + c * fx - s * fy, y + s * fx + c * fy, length + way + margin, width + margin, yaw)
+        return _corners(
+            x + c * fx - s * fy, y + s * fx + c * fy, length + way + margin, width + margin, yaw
+        )
 
 
 def _nothing() -> Mesh:
@@ -115,7 +131,7 @@ def _corners(x: float, y: float, length: float, width: float, yaw: float) -> Flo
     signs = np.array([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
     local = signs * [length, width]
     c, s = np.cos(yaw), np.sin(yaw)
-    return local @ np.array([[c, s], [-s, c]]) + [x, y]
+    return np.asarray(local @ np.array([[c, s], [-s, c]]) + [x, y])
 
 
 def _circle(spot: Float64) -> Float64:

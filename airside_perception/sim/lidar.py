@@ -1,14 +1,14 @@
 """Spinning lidars: which way the beams go, and what comes back from what they hit.
 
 Everything here is a pure function of arrays; what the beams hit is asked of a `Caster`, so a scan
-can be cast by open3d here or by a batch ray-caster on a GPU and finished by `finish` in both cases.
+can be cast by open3d here or by a batch ray-caster on a GPU: `finish` does the rest in both cases.
 
 Model. A return is the stronger the more a surface reflects, the more it faces the beam and the
 nearer it is: p = reflectivity cos(incidence) / range^2. Below `threshold` (in 1 / m^2) it is lost,
-softly: kept with probability p^2 / (p^2 + threshold^2). Intensities are corrected for range, as sensors
-report them: reflectivity cos(incidence)^`gloss`, near 1 for retro-reflectors, fading to 0 for returns
-that are hardly stronger than the threshold, in steps of 1 / 100. Set beside scans of a real HDL-64:
-about a fifth of its intensities is 0, and the road's is level to 30 m and 0 beyond 40 m.
+softly: kept with probability p^2 / (p^2 + threshold^2). Intensities are corrected for range, as
+sensors report them: reflectivity cos(incidence)^`gloss`, near 1 for retro-reflectors, fading to 0
+for returns that are hardly stronger than the threshold, in steps of 1 / 100. Set beside scans of a
+real HDL-64: about a fifth of its intensities is 0; the road's is level to 30 m and 0 beyond 40 m.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class LidarSpec:
 
     def __post_init__(self) -> None:
         if not self.elevations or self.azimuths < 1:
-            raise ConfigError(f'a lidar of {len(self.elevations)} beams and {self.azimuths} azimuths sees nothing')
+            raise ConfigError(
+                f'lidar of {len(self.elevations)} beams and {self.azimuths} azimuths sees nothing'
+            )
         if not 0 <= self.min_range < self.max_range:
             raise ConfigError(f'lidar range {self.min_range} .. {self.max_range} m is empty')
 
@@ -75,20 +77,29 @@ PRESETS: dict[str, LidarSpec] = {
     'roof32': LidarSpec(even(32, -25.0, 15.0), azimuths=1024),
     # Elevations as Velodyne's manuals give them: two blocks of 32, 1/3 and 1/2 degree apart.
     'hdl64': LidarSpec(
-        tuple(np.deg2rad(np.concatenate([2 - np.arange(32) / 3, -8.83 - np.arange(32) / 2])).tolist()),
-        azimuths=2083, range_sigma=0.015, max_range=100.0, threshold=5e-6,
+        tuple(
+            np.deg2rad(np.concatenate([2 - np.arange(32) / 3, -8.83 - np.arange(32) / 2])).tolist()
+        ),
+        azimuths=2083,
+        range_sigma=0.015,
+        max_range=100.0,
+        threshold=5e-6,
         faint=0.15,
     ),
     'hdl32': LidarSpec(even(32, -30.67, 10.67), azimuths=1084, max_range=90.0),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What R beams meet: distance float32 [R] (inf: nothing), triangle int32 [R] (-1 nothing, GROUND)."""
+    """What R beams meet: distance float32 [R] (inf: nothing), triangle int32 [R] (-1, GROUND)."""
 
     distance: Float32
     triangle: Int32
+
+    def at(self, rows: NDArray[np.int64]) -> Hits:
+        """Those of some beams."""
+        return Hits(self.distance[rows], self.triangle[rows])
 
 
 @dataclass(frozen=True)
@@ -133,29 +144,37 @@ def rays(spec: LidarSpec) -> Float32:
 
 
 def with_ground(
-    hits: Hits, origin: Float64, directions: Float32, slope: tuple[float, float], reach: float = np.inf
+    hits: Hits,
+    origin: Float64,
+    directions: Float32,
+    slope: tuple[float, float],
+    reach: float = np.inf,
 ) -> Hits:
-    """`hits` with the ground plane z = slope . (x, y) where that is nearer (directions in base_link)."""
+    """`hits` with the plane z = slope . (x, y) where that is nearer; directions in base_link."""
     normal = np.array([-slope[0], -slope[1], 1.0])
-    height = float(normal @ origin)
+    height = np.float32(normal @ origin)
     down = directions @ normal.astype(np.float32)
-    with np.errstate(divide='ignore'):
-        distance = np.where(down < 0, -height / down, np.inf).astype(np.float32)
+    distance = np.full(len(down), np.inf, np.float32)
+    np.divide(-height, down, out=distance, where=down < 0)
     first = (distance < hits.distance) & (distance < reach)
-    return Hits(np.where(first, distance, hits.distance), np.where(first, np.int32(GROUND), hits.triangle))
+    return Hits(
+        np.where(first, distance, hits.distance), np.where(first, np.int32(GROUND), hits.triangle)
+    )
 
 
 def normals(triangles: Float32) -> Float32:
-    """Unit normals float32 [T, 3] of triangles [T, 3, 3], outwards; 0 for a triangle without area."""
+    """Unit normals float32 [T, 3] of triangles [T, 3, 3], outwards; 0 where there is no area."""
     across = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     length = np.linalg.norm(across, axis=1, keepdims=True)
-    return (across / np.maximum(length, 1e-12)).astype(np.float32)
+    return np.asarray(across / np.maximum(length, 1e-12), dtype=np.float32)
 
 
 def incidence(scene: Scene, hits: Hits, directions: Float32) -> tuple[Float32, Int32]:
-    """Cosine of incidence float32 [R] and material int32 [R] of every hit; 0 and the ground's where none."""
+    """Cosine of incidence float32 [R], 0 where nothing is hit, and material int32 [R]."""
     slope = np.array([-scene.slope[0], -scene.slope[1], 1.0])
-    table = np.concatenate([normals(scene.triangles), [slope / np.linalg.norm(slope)]]).astype(np.float32)
+    table = np.concatenate([normals(scene.triangles), [slope / np.linalg.norm(slope)]]).astype(
+        np.float32
+    )
     material = np.concatenate([scene.material, [scene.ground]]).astype(np.int32)
     row = np.where(hits.triangle >= 0, hits.triangle, len(scene.triangles))
     facing = np.abs(np.einsum('ij,ij->i', table[row], directions))
@@ -171,7 +190,7 @@ def returns(
     loss: Float32,
     rng: np.random.Generator,
 ) -> tuple[Float32, Float32, NDArray[np.bool_]]:
-    """Measured range [R], intensity [R] in 0..1 and whether the beam came back [R], from arrays [R]."""
+    """Measured range [R], intensity [R] in 0..1 and whether the beam came back [R]."""
     count = len(distance)
     noise = rng.standard_normal((2, count), dtype=np.float32)
     luck = rng.random((3, count), dtype=np.float32)
@@ -183,9 +202,16 @@ def returns(
     kept &= luck[1] >= 1 - (1 - loss) * (1 - spec.dropout)
     kept &= finite & (measured >= spec.min_range) & (measured <= spec.max_range)
     faded = power**2 / (power**2 + (3 * spec.threshold) ** 2)
-    plain = reflectivity * np.maximum(facing, 1e-3) ** spec.gloss * faded * (1 + spec.intensity_sigma * noise[1])
+    plain = (
+        reflectivity
+        * np.maximum(facing, 1e-3) ** spec.gloss
+        * faded
+        * (1 + spec.intensity_sigma * noise[1])
+    )
     bright = 0.97 + 0.02 * noise[1]
-    intensity = np.round(np.clip(np.where(retro, bright, plain), 0.0, 1.0), 2) * (luck[2] >= spec.faint)
+    intensity = np.round(np.clip(np.where(retro, bright, plain), 0.0, 1.0), 2) * (
+        luck[2] >= spec.faint
+    )
     return measured, intensity.astype(np.float32), kept
 
 
@@ -211,7 +237,13 @@ def finish(
     facing, material = incidence(scene, hits, turned)
     table = scene.materials
     measured, intensity, kept = returns(
-        spec, hits.distance, facing, table.reflectivity[material], table.retro[material], table.loss[material], rng
+        spec,
+        hits.distance,
+        facing,
+        table.reflectivity[material],
+        table.retro[material],
+        table.loss[material],
+        rng,
     )
     index = np.flatnonzero(kept)
     points = np.empty((len(index), 4), np.float32)
@@ -223,7 +255,9 @@ def finish(
     return Scan(points, ring, instance.astype(np.int32), hits.distance[index])
 
 
-def scan(spec: LidarSpec, scene: Scene, caster: Caster, lidar2base: Float64, rng: np.random.Generator) -> Scan:
+def scan(
+    spec: LidarSpec, scene: Scene, caster: Caster, lidar2base: Float64, rng: np.random.Generator
+) -> Scan:
     """A whole turn at once: the vehicle does not move within a scan."""
     directions = rays(spec)
     turned = (directions @ lidar2base[:3, :3].T.astype(np.float32)).astype(np.float32)

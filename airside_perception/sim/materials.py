@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from airside_perception.types import Float32
 
-# name: (reflectivity at 905 nm 0..1, retro-reflective, share of beams lost, (red, green, blue) 0..255)
+# name: reflectivity at 905 nm 0..1, retro-reflective, share of beams lost, red green blue 0..255
 _TABLE: dict[str, tuple[float, bool, float, tuple[int, int, int]]] = {
     'asphalt': (0.24, False, 0.0, (84, 84, 88)),
     'concrete': (0.34, False, 0.0, (150, 148, 142)),
@@ -83,7 +83,10 @@ class Materials:
     def jittered(self, rng: np.random.Generator, amount: float = 0.25) -> Materials:
         """Another day's paint and dirt: reflectivity and colour scaled by about 1 +- `amount`."""
         gain = np.exp(rng.normal(0, amount, len(self.reflectivity)))
-        tint = np.exp(rng.normal(0, 0.15 * amount, self.colour.shape) + rng.normal(0, amount / 2, (len(gain), 1)))
+        tint = np.exp(
+            rng.normal(0, 0.15 * amount, self.colour.shape)
+            + rng.normal(0, amount / 2, (len(gain), 1))
+        )
         return Materials(
             np.clip(self.reflectivity * gain, 0.02, 0.95).astype(np.float32),
             self.retro,
@@ -100,9 +103,10 @@ def row(name: str) -> int:
 def standard() -> Materials:
     """The table as written above."""
     values = list(_TABLE.values())
+    colour = np.array([v[3][::-1] for v in values], np.float32) / np.float32(255)
     return Materials(
         np.array([v[0] for v in values], np.float32),
         np.array([v[1] for v in values], np.bool_),
         np.array([v[2] for v in values], np.float32),
-        np.array([v[3][::-1] for v in values], np.float32) / 255,
+        colour,
     )

@@ -17,6 +17,7 @@ from airside_perception.types import Float32, Float64
 
 Int32 = NDArray[np.int32]
 Faces = int | Sequence[int]
+Vector = Sequence[float] | Float64
 
 # Corners of a hexahedron: bottom then top, each counter-clockwise from the front left.
 _FACES = np.array(
@@ -49,7 +50,7 @@ class Mesh:
 
     def moved(
         self,
-        at: Sequence[float] = (0.0, 0.0, 0.0),
+        at: Vector = (0.0, 0.0, 0.0),
         yaw: float = 0.0,
         pitch: float = 0.0,
         roll: float = 0.0,
@@ -102,16 +103,16 @@ def frustum(
     material: Faces,
     y: float = 0.0,
 ) -> Mesh:
-    """A box whose bottom and top rectangles, (rear x, front x, width), may differ; centred on `y`."""
+    """A box whose bottom and top, (rear x, front x, width), may differ; centred on `y`."""
     corners = [
         (x, y + side * width / 2, height)
-        for (rear, front, width), height in zip((bottom, top), z)
+        for (rear, front, width), height in zip((bottom, top), z, strict=True)
         for x, side in ((front, 1), (rear, 1), (rear, -1), (front, -1))
     ]
     return hexahedron(np.array(corners), material)
 
 
-def box(size: Sequence[float], at: Sequence[float], material: Faces) -> Mesh:
+def box(size: Vector, at: Vector, material: Faces) -> Mesh:
     """A box of (length, width, height) standing on `at`: the middle of its bottom face."""
     length, width, height = size
     x, y, z = at
@@ -148,9 +149,7 @@ def loft(
     return _lofted(np.asarray(sections, dtype=np.float64), sides, exponent, material)
 
 
-def ellipsoid(
-    size: Sequence[float], at: Sequence[float], material: int, sides: int = 8, rings: int = 5
-) -> Mesh:
+def ellipsoid(size: Vector, at: Vector, material: int, sides: int = 8, rings: int = 5) -> Mesh:
     """An ellipsoid of full (length, width, height) around its centre `at`."""
     angles = np.linspace(0, np.pi, rings)
     radius = np.maximum(np.sin(angles), 0.02)
@@ -167,10 +166,10 @@ def plate(outline: Sequence[Sequence[float]], thickness: float, material: Faces)
     The points are its bottom; wings, tailplanes and ramps are plates.
     """
     low = np.asarray(outline, dtype=np.float64)
-    return hexahedron(np.concatenate([low, low + [0, 0, thickness]]), material)
+    return hexahedron(np.concatenate([low, low + np.array([0, 0, thickness])]), material)
 
 
-def quad(size: Sequence[float], at: Sequence[float], yaw: float, material: int) -> Mesh:
+def quad(size: Vector, at: Vector, yaw: float, material: int) -> Mesh:
     """A painted rectangle (length, width) lying at `at` (x, y, z), facing up; two triangles."""
     half_l, half_w = size[0] / 2, size[1] / 2
     flat = np.array(
@@ -205,7 +204,9 @@ def _skin(rings: int, sides: int) -> NDArray[np.int64]:
     return np.concatenate([*around, rear, front])
 
 
-def _lofted(sections: Float64, sides: int, exponent: float, material: int, axis: str = 'x') -> Mesh:
+def _lofted(
+    sections: Float64, sides: int, exponent: float, material: int, axis: str = 'x'
+) -> Mesh:
     """The surface over cross-sections (x, y, z, half width, half height) [S, 5], along `axis`."""
     across, up = _outline(sides, exponent)
     points = np.empty((len(sections), sides, 3))

@@ -33,7 +33,7 @@ def figure(rng: np.random.Generator, pose: str, top: int, vest: bool = False) ->
     hip, lean = {'crouching': (0.42, 0.5), 'riding': (0.95, 0.55)}.get(pose, (0.88, 0.05))
     torso = 0.56
     shoulder = np.array([np.sin(lean) * torso, 0.0, hip + np.cos(lean) * torso])
-    head = shoulder + [0.06 + 0.1 * np.sin(lean), 0.0, 0.20]
+    head = shoulder + np.array([0.06 + 0.1 * np.sin(lean), 0.0, 0.20])
     parts = []
     for side, step in ((1, stride), (-1, -stride)):
         y = side * 0.10
@@ -44,17 +44,27 @@ def figure(rng: np.random.Generator, pose: str, top: int, vest: bool = False) ->
             knee, foot = np.array([0.6 * step + 0.03, y, 0.46]), np.array([step, y, 0.06])
         parts.append(_limb(np.array([0.0, y, hip]), knee, (0.09, 0.065), trousers))
         parts.append(_limb(knee, foot, (0.065, 0.05), trousers))
-        parts.append(frustum((foot[0] - 0.1, foot[0] + 0.18, 0.1), (foot[0] - 0.1, foot[0] + 0.08, 0.1),
-                             (foot[2] - 0.06, foot[2] + 0.05), row('dark'), y))  # fmt: skip
+        parts.append(
+            frustum(
+                (foot[0] - 0.1, foot[0] + 0.18, 0.1),
+                (foot[0] - 0.1, foot[0] + 0.08, 0.1),
+                (foot[2] - 0.06, foot[2] + 0.05),
+                row('dark'),
+                y,
+            )
+        )
         reach = 0.42 if pose == 'riding' else 0.25 if pose == 'crouching' else -0.7 * step
         drop = 0.32 if pose == 'riding' else 0.48
-        hand = shoulder + [reach, side * 0.24, -drop]
-        parts.append(_limb(shoulder + [0, side * 0.2, -0.04], hand, (0.055, 0.04), top))
+        hand = shoulder + np.array([reach, side * 0.24, -drop])
+        parts.append(_limb(shoulder + np.array([0, side * 0.2, -0.04]), hand, (0.055, 0.04), top))
     waist = np.array([0.0, 0.0, hip - 0.06])
     parts.append(_torso(waist, shoulder, top))
     if vest:
         for share in (0.3, 0.62):
-            low, high = waist + share * (shoulder - waist), waist + (share + 0.09) * (shoulder - waist)
+            low, high = (
+                waist + share * (shoulder - waist),
+                waist + (share + 0.09) * (shoulder - waist),
+            )
             parts.append(_torso(low, high, row('tape'), 1.06))
     parts.append(ellipsoid((0.21, 0.17, 0.27), head, skin, sides=6, rings=5))
     return parts
@@ -72,5 +82,9 @@ def _limb(start: np.ndarray, end: np.ndarray, radius: tuple[float, float], mater
 def _torso(low: np.ndarray, high: np.ndarray, material: int, grow: float = 1.0) -> Mesh:
     """A tapering trunk, deeper and wider by `grow`, from `low` to `high`, [3] each."""
     depth, width = 0.24 * grow, 0.40 * grow
-    return frustum((low[0] - depth / 2, low[0] + depth / 2, width * 0.9),
-                   (high[0] - depth / 2, high[0] + depth / 2, width), (low[2], high[2]), material)  # fmt: skip
+    return frustum(
+        (low[0] - depth / 2, low[0] + depth / 2, width * 0.9),
+        (high[0] - depth / 2, high[0] + depth / 2, width),
+        (low[2], high[2]),
+        material,
+    )

@@ -22,7 +22,7 @@ BASE, LIDAR, ODOM = 'base_link', 'lidar', 'odom'
 OPTICAL2CAMERA = transform(
     np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]), np.zeros(3)
 )
-"""Optical axes (z forward, x right, y down) in the axes of the camera's body (x forward, y left)."""
+"""Optical axes (z forward, x right, y down) in those of the camera's body (x forward, y left)."""
 
 _MOUNT = {'position', 'yaw', 'pitch'}
 _CAMERA = {*_MOUNT, 'width', 'height', 'focal', 'distortion'}
@@ -55,7 +55,7 @@ def load_rig(path: Path) -> Rig:
     """The rig of a YAML file like `config/rig.yaml`.
 
     Raises:
-        ConfigError: the file is missing or no YAML; a key is missing, unknown or has a wrong value.
+        ConfigError: no file or no YAML; a key is missing, unknown or has a wrong value.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding='utf-8'))

@@ -33,7 +33,7 @@ class Motion:
     turn: float = 0.0
 
     def pose(self, t: float) -> tuple[float, float, float]:
-        """(x, y, yaw) at `t` seconds: an arc, or a straight line where the turn rate is about 0."""
+        """(x, y, yaw) at `t` seconds: an arc, or a line where the turn rate is about 0."""
         yaw = self.yaw + self.turn * t
         if abs(self.turn) < 1e-6:
             middle, chord = self.yaw, self.speed * t
