@@ -177,6 +177,8 @@ class Objects:
     def result(self) -> Boxes3D:
         """All rows, the absorbed ones too, as they are now."""
         rows, config = np.flatnonzero(self.joined), self._config
+        if not len(rows):
+            return self.first  # nothing met anything, and there may be nothing at all
         boxes, covariances = self.first.boxes.copy(), self.first.covariances.copy()
         scores, classes = self.first.scores.copy(), list(self.first.classes)
         boxes[rows], covariances[rows] = replace_place(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
@@ -14,9 +15,9 @@ from airside_perception.config import CameraConfig
 from airside_perception.engine import Engine
 from airside_perception.errors import MessageError, PerceptionError
 from airside_perception.nodes.base import RESULT, SENSOR, message_type, run
+from airside_perception.nodes.calibration import Calibration
 from airside_perception.nodes.detector import DetectorNode
 from airside_perception.nodes.diagnostics import Report
-from airside_perception.projection import CameraModel
 from airside_perception.types import Boxes2D
 
 
@@ -30,10 +31,8 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         super().__init__('camera_detector', CameraConfig, **kwargs)
         self._boxes2d = self.create_lifecycle_publisher(Detection2DArray, '~/output/detections_2d', RESULT)
         self._boxes3d = self.create_lifecycle_publisher(Detection3DArray, '~/output/detections', RESULT)
-        self._picture = self.create_lifecycle_publisher(Image, '~/debug/image', SENSOR)
-        self._info: CameraInfo | None = None
-        self._calibration = Calibration()
-        self._info_topic = ''
+        self._picture = self.create_lifecycle_publisher(Image, '~/debug/image', QoSProfile(depth=1))
+        self.calibration = Calibration('')
 
     def make_detector(self, engine: Engine, card: CameraCard, config: CameraConfig) -> Any:
         """The core's camera detector; OpenCV and ONNX Runtime load only now."""
@@ -53,17 +52,15 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
 
     def subscribe(self) -> list[Any]:
         """The image, compressed or not, and its calibration."""
-        self._info, self._calibration = None, Calibration()
         topic = self.resolve_topic_name('~/input/image')
         kind = Image
         if self.config.compressed:
             topic, kind = f'{topic}/compressed', CompressedImage  # as image_transport names it
-        subscriptions = [
-            self.create_subscription(CameraInfo, '~/input/camera_info', self._on_info, SENSOR),
-            self.create_subscription(kind, topic, self.take, SENSOR),
-        ]
-        self._info_topic, self.topic = (item.topic_name for item in subscriptions)
-        return subscriptions
+        self.calibration = Calibration(self.resolve_topic_name('~/input/camera_info'))
+        image = self.create_subscription(kind, topic, self.take, SENSOR)
+        self.topic = image.topic_name
+        info = self.create_subscription(CameraInfo, '~/input/camera_info', self.calibration.take, SENSOR)
+        return [image, info]
 
     def detect(self, message: Any) -> int:
         """Publishes 2D boxes first: they need neither calibration nor transform."""
@@ -85,21 +82,18 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         if self.detector is not None:
             report.add('not_lifted', self.detector.not_lifted)
 
-    def _on_info(self, message: CameraInfo) -> None:
-        self._info = message
-
     def _lift(self, boxes: Boxes2D, image: Any) -> None:
         from airside_perception.camera.preprocess import image_size
 
-        camera = self._calibration.read(self._info, self._info_topic)
+        camera = self.calibration.read()
         rows, columns = image_size(image)
         if (camera.height, camera.width) != (rows, columns):
             raise MessageError(
-                f'image of {columns} x {rows} pixels, but {self._info_topic} is for {camera.width} x {camera.height}'
+                f'image of {columns} x {rows} pixels, but {self.calibration.topic} is for {camera.width} x {camera.height}'
             )
         if camera.frame_id not in ('', image.frame_id):
             raise MessageError(
-                f'image of frame {image.frame_id!r}, but {self._info_topic} is for {camera.frame_id!r}'
+                f'image of frame {image.frame_id!r}, but {self.calibration.topic} is for {camera.frame_id!r}'
             )
         camera2ground = self.tf.lookup(self.detector.config.ground_frame, image.frame_id, image.stamp_ns)
         lifted = self.detector.lift(boxes, camera, camera2ground)
@@ -112,34 +106,6 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
 
         picture = Frame(image.stamp_ns, image.frame_id, draw_boxes(to_bgr(image), boxes))
         self._picture.publish(messages.image_message(picture, message_type))
-
-
-class Calibration:
-    """The camera model of the newest camera_info, made again only when the calibration changes."""
-
-    def __init__(self) -> None:
-        self._content: tuple[Any, ...] = ()
-        self._camera: CameraModel | None = None
-
-    def read(self, info: CameraInfo | None, topic: str) -> CameraModel:
-        """The model of `info`.
-
-        Raises:
-            MessageError: there is none yet, or it is no calibration.
-        """
-        if info is None:
-            raise MessageError(f'no calibration yet on {topic}')
-        content = (
-            info.header.frame_id, info.width, info.height, info.distortion_model, bytes(info.k), bytes(info.d),
-        )  # fmt: skip
-        if self._camera is None or content != self._content:
-            self._camera = None
-            try:
-                self._camera = messages.camera_model(info)
-            except MessageError as error:
-                raise MessageError(f'{topic}: {error}') from error
-            self._content = content
-        return self._camera
 
 
 def main() -> None:

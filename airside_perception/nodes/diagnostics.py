@@ -17,6 +17,7 @@ from std_msgs.msg import Float64
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
 PERIOD_S = 1.0
+LOG_PERIOD_S = 1.0
 RATE_WINDOW_S = 5.0
 SILENCE_S = 1.0
 """An input that has not spoken for this long counts as silent."""
@@ -79,11 +80,12 @@ class Diagnostics:
 
     Keys: `processing_time_ms`, `is_processing_time_ms_in_expected_range`,
     `consecutive_processing_delay_ms`, `pipeline_latency_ms`, `input/<name>/{age_ms,hz}`,
-    `processed`, `dropped/{overrun,error}`, `last_error`, and what the node adds in `extra`.
+    `processed`, `dropped/{overrun,late,error}`, `last_error`, and what the node adds in `extra`.
 
     Attributes:
         problem: why the last transition failed; empty where it did not.
         dropped_overrun: messages that a newer one replaced before their turn.
+        dropped_late: messages that came after their set was fused.
         dropped_error: messages that could not be used.
     """
 
@@ -95,6 +97,7 @@ class Diagnostics:
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.problem = ''
         self.dropped_overrun = 0
+        self.dropped_late = 0
         self.dropped_error = 0
         self.processed_count = 0
         self._inputs: dict[str, Input] = {}
@@ -132,6 +135,11 @@ class Diagnostics:
         with self._lock:
             self.dropped_overrun += 1
 
+    def late(self) -> None:
+        """A message came after its set was made."""
+        with self._lock:
+            self.dropped_late += 1
+
     def dropped(self, topic: str, cause: str) -> None:
         """A message of `topic` could not be used: counted, and logged once a second a topic."""
         with self._lock:
@@ -139,7 +147,7 @@ class Diagnostics:
             self.dropped_error += 1
             self._last_error = (now, f'{topic}: {cause}')
             logged_at, unsaid = self._logged.get(topic, (float('-inf'), 0))
-            if now - logged_at < PERIOD_S:
+            if now - logged_at < LOG_PERIOD_S:
                 self._logged[topic] = (logged_at, unsaid + 1)
                 return
             self._logged[topic] = (now, 0)
@@ -213,6 +221,7 @@ class Diagnostics:
                 report.add(f'input/{name}/hz', source.hz(now))
         report.add('processed', self.processed_count)
         report.add('dropped/overrun', self.dropped_overrun)
+        report.add('dropped/late', self.dropped_late)
         report.add('dropped/error', self.dropped_error)
         fresh, self._reported_errors = self.dropped_error - self._reported_errors, self.dropped_error
         if self._last_error:
@@ -240,11 +249,11 @@ class Diagnostics:
             level = ERROR if delay_ms > DELAY_LIMIT_MS else WARN
             report.find(level, f'processing_time_ms {self._slowest:.1f}, limit {self._limit_ms:.1f}')
 
-    def silent_inputs(self) -> list[tuple[str, float]]:
-        """Inputs that have not spoken for more than `SILENCE_S`, and for how many seconds."""
+    def silent_inputs(self, limit_s: float = SILENCE_S) -> list[tuple[str, float]]:
+        """Inputs that have not spoken for more than `limit_s`, and for how many seconds."""
         with self._lock:
             ages = [(name, source.age_s(self._now())) for name, source in self._inputs.items()]
-        return [(name, age) for name, age in ages if age > SILENCE_S]
+        return [(name, age) for name, age in ages if age > limit_s]
 
     def _publish_debug(self, name: str, value: float) -> None:
         self._debug[name].publish(Float64(data=value))

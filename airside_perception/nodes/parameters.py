@@ -81,6 +81,10 @@ class Parameters(Generic[Config]):
         self.config = from_values(self._type, plain)
         self._per_class = {}
 
+    def given(self, prefix: str) -> list[str]:
+        """Names that start with `prefix` among those given on the command line or in a file."""
+        return [name for name in self._overrides() if name.startswith(prefix)]
+
     def _overrides(self) -> dict[str, Any]:
         """What the command line and parameter files give; rclpy has no public name for it."""
         return {name: item.value for name, item in self._node._parameter_overrides.items()}

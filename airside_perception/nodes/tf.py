@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import tf2_ros
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -32,17 +34,27 @@ class TfSource:
 
     Attributes:
         timeout_ms: the longest wait of a lookup, may be set at any time.
-        jumps: how often time has jumped back, and with it the buffer was cleared.
+        jumps: how often time has jumped back, in /tf or on the node's clock; then the transforms
+            are forgotten, but for the static ones, and `on_jump` is called.
     """
 
-    def __init__(self, node: Node, timeout_ms: float = 50.0, cache_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        node: Node,
+        timeout_ms: float = 50.0,
+        cache_s: float = 10.0,
+        on_jump: Callable[[], None] = lambda: None,
+    ) -> None:
         self.timeout_ms = timeout_ms
         self.jumps = 0
         self._node = node
+        self._on_jump = on_jump
         self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_s))
         self._news = threading.Condition()
         self._newest: dict[str, int] = {}
         self._closed = False
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-JUMP_NS), on_clock_change=False)
+        self._clock = node.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
         group = ReentrantCallbackGroup()
         static = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._subscriptions = [
@@ -55,15 +67,10 @@ class TfSource:
         with self._news:
             self._closed = True
             self._news.notify_all()
+        self._clock.unregister()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
-
-    def clear(self) -> None:
-        """Forgets every transform that is not static."""
-        with self._news:
-            self._buffer.clear()
-            self._newest.clear()
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         """`source2target` at the stamp; see `transforms.TransformSource`."""
@@ -107,15 +114,22 @@ class TfSource:
     def _add(self, item: TransformStamped) -> None:
         stamp, newest = stamp_ns(item.header.stamp), self._newest.get(item.child_frame_id, 0)
         if stamp < newest - JUMP_NS:
-            self.jumps += 1
-            self._node.get_logger().warning(
-                f'/tf: time jumped back by {(newest - stamp) / 1e9:.1f} s ({item.child_frame_id}); transforms cleared'
-            )
-            self._buffer.clear()
-            self._newest.clear()
+            self._jumped(f'/tf: time of {item.child_frame_id} jumped back by {(newest - stamp) / 1e9:.1f} s')
             newest = 0
         self._newest[item.child_frame_id] = max(stamp, newest)
         self._buffer.set_transform(item, 'tf')
+
+    def _on_clock_jump(self, _: object) -> None:
+        with self._news:
+            self._jumped('the clock jumped back')
+
+    def _jumped(self, what: str) -> None:
+        """Forgets every transform that is not static."""
+        self.jumps += 1
+        self._buffer.clear()
+        self._newest.clear()
+        self._node.get_logger().warning(f'{what}; transforms cleared')
+        self._on_jump()
 
     def _on_static(self, message: TFMessage) -> None:
         with self._news:

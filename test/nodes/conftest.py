@@ -121,6 +121,7 @@ class Harness:
         self.nodes: list[Any] = []
         self._clients: dict[str, Any] = {}
         self._topics: dict[str, Any] = {}
+        self._diagnostics: Any = None
         self._thread = threading.Thread(target=self._spin)
         self._stopping = False
         self._thread.start()
@@ -199,14 +200,20 @@ class Harness:
             time.sleep(0.01)
         raise AssertionError(f'waited {timeout} s for {what}')
 
-    def diagnosis(self, node: Any, condition: Callable[[Any, dict[str, str]], Any]) -> tuple[Any, dict[str, str]]:
-        """The first status of a node from now on for which the condition holds, and its values."""
+    def forget_diagnostics(self) -> list[Any]:
+        """What is reported counts from here on."""
         from diagnostic_msgs.msg import DiagnosticArray
 
-        got = self._topics.get('diagnostics')
-        if got is None:
-            got = self._topics['diagnostics'] = self.listen(DiagnosticArray, '/diagnostics')
-        got.clear()
+        if self._diagnostics is None:
+            self._diagnostics = self.listen(DiagnosticArray, '/diagnostics')
+        self._diagnostics.clear()
+        return self._diagnostics
+
+    def diagnosis(
+        self, node: Any, condition: Callable[[Any, dict[str, str]], Any], fresh: bool = True
+    ) -> tuple[Any, dict[str, str]]:
+        """The first status of a node for which the condition holds, and its values."""
+        got = self.forget_diagnostics() if fresh else self._diagnostics
         name = node.get_fully_qualified_name().lstrip('/')
 
         def find() -> Any:
@@ -232,8 +239,88 @@ class Harness:
         rclpy.shutdown(context=self.context)
 
 
+@pytest.fixture(autouse=True)
+def frequent_diagnostics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times a second instead of once, so that tests need not wait for them."""
+    from airside_perception.nodes import diagnostics
+
+    monkeypatch.setattr(diagnostics, 'PERIOD_S', 0.1)
+
+
 @pytest.fixture
 def harness() -> Iterator[Harness]:
     made = Harness()
     with contextlib.closing(made):
         yield made
+
+
+SECOND = 1_000_000_000
+T0 = 1_700_000_000 * SECOND
+
+
+class Sensors:
+    """Messages of a small vehicle: a camera 2 m above the ground looking forward, and a lidar."""
+
+    def __init__(self, harness: Harness) -> None:
+        from tf2_msgs.msg import TFMessage
+
+        from airside_perception.nodes.base import message_type
+
+        self.harness = harness
+        self.types = message_type
+        self._tf_kind = TFMessage
+        self._tf: dict[str, Any] = {}
+
+    def image(self, brightness: int = 255, stamp: int = T0, frame: str = CAMERA, encoding: str = 'bgr8') -> Any:
+        from airside_perception.messages import image_message
+        from airside_perception.types import Image
+
+        shape = (HEIGHT, WIDTH) if encoding == 'mono8' else (HEIGHT, WIDTH, 3)
+        return image_message(Image(stamp, frame, np.full(shape, brightness, np.uint8), encoding), self.types)
+
+    def info(self, stamp: int = T0, width: int = WIDTH, focal: float = 60.0, frame: str = CAMERA) -> Any:
+        from sensor_msgs.msg import CameraInfo
+
+        info = CameraInfo(width=width, height=HEIGHT, distortion_model='plumb_bob', d=[0.0] * 5)
+        info.header = self.types('std_msgs/msg/Header')(frame_id=frame)
+        info.k = np.array([focal, 0, WIDTH / 2, 0, focal, 20.0, 0, 0, 1 if focal else 0], dtype=np.float64)
+        return info
+
+    def cloud(self, stamp: int = T0, points: Any = ((5.0, 1.0, 0.5, 0.3),), frame: str = 'lidar') -> Any:
+        from airside_perception.messages import point_cloud_message
+        from airside_perception.types import PointCloud
+
+        values = np.asarray(points, np.float32)
+        names = ('x', 'y', 'z', 'intensity')[: values.shape[1]]
+        return point_cloud_message(PointCloud(stamp, frame, values, names), self.types)
+
+    def static(self, frame: str, child2parent: Any, parent: str = 'base_link') -> None:
+        """Publishes a static transform, latched."""
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+
+        from airside_perception.messages import transform_message
+
+        qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        publisher = self._tf.get(frame)
+        if publisher is None:
+            publisher = self._tf[frame] = self.harness.node.create_publisher(self._tf_kind, '/tf_static', qos)
+        message = transform_message(parent, frame, 0, np.asarray(child2parent, np.float64), self.types)
+        publisher.publish(self._tf_kind(transforms=[message]))
+
+    def camera_mount(self) -> None:
+        """base_link -> optical frame: 2 m up, looking along x."""
+        mount = np.eye(4)
+        mount[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+        mount[:3, 3] = (1.0, 0.0, 2.0)
+        self.static(CAMERA, mount)
+
+    def lidar_mount(self) -> None:
+        """base_link -> lidar: 1 m forward, 1.5 m up."""
+        mount = np.eye(4)
+        mount[:3, 3] = (1.0, 0.0, 1.5)
+        self.static('lidar', mount)
+
+
+@pytest.fixture
+def sensors(harness: Harness) -> Sensors:
+    return Sensors(harness)

@@ -1,0 +1,237 @@
+"""bev_fusion: detections of one lidar and several cameras to fused objects."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from message_filters import ApproximateTimeSynchronizer, Subscriber
+from rclpy.clock import Clock, ClockType
+from sensor_msgs.msg import CameraInfo
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import MarkerArray
+
+from airside_perception import messages
+from airside_perception.config import FusionConfig, fusion_priors
+from airside_perception.errors import MessageError, PerceptionError
+from airside_perception.fusion.collect import Added, Collector, Gathered
+from airside_perception.nodes.base import RESULT, SENSOR, PerceptionNode, message_type, run
+from airside_perception.nodes.calibration import Calibration
+from airside_perception.nodes.diagnostics import ERROR, WARN, Report
+from airside_perception.nodes.tf import TfSource
+from airside_perception.nodes.worker import Worker
+from airside_perception.projection import CameraModel
+
+NS_PER_MS = 1_000_000
+
+
+class BevFusionNode(PerceptionNode[FusionConfig]):
+    """Publishes `~/output/objects`: complete sets at once, at the deadline what there is.
+
+    The synchroniser finds complete sets, the collector decides about all others. Both live on the
+    executor's thread; transforms and fusion are the worker's.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('bev_fusion', FusionConfig, **kwargs)
+        self._objects = self.create_lifecycle_publisher(Detection3DArray, '~/output/objects', RESULT)
+        self._markers = self.create_lifecycle_publisher(MarkerArray, '~/debug/markers', RESULT)
+        self._fusion: Any = None
+        self._result: Any = None
+        self._collector: Collector[Detection3DArray] | None = None
+        self._synchronizer: Any = None
+        self._worker: Worker[Gathered[Detection3DArray]] = Worker('bev_fusion', self._work, self._failed)
+        self._subscriptions_of_inputs: list[Any] = []
+        self._topics: dict[str, str] = {}
+        self._calibrations: dict[str, Calibration] = {}
+        self._tf: TfSource | None = None
+        self._deadline = self.create_timer(1.0, self._flush, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._deadline.cancel()
+
+    def on_open(self) -> None:
+        """Declares the priors that the parameter file gives to single classes, and warms up."""
+        from airside_perception.fusion.fusion import Fusion
+
+        # not those of every class: a prior of its own takes a class out of the reach of `prior`
+        given = [name.partition('.')[2] for name in self.parameters.given('priors.')]
+        classes = [name for name in given if name.casefold() in self.config.groups]
+        config = self.parameters.configure(fusion_priors(classes, self.config.prior))
+        self._fusion = Fusion(config)
+        self._fusion.fuse(None, {}, 0, config.fusion_frame)
+
+    def on_start(self) -> None:
+        """Subscribes to every source, to calibrations and to transforms."""
+        config = self.config
+        self._result = None
+        self._collector = Collector(
+            config.sources,
+            deadline_ns=round(config.deadline_ms * NS_PER_MS),
+            slop_ns=round(config.sync_slop_ms * NS_PER_MS),
+            silence_ns=round(config.silence_ms * NS_PER_MS),
+            queue_size=config.queue_size,
+        )
+        self._tf = TfSource(self, config.tf_timeout_ms, on_jump=self._forget)
+        self.diagnostics.watch(*config.sources)
+        self._worker.start()
+        inputs = [
+            Subscriber(self, Detection3DArray, f'~/input/{name}/detections', qos_profile=RESULT)
+            for name in config.sources
+        ]
+        self._topics = {name: item.sub.topic_name for name, item in zip(config.sources, inputs)}
+        for name, item in zip(config.sources, inputs):  # before the synchroniser gets to see it
+            item.registerCallback(self.guarded(self._topics[name], functools.partial(self._on_detections, name)))
+        # it asks for less than the slop, the collector for no more than the slop
+        slop_s = config.sync_slop_ms / 1e3 + 1e-9
+        self._synchronizer = ApproximateTimeSynchronizer(inputs, config.queue_size, slop_s)
+        self._synchronizer.registerCallback(self._on_set)
+        for item in inputs:  # and after it
+            item.registerCallback(lambda _: self._flush())
+        self._calibrations = {
+            name: Calibration(self.resolve_topic_name(f'~/input/{name}/camera_info')) for name in config.cameras
+        }
+        self._subscriptions_of_inputs = [item.sub for item in inputs]
+        self._subscriptions_of_inputs += [
+            self.create_subscription(CameraInfo, f'~/input/{name}/camera_info', calibration.take, SENSOR)
+            for name, calibration in self._calibrations.items()
+        ]
+
+    def on_stop(self) -> None:
+        """Ends the subscriptions and the work."""
+        self._deadline.cancel()
+        for subscription in self._subscriptions_of_inputs:
+            self.destroy_subscription(subscription)
+        self._subscriptions_of_inputs = []
+        self._synchronizer = None
+        if self._tf is not None:
+            self._tf.close()
+        self._worker.stop()
+
+    def on_free(self) -> None:
+        """Forgets views and sets."""
+        self._fusion = self._result = self._collector = self._tf = None
+
+    def report(self, report: Report) -> None:
+        """Adds what the last set held, and which sources are silent."""
+        if self._collector is not None:
+            for name, count in sorted(self._collector.counts.items()):
+                report.add(f'sets/{name.replace(".", "/")}', count)
+        if self._result is not None:
+            for name in ('matched', 'lidar_only', 'camera_only', 'penalised'):
+                report.add(f'fusion/{name}', getattr(self._result, name))
+        if not self.active:
+            return
+        limit_ms = self.config.silence_ms
+        silent = self.diagnostics.silent_inputs(limit_ms / 1e3)
+        for name, age in silent:
+            worst = name == 'lidar' or len(silent) == len(self.config.sources)
+            report.find(
+                ERROR if worst else WARN,
+                f'input/{name}/age_ms {age * 1e3:.0f}, limit {limit_ms:.0f}: nothing on {self._topics[name]}',
+            )
+        for name, calibration in self._calibrations.items():
+            report.add(f'input/{name}/calibrated', calibration.known)
+        if self._tf is not None and self._tf.jumps:
+            report.add('time_jumps', self._tf.jumps)
+
+    def _on_detections(self, name: str, message: Detection3DArray) -> None:
+        self.diagnostics.received(name)
+        stamp = messages.stamp_ns(message.header.stamp)
+        added = self._collector.add(name, stamp, message, time.monotonic_ns())
+        if added is Added.RESET:
+            self.get_logger().warning(f'{self._topics[name]}: stamps jumped back; what waited is forgotten')
+            self._forget_queues()
+        elif added is Added.STALE:
+            self.diagnostics.late()
+
+    def _on_set(self, *found: Detection3DArray) -> None:
+        """One message of every source. The synchroniser holds its lock: no exception may leave."""
+        try:
+            stamped = ((messages.stamp_ns(item.header.stamp), item) for item in found)
+            gathered = self._collector.complete(dict(zip(self.config.sources, stamped)))
+        except PerceptionError as error:
+            self.failed('sets', error)
+            return
+        if gathered is not None:
+            self._put(gathered)
+
+    def _flush(self) -> None:
+        """Hands over the sets that are due, and sets the alarm for the next deadline."""
+        collector, now = self._collector, time.monotonic_ns()
+        if collector is None or not self.active:
+            return
+        collector.deadline_ns = round(self.config.deadline_ms * NS_PER_MS)
+        collector.silence_ns = round(self.config.silence_ms * NS_PER_MS)
+        for gathered in collector.flush(now):
+            self._put(gathered)
+        wake = collector.next_deadline_ns(now)
+        if wake is None:
+            self._deadline.cancel()
+        else:
+            self._deadline.timer_period_ns = max(wake - now, NS_PER_MS)
+            self._deadline.reset()
+
+    def _put(self, gathered: Gathered[Detection3DArray]) -> None:
+        if self._worker.put(gathered):
+            self.diagnostics.overrun()
+
+    def _forget(self) -> None:
+        """After a jump of time that the transforms have shown."""
+        if self._collector is not None:
+            self._collector.clear()
+        self._forget_queues()
+
+    def _forget_queues(self) -> None:
+        if self._synchronizer is not None:
+            for queue in self._synchronizer.queues:
+                queue.clear()
+
+    def _work(self, gathered: Gathered[Detection3DArray]) -> None:
+        from airside_perception.fusion.align import align_set
+
+        started = time.perf_counter()
+        config = self._fusion.config = self.config
+        self._tf.timeout_ms = config.tf_timeout_ms
+        detections = {}
+        for name, message in gathered.messages.items():
+            try:
+                detections[name] = messages.boxes3d(message)
+            except PerceptionError as error:
+                self.failed(self._topics[name], error)
+        if not detections:
+            return  # each was named above: no answer is not the same as no objects
+        aligned = align_set(detections, self._cameras(detections), self._tf, config, gathered.stamp_ns)
+        for name, failure in aligned.failures.items():
+            self.failed(self._topics[name], failure)
+        if aligned.lidar is None and not aligned.cameras:
+            return
+        result = self._fusion.fuse(aligned.lidar, aligned.cameras, aligned.stamp_ns, aligned.frame_id)
+        self._objects.publish(messages.detections3d(result.boxes, message_type))
+        if self._markers.get_subscription_count():
+            from airside_perception.nodes.markers import markers
+
+            self._markers.publish(markers(result.boxes, config.marker_lifetime_ms))
+        self._result = result
+        spent_ms = (time.perf_counter() - started) * 1e3
+        self.diagnostics.processed(gathered.stamp_ns, spent_ms, config.expected_time_ms)
+
+    def _cameras(self, detections: Mapping[str, Any]) -> dict[str, CameraModel]:
+        """The lenses that are known; without one, the positions of a camera's boxes still count."""
+        cameras = {}
+        for name, calibration in self._calibrations.items():
+            if name in detections and calibration.known:
+                try:
+                    cameras[name] = calibration.read()
+                except MessageError as error:
+                    self.failed(calibration.topic, error)
+        return cameras
+
+    def _failed(self, gathered: Gathered[Detection3DArray], error: Exception) -> None:
+        self.failed('fusion', error)
+
+
+def main() -> None:
+    """Runs the node."""
+    sys.exit(run(BevFusionNode))

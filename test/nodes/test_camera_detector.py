@@ -1,0 +1,287 @@
+"""camera_detector over DDS: what it publishes, and what it does with what it cannot use."""
+
+from __future__ import annotations
+
+import array
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
+
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
+from vision_msgs.msg import Detection2DArray, Detection3DArray
+
+from airside_perception import messages
+from airside_perception.nodes.camera_detector import CameraDetectorNode
+
+NAME = '/camera_detector'
+T0 = 1_700_000_000_000_000_000
+MS = 1_000_000
+
+
+class Camera:
+    """An active camera_detector with publishers for its inputs and lists of its outputs."""
+
+    def __init__(self, harness, sensors, networks, calibrated=True, **parameters):
+        self.harness, self.sensors = harness, sensors
+        self.node = harness.add(CameraDetectorNode, engine_path=str(networks / 'camera.onnx'), **parameters)
+        self.flat = harness.listen(Detection2DArray, f'{NAME}/output/detections_2d')
+        self.solid = harness.listen(Detection3DArray, f'{NAME}/output/detections')
+        harness.activate(self.node)
+        self.images = harness.publisher(Image, f'{NAME}/input/image', qos_profile_sensor_data)
+        self.infos = harness.publisher(CameraInfo, f'{NAME}/input/camera_info', qos_profile_sensor_data)
+        self.stamp = T0
+        if calibrated:
+            sensors.camera_mount()
+            self.calibrate(sensors.info())
+            self.see()
+
+    def calibrate(self, info):
+        self.infos.publish(info)
+        self.harness.until(lambda: self.node.calibration._newest == info, 'the calibration')
+
+    def see(self, image=None, **keys):
+        """Publishes an image and waits for its 3D detections."""
+        self.stamp += 100 * MS
+        before = len(self.solid)
+        self.images.publish(image or self.sensors.image(stamp=self.stamp, **keys))
+        self.harness.until(lambda: len(self.solid) > before, '3D detections')
+        return self.flat[-1], self.solid[-1]
+
+    def refuse(self, publisher, message, said):
+        """Publishes what must be dropped, and returns once diagnostics say so."""
+        dropped = self.node.diagnostics.dropped_error
+        self.harness.forget_diagnostics()
+        publisher.publish(message)
+        status, values = self.harness.diagnosis(
+            self.node, lambda status, values: said in status.message, fresh=False
+        )
+        assert int(values['dropped/error']) == dropped + 1
+        return status, values
+
+
+@pytest.fixture
+def camera(harness, sensors, networks):
+    return Camera(harness, sensors, networks)
+
+
+def test_detections_keep_stamp_and_frames(camera):
+    flat, solid = camera.see(brightness=255)
+    assert messages.stamp_ns(flat.header.stamp) == messages.stamp_ns(solid.header.stamp) == camera.stamp
+    assert (flat.header.frame_id, solid.header.frame_id) == ('optical', 'base_link')
+    found = flat.detections[0]
+    assert (found.bbox.center.position.x, found.bbox.center.position.y, found.bbox.size_x) == (48.0, 48.0, 32.0)
+    assert found.results[0].hypothesis.class_id == 'car'
+    assert found.results[0].hypothesis.score == pytest.approx(0.9, abs=1e-5)
+    box = messages.boxes3d(solid)
+    # lower edge 44 px below the principal point, focal length 60 px, camera 2 m up and 1 m forward:
+    # the front of the car stands at 1 + 2 * 60 / 44 m, its middle half a length (4.2 m) behind that
+    assert box.boxes[0, 0] == pytest.approx(1 + 2 * 60 / 44 + 2.1, abs=1e-3)
+    assert box.boxes[0, 1] == pytest.approx(0.0, abs=1e-6)
+    assert box.covariances[0, 0, 0] > box.covariances[0, 1, 1]
+
+
+def test_nothing_seen_is_an_empty_array(camera):
+    flat, solid = camera.see(brightness=0)
+    assert len(flat.detections) == len(solid.detections) == 0
+    assert messages.stamp_ns(solid.header.stamp) == camera.stamp
+
+
+def test_a_threshold_counts_from_the_next_frame_on(camera, harness):
+    assert len(camera.see(brightness=128)[0].detections) == 1
+    assert harness.set(camera.node, score_thresholds__car=0.5).successful
+    assert len(camera.see(brightness=128)[0].detections) == 0
+    assert harness.set(camera.node, score_thresholds__car=0.4).successful
+    assert len(camera.see(brightness=128)[0].detections) == 1
+
+
+def test_without_calibration_2d_goes_on_and_3d_is_missed_aloud(harness, sensors, networks):
+    camera = Camera(harness, sensors, networks, calibrated=False)
+    sensors.camera_mount()
+    status, values = camera.refuse(camera.images, sensors.image(), 'no calibration yet on /camera_detector/input/camera_info')
+    assert status.level == b'\x01'
+    assert len(camera.flat) == 1
+    assert not camera.solid
+    camera.calibrate(sensors.info(focal=0.0))
+    camera.refuse(camera.images, sensors.image(), 'camera_info')
+    camera.calibrate(sensors.info(width=1920))
+    camera.refuse(camera.images, sensors.image(), 'image of 96 x 64 pixels, but /camera_detector/input/camera_info is for 1920 x 64')
+    camera.calibrate(sensors.info(frame='other'))
+    camera.refuse(camera.images, sensors.image(), "is for 'other'")
+    assert len(camera.flat) == 4
+    assert not camera.solid
+    camera.calibrate(sensors.info())
+    camera.see()
+
+
+def test_without_transform_2d_goes_on_and_3d_is_missed_aloud(harness, sensors, networks, capfd):
+    camera = Camera(harness, sensors, networks, calibrated=False)
+    camera.calibrate(sensors.info())
+    camera.refuse(camera.images, sensors.image(), 'no transform optical -> base_link (waited 50 ms)')
+    assert len(camera.flat) == 1
+    assert not camera.solid
+    for _ in range(5):
+        camera.refuse(camera.images, sensors.image(), 'no transform')
+    said = [line for line in capfd.readouterr().err.splitlines() if 'no transform' in line]
+    assert 1 <= len(said) <= 7  # once a second, not once a frame
+    assert '/camera_detector/input/image: dropped: 2D only' in said[0]
+    sensors.camera_mount()
+    camera.see()
+
+
+def broken(sensors, name):
+    image = sensors.image()
+    if name == 'unknown encoding':
+        image.encoding = 'bayer_rggb12'
+    elif name == 'wrong step':
+        image.step = 10
+    elif name == '0 x 0':
+        image.width = image.height = 0
+        image.data = array.array('B')
+    elif name == 'truncated':
+        image.data = image.data[:100]
+    return image
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        ('unknown encoding', "'bayer_rggb12' is not one of"),
+        ('wrong step', 'step is 10'),
+        ('0 x 0', 'image of 0 x 0'),
+        ('truncated', '100 bytes'),
+    ],
+)
+def test_a_bad_image_is_dropped_and_named(camera, sensors, name, said):
+    status, values = camera.refuse(camera.images, broken(sensors, name), said)
+    assert status.level in (b'\x01', b'\x02')
+    assert values['last_error'].startswith('/camera_detector/input/image: ')
+    camera.see()
+
+
+def test_compressed_images_and_a_truncated_one(harness, sensors, networks):
+    node = harness.add(CameraDetectorNode, engine_path=str(networks / 'camera.onnx'), compressed=True)
+    flat = harness.listen(Detection2DArray, f'{NAME}/output/detections_2d')
+    harness.activate(node)
+    images = harness.publisher(CompressedImage, f'{NAME}/input/image/compressed', qos_profile_sensor_data)
+    jpeg = cv2.imencode('.jpg', np.full((64, 96, 3), 255, np.uint8))[1].tobytes()
+    message = CompressedImage(format='jpeg', data=array.array('B', jpeg[: len(jpeg) // 2]))
+    images.publish(message)
+    harness.diagnosis(node, lambda status, values: 'truncated JPEG' in values.get('last_error', ''))
+    assert not flat
+    message.data = array.array('B', jpeg)
+    images.publish(message)
+    harness.until(lambda: flat, 'detections')
+    assert len(flat[0].detections) == 1
+
+
+def test_the_newest_image_wins_while_the_network_runs(camera, harness):
+    entered, free = threading.Event(), threading.Event()
+    detect = camera.node.detector.detect
+
+    def slow(image):
+        entered.set()
+        assert free.wait(10.0)
+        return detect(image)
+
+    camera.node.detector.detect = slow
+    camera.flat.clear()
+    stamps = [T0 + i * 1000 * MS for i in range(1, 6)]
+    camera.images.publish(camera.sensors.image(stamp=stamps[0]))
+    harness.until(entered.is_set, 'the first image to be taken')
+    for stamp in stamps[1:]:
+        received = camera.node.diagnostics._inputs['image'].arrivals
+        before = len(received)
+        camera.images.publish(camera.sensors.image(stamp=stamp))
+        harness.until(lambda: len(received) > before, 'the image')  # noqa: B023  called at once
+    # the executor answers while the worker is busy
+    assert harness.set(camera.node, score_threshold=0.2).successful
+    assert harness.state(camera.node) == 'active'
+    free.set()
+    harness.until(lambda: len(camera.flat) == 2, 'two results')
+    assert [messages.stamp_ns(item.header.stamp) for item in camera.flat] == [stamps[0], stamps[-1]]
+    assert camera.node.diagnostics.dropped_overrun == 3
+
+
+def test_an_error_in_the_network_does_not_end_the_node(camera, harness, capfd):
+    detect = camera.node.detector.detect
+
+    def fail(image):
+        raise ZeroDivisionError('a bug')
+
+    camera.node.detector.detect = fail
+    camera.refuse(camera.images, camera.sensors.image(), 'ZeroDivisionError: a bug')
+    assert 'Traceback' in capfd.readouterr().err
+    camera.node.detector.detect = detect
+    camera.see()
+
+
+def test_diagnostics_and_debug_topics_tell_times(camera, harness):
+    times = {
+        name: harness.listen(Float64, f'{NAME}/debug/{name}')
+        for name in ('cyclic_time_ms', 'processing_time_ms', 'pipeline_latency_ms')
+    }
+    harness.until(lambda: harness.node.count_publishers(f'{NAME}/debug/cyclic_time_ms'), 'the debug topics')
+    now = harness.node.get_clock().now().nanoseconds
+
+    def heard():
+        camera.see(camera.sensors.image(stamp=now))
+        return all(times.values())
+
+    harness.until(heard, 'debug messages')
+    assert times['processing_time_ms'][-1].data > 0
+    assert 0 < times['pipeline_latency_ms'][-1].data < 60_000
+    status, values = harness.diagnosis(camera.node, lambda status, values: 'processing_time_ms' in values)
+    assert values['is_processing_time_ms_in_expected_range'] == 'True'
+    assert values['consecutive_processing_delay_ms'] == '0'
+    assert values['engine/device'] == 'cpu'
+    assert float(values['input/image/age_ms']) >= 0
+    assert harness.set(camera.node, expected_time_ms=1.0).successful
+    detect = camera.node.detector.detect
+
+    def slow(image):
+        threading.Event().wait(0.02)
+        return detect(image)
+
+    camera.node.detector.detect = slow
+    camera.see()
+    status, values = harness.diagnosis(
+        camera.node, lambda status, values: values.get('is_processing_time_ms_in_expected_range') == 'False'
+    )
+    assert status.level in (b'\x01', b'\x02')
+    assert 'limit 1.0' in status.message
+    status, _ = harness.diagnosis(camera.node, lambda status, values: status.level == b'\x03')
+    assert 'limit 1000: /camera_detector/input/image' in status.message
+
+
+def test_the_debug_image_is_made_only_while_somebody_looks(camera, harness):
+    camera.see()
+    pictures = harness.listen(Image, f'{NAME}/debug/image')
+    harness.until(camera.node._picture.get_subscription_count, 'a spectator')
+    camera.see(brightness=255)
+    picture = harness.until(lambda: pictures, 'a picture')[0]
+    drawn = np.frombuffer(picture.data, np.uint8).reshape(64, 96, 3)
+    assert (drawn[32, 40] != 255).any()  # the upper edge of the box
+    assert (drawn[:20, :10] == 255).all()
+
+
+def test_stamps_that_jump_back_are_only_as_good_as_their_transforms(camera, harness, sensors):
+    camera.see(camera.sensors.image(stamp=T0 - 3600 * 10**9))
+    assert messages.stamp_ns(camera.solid[-1].header.stamp) == T0 - 3600 * 10**9
+
+
+def test_nothing_is_heard_or_said_while_inactive(camera, harness):
+    assert harness.change(camera.node, 'deactivate')
+    harness.until(lambda: not camera.images.get_subscription_count(), 'the subscription to end')
+    status, _ = harness.diagnosis(camera.node, lambda status, values: status.message == 'not active')
+    assert status.level == b'\x03'
+    assert harness.change(camera.node, 'activate')
+    harness.until(camera.images.get_subscription_count, 'the subscription')
+    harness.until(camera.infos.get_subscription_count, 'the subscription')
+    camera.calibrate(camera.sensors.info())
+    camera.see()
