@@ -147,6 +147,15 @@ class Collector(Generic[Message]):
             ready.append(self._take(due))
         return ready
 
+    def next_deadline_ns(self, now_ns: int) -> int | None:
+        """When the next deadline of a message that waits falls due, after `now_ns`; None: none does."""
+        deadlines = (
+            arrival + self.deadline_ns
+            for queue in self._waiting.values()
+            for _, arrival in queue.values()
+        )
+        return min((at for at in deadlines if at > now_ns), default=None)
+
     def drain(self) -> list[Gathered[Message]]:
         """Sets of all that waits, oldest first: no more messages will come."""
         ready = []
