@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import threading
-
 import numpy as np
 import pytest
 
@@ -117,8 +114,12 @@ def test_the_deadline_flushes_what_there_is_and_a_source_that_comes_back_is_used
     assert 'limit 300' in status.message
     assert float(values['input/front/age_ms']) > 300
     assert int(values['sets/missing/front']) >= 1
-    found = fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)]))
-    assert found.scores[0] > 0.6
+
+    # nobody waits for a silent source, so its first message may come after its set; not the next one
+    def both():
+        return fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)])).scores[0] > 0.6
+
+    assert both() or both()
     fusion.send(lidar=[], front=[])
     status, values = fusion.diagnosis(lambda status, values: 'input/front/age_ms' not in status.message)
     assert status.level in (b'\x00', b'\x02')  # ERROR: by now both may be silent again
@@ -258,11 +259,14 @@ def test_a_wrong_parameter_file_fails_configure_in_one_line(harness, capfd, para
 
 
 def test_one_lidar_and_no_camera(harness):
-    fusion = Fusion(harness, cameras=(), **{'cameras': ['']}) if False else None
-    node = harness.add(BevFusionNode, cameras=[''])
-    assert harness.change(node, 'configure')
+    node = harness.add(BevFusionNode, cameras=[''])  # ROS has no type for an empty list
+    objects = harness.listen(Detection3DArray, f'{NAME}/output/objects')
+    harness.activate(node)
     assert node.config.sources == ('lidar',)
-    assert fusion is None
+    publisher = harness.publisher(Detection3DArray, f'{NAME}/input/lidar/detections')
+    harness.until(node._objects.get_subscription_count, 'the listener')
+    publisher.publish(boxes(T0, [(10.0, 0.0)]))
+    assert len(harness.until(lambda: objects, 'objects')[0].detections) == 1
 
 
 def test_markers_tell_the_evidence(fusion):

@@ -1,0 +1,181 @@
+"""lidar_detector over DDS: clouds in any layout, transforms at the stamp, and what it must refuse."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
+
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import PointCloud2
+from vision_msgs.msg import Detection3DArray
+
+from airside_perception import messages
+from airside_perception.nodes.lidar_detector import LidarDetectorNode
+
+NAME = '/lidar_detector'
+TOPIC = f'{NAME}/input/points'
+T0 = 1_700_000_000_000_000_000
+MS = 1_000_000
+
+
+class Lidar:
+    def __init__(self, harness, sensors, networks, mounted=True, network='lidar.onnx', **parameters):
+        self.harness, self.sensors = harness, sensors
+        self.node = harness.add(LidarDetectorNode, engine_path=str(networks / network), **parameters)
+        self.found = harness.listen(Detection3DArray, f'{NAME}/output/detections')
+        harness.activate(self.node)
+        self.clouds = harness.publisher(PointCloud2, TOPIC, qos_profile_sensor_data)
+        self.stamp = T0
+        if mounted:
+            sensors.lidar_mount()
+            self.see()
+
+    def see(self, cloud=None):
+        before = len(self.found)
+        self.stamp += 100 * MS
+        self.clouds.publish(cloud or self.sensors.cloud(stamp=self.stamp))
+        self.harness.until(lambda: len(self.found) > before, 'detections')
+        return messages.boxes3d(self.found[-1])
+
+    def refuse(self, cloud, said):
+        dropped, results = self.node.diagnostics.dropped_error, len(self.found)
+        self.harness.forget_diagnostics()
+        self.clouds.publish(cloud)
+        status, values = self.harness.diagnosis(
+            self.node, lambda status, values: said in status.message, fresh=False
+        )
+        assert values['last_error'].startswith(f'{TOPIC}: ')
+        assert int(values['dropped/error']) == dropped + 1
+        assert len(self.found) == results
+        return status
+
+
+@pytest.fixture
+def lidar(harness, sensors, networks):
+    return Lidar(harness, sensors, networks)
+
+
+def test_a_cloud_is_taken_to_the_target_frame_at_its_stamp(lidar):
+    found = lidar.see()
+    assert (found.frame_id, found.stamp_ns) == ('base_link', lidar.stamp)
+    # the point (5, 1, 0.5) of the lidar is at (6, 1, 2) in base_link: the cell of 2 m around (7, 1)
+    assert len(found) == 1
+    np.testing.assert_allclose(found.boxes[0], [7.0, 1.0, 0.75, 4.0, 1.8, 1.5, 0.0], atol=1e-6)
+    assert found.classes == ('car',)
+
+
+def test_without_a_target_frame_the_cloud_stays_in_its_own(harness, sensors, networks):
+    lidar = Lidar(harness, sensors, networks, mounted=False, target_frame='')
+    found = lidar.see()
+    assert found.frame_id == 'lidar'
+    np.testing.assert_allclose(found.boxes[0, :2], [5.0, 1.0])
+
+
+def test_a_missing_and_an_old_transform_are_named_and_waited_for(harness, sensors, networks):
+    from tf2_msgs.msg import TFMessage
+
+    lidar = Lidar(harness, sensors, networks, mounted=False, tf_timeout_ms=500.0)
+    publisher = harness.publisher(TFMessage, '/tf', 100)
+
+    def move(stamp):
+        transform = messages.transform_message('base_link', 'lidar', stamp, np.eye(4), sensors.types)
+        publisher.publish(TFMessage(transforms=[transform]))
+
+    lidar.refuse(sensors.cloud(), 'no transform lidar -> base_link (waited 500 ms)')
+    move(T0)
+    move(T0 + 50 * MS)
+    lidar.refuse(sensors.cloud(stamp=T0 - 500 * MS), 'extrapolation into the past')
+    before = len(lidar.found)
+    lidar.clouds.publish(sensors.cloud(stamp=T0 + 100 * MS))
+    harness.until(lambda: lidar.node.diagnostics._inputs['points'].arrivals, 'the cloud')
+    move(T0 + 150 * MS)  # comes after the cloud, as it does on a vehicle
+    harness.until(lambda: len(lidar.found) > before, 'detections')
+
+
+def bad_cloud(sensors, name):
+    cloud = sensors.cloud(points=np.ones((10, 4)))
+    if name == 'no x':
+        cloud.fields[0].name = 'a'
+    elif name == 'wrong type':
+        cloud.fields[0].datatype = 2
+    elif name == 'truncated':
+        cloud.data = cloud.data[:-1]
+    elif name == 'no intensity':
+        cloud = sensors.cloud(points=np.ones((10, 3)))
+    elif name == 'row_step':
+        cloud.height, cloud.width, cloud.row_step = 2, 5, 16
+    elif name == 'beyond the point':
+        cloud.fields[2].offset = 100
+    return cloud
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        ('no x', "no field 'x'"),
+        ('wrong type', "'x' has datatype 2"),
+        ('truncated', '159 bytes'),
+        ('no intensity', "no field 'intensity'"),
+        ('row_step', 'row_step is 16'),
+        ('beyond the point', "'z' ends at byte 104"),
+    ],
+)
+def test_a_bad_cloud_is_dropped_and_named(lidar, sensors, name, said):
+    assert lidar.refuse(bad_cloud(sensors, name), said).level in (b'\x01', b'\x02')
+    assert len(lidar.see()) == 1
+
+
+def test_odd_layouts_give_the_same_result(lidar, sensors):
+    expected = lidar.see().boxes
+    wide = sensors.cloud(stamp=lidar.stamp)
+    values = np.frombuffer(bytes(wide.data), '<f4')
+    wide.is_bigendian, wide.data = True, array.array('B', values.astype('>f4').tobytes())
+    np.testing.assert_array_equal(lidar.see(wide).boxes, expected)
+    double = sensors.cloud(stamp=lidar.stamp)
+    double.data = array.array('B', b''.join(v.astype('<f8').tobytes() for v in values) + bytes(8))
+    for index, field in enumerate(double.fields):
+        field.offset, field.datatype = 8 * index, 8
+    double.point_step, double.row_step = 40, 40
+    np.testing.assert_array_equal(lidar.see(double).boxes, expected)
+
+
+def test_nothing_but_nan_and_no_points_at_all_are_empty_results(lidar, sensors):
+    assert len(lidar.see(sensors.cloud(points=np.full((7, 4), np.nan)))) == 0
+    assert len(lidar.see(sensors.cloud(points=np.full((7, 4), np.inf)))) == 0
+    assert len(lidar.see(sensors.cloud(points=np.empty((0, 4))))) == 0
+
+
+def test_five_million_points_do_no_harm(lidar, sensors):
+    points = np.zeros((5_000_000, 4), np.float32)
+    points[:, 0] = np.linspace(0.0, 14.0, len(points), dtype=np.float32)
+    lidar.harness.until(lambda: lidar.clouds.get_subscription_count(), 'the subscription')
+    message = sensors.cloud(stamp=T0, points=points)
+    before = len(lidar.found)
+    lidar.node.take(message)  # 80 MB are more than a test should send through DDS
+    lidar.harness.until(lambda: len(lidar.found) > before, 'detections', timeout=15.0)
+    assert len(messages.boxes3d(lidar.found[-1])) > 0
+    assert len(lidar.see()) == 1
+
+
+def test_more_pillars_than_the_network_takes_are_a_warning(harness, sensors, tmp_path, write_network):
+    write_network['lidar'](
+        tmp_path, input={'range': [0, -8, -2, 16, 8, 4], 'pillar': [1.0, 1.0], 'max_points': 8, 'max_pillars': 3}
+    )
+    lidar = Lidar(harness, sensors, tmp_path)
+    points = np.array([[x, 0.5, 0.0, 0.0] for x in range(1, 8)])
+    lidar.see(sensors.cloud(points=points))
+    status, values = harness.diagnosis(
+        lidar.node, lambda status, values: values.get('is_num_pillars_within_range') == 'False'
+    )
+    assert status.level == b'\x01'
+    assert 'num_pillars 7, limit 3' in status.message
+
+
+def test_a_silent_sensor_is_stale(lidar):
+    status, values = lidar.harness.diagnosis(lidar.node, lambda status, values: status.level == b'\x03')
+    assert TOPIC in status.message
+    assert float(values['input/points/age_ms']) > 1000
