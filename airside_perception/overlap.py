@@ -211,13 +211,23 @@ def _boxes(boxes: ArrayLike, columns: int) -> Float64:
 
 def _image_areas(a: Float64, b: Float64) -> tuple[Float64, Float64, Float64]:
     """Areas [N, M] of the intersections, unions and common hulls."""
-    a, b = _boxes(a, 4)[:, None], _boxes(b, 4)[None]
-    area_a = np.prod(np.maximum(a[..., 2:] - a[..., :2], 0.0), axis=-1)
-    area_b = np.prod(np.maximum(b[..., 2:] - b[..., :2], 0.0), axis=-1)
-    inner = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    outer = np.maximum(a[..., 2:], b[..., 2:]) - np.minimum(a[..., :2], b[..., :2])
-    shared = np.prod(np.maximum(inner, 0.0), axis=-1)
-    return shared, area_a + area_b - shared, np.prod(np.maximum(outer, 0.0), axis=-1)
+    left, top, right, bottom = _boxes(a, 4).T[..., None]  # columns are faster than [N, M, 2]
+    other = _boxes(b, 4).T
+    shared = _area(
+        np.minimum(right, other[2]) - np.maximum(left, other[0]),
+        np.minimum(bottom, other[3]) - np.maximum(top, other[1]),
+    )
+    hull = _area(
+        np.maximum(right, other[2]) - np.minimum(left, other[0]),
+        np.maximum(bottom, other[3]) - np.minimum(top, other[1]),
+    )
+    areas = _area(right - left, bottom - top), _area(other[2] - other[0], other[3] - other[1])
+    return shared, areas[0] + areas[1] - shared, hull
+
+
+def _area(width: Float64, height: Float64) -> Float64:
+    area: Float64 = np.maximum(width, 0.0) * np.maximum(height, 0.0)
+    return area
 
 
 def _ratio(part: Float64, whole: Float64) -> Float64:

@@ -1,0 +1,221 @@
+"""Model cards: what is read, and what is refused by name."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from airside_perception.card import Anchor, CameraCard, LidarCard, find_card, load_card
+from airside_perception.errors import CardError
+
+LIDAR: dict[str, Any] = {
+    'name': 'small',
+    'architecture': 'pointpillars',
+    'classes': ['car', 'truck', 'person', 'tree'],
+    'publish': {'car': 'vehicle', 'truck': 'vehicle', 'person': 'person'},
+    'thresholds': {'vehicle': 0.4, 'person': 0},
+    'about': {'licence': 'Apache-2.0'},
+    'input': {
+        'range': [0, -4, -1, 8, 4, 3.0], 'pillar': [0.5, 0.5], 'max_points': 32,
+        'max_pillars': 100,
+    },
+    'encoder': {
+        'features': ['x', 'zp'], 'weight': [[1, 2.5, 3], [4, 5, 6]], 'bias': [0, -1, 1],
+        'zero_row': True,
+    },
+    'output': {
+        'stride': 2,
+        'anchors': [
+            {'class': 'truck', 'size': [8, 2.5, 3], 'z': 1.5, 'yaws': [0, 1.57]},
+            {'class': 'person', 'size': [0.5, 0.6, 1.8], 'z': 0.9, 'yaws': [0]},
+        ],
+        'anchor_places': 'borders',
+        'direction_offset': 0.785,
+    },
+}  # fmt: skip
+CAMERA: dict[str, Any] = {
+    'name': 'eye',
+    'architecture': 'yolox',
+    'classes': ['person', 'car'],
+    'input': {'height': 64, 'width': 96, 'color': 'rgb', 'std': [58, 57.1, 57.4]},
+    'output': {'strides': [8, 16]},
+    'sizes': {'person': [0.5, 0.5, 1.8], 'car': [4, 1.8, 1.5]},
+}
+
+
+def write(folder: Path, card: dict[str, Any], change: dict[str, Any] | None = None) -> Path:
+    """The card with some of its keys changed; `a.b` names a key of a nested mapping."""
+    text = copy.deepcopy(card)
+    for key, value in (change or {}).items():
+        place, *rest = key.split('.')
+        at = text
+        for name in rest:
+            at, place = at[place], name
+        at[place] = value
+    path = folder / 'network.yaml'
+    path.write_text(yaml.safe_dump(text))
+    return path
+
+
+def without(card: dict[str, Any], key: str) -> dict[str, Any]:
+    text = copy.deepcopy(card)
+    head, _, tail = key.partition('.')
+    del (text[head] if tail else text)[tail or head]
+    return text
+
+
+def test_a_lidar_card(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, LIDAR))
+    assert isinstance(card, LidarCard)
+    assert card.published == ('vehicle', 'person')
+    names = [card.published_name(label) for label in range(4)]
+    assert names == ['vehicle', 'vehicle', 'person', '']
+    assert card.thresholds == {'vehicle': 0.4, 'person': 0.0}
+    assert (card.grid, card.output_grid) == ((16, 16), (8, 8))
+    assert card.limits == (0.0, -4.0, -1.0, 8.0, 4.0, 3.0)
+    assert card.anchors == (
+        Anchor(1, 8.0, 2.5, 3.0, 1.5, 0.0),
+        Anchor(1, 8.0, 2.5, 3.0, 1.5, 1.57),
+        Anchor(2, 0.5, 0.6, 1.8, 0.9, 0.0),
+    )
+    assert card.weight.dtype == np.float32
+    np.testing.assert_array_equal(card.weight, [[1, 2.5, 3], [4, 5, 6]])
+    assert card.zero_row
+    assert not card.needs_intensity
+    assert card.anchor_places == 'borders'
+    assert card.about['licence'] == 'Apache-2.0'
+    assert card.input_name == 'canvas'
+
+
+def test_a_camera_card(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, CAMERA))
+    assert isinstance(card, CameraCard)
+    assert card.published == ('person', 'car')
+    assert card.published_name(1) == 'car'
+    assert (card.height, card.width, card.color, card.strides) == (64, 96, 'rgb', (8, 16))
+    assert card.std == (58.0, 57.1, 57.4)
+    assert card.sizes['car'] == (4.0, 1.8, 1.5)
+
+
+@pytest.mark.parametrize(
+    'key', ['name', 'architecture', 'classes', 'input', 'encoder.bias', 'output.anchors']
+)
+def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
+    with pytest.raises(CardError, match=f"'{key.split('.')[-1]}' is missing"):
+        load_card(write(tmp_path, without(LIDAR, key)))
+
+
+ANCHOR = {'class': 'car', 'size': [4, 2, 1.5], 'z': 0.75, 'yaws': [0]}
+WRONG_LIDAR = [
+    ({'architecture': 'second'}, "'second' is not one of"),
+    ({'classes': []}, 'expected names'),
+    ({'classes': 'car'}, "classes is 'car', expected list"),
+    ({'classes': ['car', 'car']}, 'names one twice'),
+    ({'classes': [1, 2]}, 'expected names'),
+    ({'publish': {'lorry': 'truck'}}, "'lorry'"),
+    ({'publish': {'car': 7}}, "'car': 7"),
+    ({'thresholds': {'tree': 0.5}}, "'tree'"),
+    ({'thresholds': {'person': 1.5}}, "'person': 1.5"),
+    ({'thresholds': {'person': 'low'}}, "person is 'low', no number"),
+    ({'thresholds': {'person': True}}, 'person is True, no number'),
+    ({'colour': 'red'}, "unknown key 'colour'"),
+    ({'input.rows': 7}, "input: unknown key 'rows'"),
+    ({'output.anchors': []}, 'anchors is empty'),
+    ({'output.anchors': [{**ANCHOR, 'class': 'tug'}]}, "'tug' is not among"),
+    ({'output.anchors': [{**ANCHOR, 'size': [4, 0, 1]}]}, 'has a size of'),
+    ({'output.anchors': [{**ANCHOR, 'size': [4, 2]}]}, 'expected 3 numbers'),
+    ({'output.anchors': [{**ANCHOR, 'yaws': ['north']}]}, 'has the yaws'),
+    ({'output.anchors': [{**ANCHOR, 'z': float('nan')}]}, 'expected a finite number'),
+    ({'output.anchors': [{**ANCHOR, 'colour': 'red'}]}, "unknown key 'colour'"),
+    ({'output.anchors': ['car']}, 'expected a mapping'),
+    ({'output.anchor_places': 'corners'}, "'corners'"),
+    ({'output.stride': 0}, 'stride is 0, expected 1 or more'),
+    ({'output.stride': 3}, 'no whole number'),
+    ({'input.pillar': [0.3, 0.5]}, 'no whole number'),
+    ({'input.pillar': [0.0, 0.5]}, 'is empty'),
+    ({'input.pillar': [0.5]}, 'expected 2 numbers'),
+    ({'input.range': [0, 4, -1, 8, -4, 3]}, 'is empty'),
+    ({'input.pillar': [0.0001, 0.0001], 'output.stride': 1}, 'is too large'),
+    ({'input.max_points': -1}, 'max_points is -1'),
+    ({'input.max_points': 3.5}, 'expected int'),
+    ({'encoder.features': ['x', 'velocity']}, "'velocity' is not among"),
+    ({'encoder.features': ['x', 'x']}, 'names one twice'),
+    ({'encoder.bias': [0, 1]}, 'do not fit'),
+    ({'encoder.weight': [[1, 2, 3], [4, 5]]}, 'weight is no array'),
+    ({'encoder.weight': [1, 2, 3]}, 'of 2 dimensions'),
+    ({'encoder.bias': [0, 1, float('inf')]}, 'no finite array'),
+    ({'encoder.zero_row': 1}, 'zero_row is 1, expected bool'),
+]
+
+
+@pytest.mark.parametrize(('change', 'message'), WRONG_LIDAR, ids=str)
+def test_what_a_lidar_card_may_not_say(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CardError, match=message.replace('[', r'\[')) as caught:
+        load_card(write(tmp_path, LIDAR, change))
+    assert 'network.yaml' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'input.color': 'grey'}, "color is 'grey'"),
+        ({'input.height': 70}, 'no multiple of the strides'),
+        ({'input.height': True}, 'expected int'),
+        ({'input.std': [1, 0, 1]}, 'expected positive numbers'),
+        ({'output.strides': []}, 'expected positive integers'),
+        ({'output.strides': [8, -16]}, 'expected positive integers'),
+        ({'sizes.car': [4, 1.8]}, 'expected 3 numbers'),
+        ({'sizes': {'person': [1, 1, 2]}}, "sizes lack 'car'"),
+        ({'sizes': 3}, 'expected dict'),
+    ],
+    ids=str,
+)
+def test_what_a_camera_card_may_not_say(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CardError, match=message):
+        load_card(write(tmp_path, CAMERA, change))
+
+
+def test_files_that_are_no_cards(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match='no model card'):
+        load_card(tmp_path / 'none.yaml')
+    for content, message in (
+        (b'- 1\n', 'this is list'),
+        (b'a: [', 'not readable'),
+        (b'\xff', 'not readable'),
+    ):
+        path = tmp_path / 'wrong.yaml'
+        path.write_bytes(content)
+        with pytest.raises(CardError, match=message):
+            load_card(path)
+
+
+def test_the_card_beside_a_network(tmp_path: Path, tiny_models: ModuleType) -> None:
+    network = tiny_models.tiny_camera_model(tmp_path)
+    assert find_card(network).name == 'tiny_camera'
+    other = write(tmp_path, CAMERA)
+    assert find_card(network, str(other)).name == 'eye'
+
+
+def test_a_card_belongs_to_one_network(tmp_path: Path, tiny_models: ModuleType) -> None:
+    network = tiny_models.tiny_lidar_model(tmp_path)
+    digest = hashlib.sha256(network.read_bytes()).hexdigest()
+    tiny_models.tiny_lidar_model(tmp_path, sha256=digest)
+    assert find_card(network).sha256 == digest
+    network.write_bytes(b'another')
+    with pytest.raises(CardError, match=f'describes {digest[:12]}'):
+        find_card(network)
+    network.unlink()
+    with pytest.raises(CardError, match='not readable'):
+        find_card(network)
+    assert find_card(network.with_suffix('.engine')).sha256 == digest
