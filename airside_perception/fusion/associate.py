@@ -74,14 +74,13 @@ class Places:
         )  # fmt: skip
 
 
-def match_views(
-    lidar: Places, seen: Seen, camera: Places, faces: Seen, config: FusionConfig
-) -> Pairs:
+def match_views(lidar: Places, camera: Places, seen: Seen, config: FusionConfig) -> Pairs:
     """Lidar boxes and camera boxes that are one object, by the image and by the place.
 
     Args:
-        lidar: [N] places; `seen`: their rectangles in the image.
-        camera: [M] places; `faces`: the rectangles that they were lifted from.
+        lidar: [N] places.
+        camera: [M] places.
+        seen: the rectangles of both in the image of the camera.
         config: gates and costs.
 
     Returns:
@@ -91,9 +90,9 @@ def match_views(
     row, column, squared = candidates(lidar.select(rows), camera, config.gate_chi2)
     if not len(row):
         return row, column
-    giou = giou_2d(seen.xyxy[rows], faces.xyxy)[row, column]
+    giou = giou_2d(seen.xyxy[rows], seen.lifted)[row, column]
     row = rows[row]
-    good = (giou >= config.gate_giou) & faces.visible[column]
+    good = (giou >= config.gate_giou) & seen.found[column]
     row, column, squared, giou = row[good], column[good], squared[good], giou[good]
     cost = _cost(lidar, camera, row, column, squared, config) + config.image_cost * (1.0 - giou)
     return assign(row, column, cost, config.gate_cost)

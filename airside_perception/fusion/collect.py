@@ -148,7 +148,7 @@ class Collector(Generic[Message]):
         return ready
 
     def next_deadline_ns(self, now_ns: int) -> int | None:
-        """When the next deadline of a message that waits falls due, after `now_ns`; None: none does."""
+        """The next deadline of a message that waits, after `now_ns`; None: there is none."""
         deadlines = (
             arrival + self.deadline_ns
             for queue in self._waiting.values()

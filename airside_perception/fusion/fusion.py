@@ -12,9 +12,8 @@ from airside_perception.errors import TransformError
 from airside_perception.fusion.align import CameraView, check_boxes
 from airside_perception.fusion.associate import Labels, match_places, match_views
 from airside_perception.fusion.fuse import Objects, penalised_score
-from airside_perception.fusion.viewport import Seen, Viewport
+from airside_perception.fusion.viewport import Seen, Viewport, see
 from airside_perception.fusion.visibility import should_see
-from airside_perception.geometry import apply, corners
 from airside_perception.projection import CameraModel
 from airside_perception.timing import Laps
 from airside_perception.types import Boxes3D, Float64, Int64
@@ -36,15 +35,6 @@ class FusionResult:
     lidar_only: int
     camera_only: int
     penalised: int
-
-
-@dataclass(frozen=True)
-class _Glance:
-    """One camera's image: the lidar boxes and their distances [N], and the camera's own boxes."""
-
-    seen: Seen
-    distance: Float64
-    faces: Seen
 
 
 class Fusion:
@@ -93,22 +83,16 @@ class Fusion:
         objects = Objects(boxes, len(own), labels, config)
         laps('prepare')
 
-        points = corners(boxes.boxes[own])
-        glances = {
-            name: self._look(name, cameras[name], boxes.boxes[own], points, boxes.boxes[mine])
-            for name, mine in rows.items()
-        }
+        seen = self._see(boxes.boxes, own, rows, cameras)
         laps('project')
 
         lidar_places, matches = objects.places(own), {}
         for name, mine in rows.items():
-            glance, places = glances[name], objects.places(mine)
-            if glance is None:
-                matches[name] = match_places(lidar_places, places, config)
+            places = objects.places(mine)
+            if name in seen:
+                matches[name] = match_views(lidar_places, places, seen[name], config)
             else:
-                matches[name] = match_views(
-                    lidar_places, glance.seen, places, glance.faces, config
-                )
+                matches[name] = match_places(lidar_places, places, config)
         laps('associate')
 
         for name, (row, column) in matches.items():
@@ -124,12 +108,11 @@ class Fusion:
         laps('merge')
 
         missed = np.zeros(len(own), dtype=bool)
-        for name, glance in glances.items():
-            if glance is not None and cameras[name].healthy:
-                missed |= should_see(glance.seen, glance.distance, config)
-        missed &= ~objects.joined[own] & labels.belong(
-            boxes.classes[: len(own)], config.camera_groups
-        )
+        alone = labels.belong(boxes.classes[: len(own)], config.camera_groups)
+        alone &= ~objects.joined[own]
+        for name, view in seen.items():
+            if cameras[name].healthy:
+                missed |= should_see(view, alone, config)
         fused = objects.result()
         scores = fused.scores.copy()
         scores[own[missed]] = penalised_score(scores[own[missed]], config)
@@ -147,21 +130,23 @@ class Fusion:
         self.timings = laps.ms
         return result
 
-    def _look(
-        self, name: str, view: CameraView, lidar: Float64, points: Float64, lifted: Float64
-    ) -> _Glance | None:
-        """Lidar boxes [N, 7], with corners `points`, and lifted boxes [M, 7] in one image.
-
-        None where the lens is not known.
-        """
-        if view.camera is None or view.fusion2camera is None:
-            return None
-        viewport = self._viewport(name, view.camera)
-        return _Glance(
-            viewport.see_boxes(lidar, view.fusion2camera, points),
-            np.linalg.norm(apply(view.fusion2camera, lidar[:, :3]), axis=1),
-            viewport.see_faces(lifted, view.fusion2camera),
-        )
+    def _see(
+        self,
+        boxes: Float64,
+        lidar: Int64,
+        rows: Mapping[str, Int64],
+        cameras: Mapping[str, CameraView],
+    ) -> dict[str, Seen]:
+        """What the cameras whose lens is known have in their images."""
+        viewports, transforms = {}, []
+        for name in rows:
+            camera, fusion2camera = cameras[name].camera, cameras[name].fusion2camera
+            if camera is not None and fusion2camera is not None:
+                viewports[name] = self._viewport(name, camera)
+                transforms.append(fusion2camera)
+        lifted = [boxes[rows[name]] for name in viewports]
+        images = see(list(viewports.values()), transforms, boxes[lidar], lifted)
+        return dict(zip(viewports, images, strict=True))
 
     def _viewport(self, name: str, camera: CameraModel) -> Viewport:
         known = self._viewports.get(name)

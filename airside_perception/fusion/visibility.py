@@ -12,17 +12,17 @@ BORDER = 1.0
 """Pixels from the border of the image; a box nearer than this is cut off."""
 
 
-def should_see(seen: Seen, distance: Float64, config: FusionConfig) -> Mask:
+def should_see(seen: Seen, asked: Mask, config: FusionConfig) -> Mask:
     """Lidar boxes [N] that a healthy camera should see: whole, near, large and not hidden.
 
     Args:
         seen: the boxes in this image.
-        distance: [N] metres from the camera to the centres.
+        asked: [N], of which boxes to tell; False for the others, which hide those all the same.
         config: `penalty_range`, `penalty_height`, `penalty_occlusion`.
     """
     left, top, right, bottom = seen.xyxy.T
     width, height = seen.size
-    clear = seen.visible & (distance <= config.penalty_range) & (seen.depth > 0.0)
+    clear = asked & seen.visible & (seen.distance <= config.penalty_range) & (seen.depth > 0.0)
     clear &= bottom - top >= config.penalty_height
     clear &= (left >= BORDER) & (top >= BORDER)
     clear &= (right <= width - BORDER) & (bottom <= height - BORDER)
