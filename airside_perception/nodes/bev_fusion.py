@@ -39,7 +39,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         super().__init__('bev_fusion', FusionConfig, **kwargs)
         self._objects = self.create_lifecycle_publisher(Detection3DArray, '~/output/objects', RESULT)
         self._markers = self.create_lifecycle_publisher(MarkerArray, '~/debug/markers', RESULT)
-        self._fusion: Any = None
+        self._pipeline: Any = None
         self._result: Any = None
         self._collector: Collector[Detection3DArray] | None = None
         self._synchronizer: Any = None
@@ -53,14 +53,14 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
 
     def on_open(self) -> None:
         """Declares the priors that the parameter file gives to single classes, and warms up."""
-        from airside_perception.fusion.fusion import Fusion
+        from airside_perception.pipeline import FusionPipeline
 
         # not those of every class: a prior of its own takes a class out of the reach of `prior`
         given = [name.partition('.')[2] for name in self.parameters.given('priors.')]
         classes = [name for name in given if name.casefold() in self.config.groups]
         config = self.parameters.configure(fusion_priors(classes, self.config.prior))
-        self._fusion = Fusion(config)
-        self._fusion.fuse(None, {}, 0, config.fusion_frame)
+        self._pipeline = FusionPipeline(config)
+        self._pipeline.fusion.fuse(None, {}, 0, config.fusion_frame)
 
     def on_start(self) -> None:
         """Subscribes to every source, to calibrations and to transforms."""
@@ -111,7 +111,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
 
     def on_free(self) -> None:
         """Forgets views and sets."""
-        self._fusion = self._result = self._collector = self._tf = None
+        self._pipeline = self._result = self._collector = self._tf = None
 
     def report(self, report: Report) -> None:
         """Adds what the last set held, and which sources are silent."""
@@ -189,10 +189,8 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
                 queue.clear()
 
     def _work(self, gathered: Gathered[Detection3DArray]) -> None:
-        from airside_perception.fusion.align import align_set
-
         started = time.perf_counter()
-        config = self._fusion.config = self.config
+        config = self._pipeline.fusion.config = self.config
         self._tf.timeout_ms = config.tf_timeout_ms
         detections = {}
         for name, message in gathered.messages.items():
@@ -202,12 +200,10 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
                 self.failed(self._topics[name], error)
         if not detections:
             return  # each was named above: no answer is not the same as no objects
-        aligned = align_set(detections, self._cameras(detections), self._tf, config, gathered.stamp_ns)
-        for name, failure in aligned.failures.items():
+        cameras = self._cameras(detections)
+        result, failures = self._pipeline.fuse(detections, cameras, self._tf, gathered.stamp_ns)
+        for name, failure in failures.items():
             self.failed(self._topics[name], failure)
-        if aligned.lidar is None and not aligned.cameras:
-            return
-        result = self._fusion.fuse(aligned.lidar, aligned.cameras, aligned.stamp_ns, aligned.frame_id)
         self._objects.publish(messages.detections3d(result.boxes, message_type))
         if self._markers.get_subscription_count():
             from airside_perception.nodes.markers import markers

@@ -13,7 +13,7 @@ from airside_perception import messages
 from airside_perception.card import CameraCard
 from airside_perception.config import CameraConfig
 from airside_perception.engine import Engine
-from airside_perception.errors import MessageError, PerceptionError
+from airside_perception.errors import PerceptionError
 from airside_perception.nodes.base import RESULT, SENSOR, message_type, run
 from airside_perception.nodes.calibration import Calibration
 from airside_perception.nodes.detector import DetectorNode
@@ -34,11 +34,11 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         self._picture = self.create_lifecycle_publisher(Image, '~/debug/image', QoSProfile(depth=1))
         self.calibration = Calibration('')
 
-    def make_detector(self, engine: Engine, card: CameraCard, config: CameraConfig) -> Any:
-        """The core's camera detector; OpenCV and ONNX Runtime load only now."""
-        from airside_perception.camera.detector import CameraDetector
+    def make_pipeline(self, network: Any, engine: Engine) -> Any:
+        """The core's way of an image; OpenCV and ONNX Runtime load only now."""
+        from airside_perception.pipeline import CameraPipeline
 
-        return CameraDetector(engine, card, config)
+        return CameraPipeline(network, engine)
 
     def warm_up(self) -> None:
         """Runs the network on a grey image."""
@@ -46,9 +46,9 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
 
         from airside_perception.types import Image as Frame
 
-        card = self.detector.card
+        card = self.pipeline.detector.card
         grey = np.full((card.height, card.width, 3), card.pad, np.uint8)
-        self.detector.detect(Frame(0, 'warm_up', grey))
+        self.pipeline.detector.detect(Frame(0, 'warm_up', grey))
 
     def subscribe(self) -> list[Any]:
         """The image, compressed or not, and its calibration."""
@@ -66,12 +66,13 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         """Publishes 2D boxes first: they need neither calibration nor transform."""
         read = messages.compressed_image if self.config.compressed else messages.image
         image = read(message)
-        boxes = self.detector.detect(image)
+        boxes = self.pipeline.detect(image)
         self._boxes2d.publish(messages.detections2d(boxes, message_type))
         try:
-            self._lift(boxes, image)
+            solid = self.pipeline.lift(boxes, image, self.calibration.read(), self.tf)
+            self._boxes3d.publish(messages.detections3d(solid, message_type))
         except PerceptionError as error:
-            self.failed(self.topic, PerceptionError(f'2D only: {error}'))
+            self.failed(self.topic, type(error)(f'2D only: {error}'))
         if self._picture.get_subscription_count():
             self._draw(image, boxes)
         return image.stamp_ns
@@ -79,25 +80,8 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
     def report(self, report: Report) -> None:
         """Adds what could not be lifted."""
         super().report(report)
-        if self.detector is not None:
-            report.add('not_lifted', self.detector.not_lifted)
-
-    def _lift(self, boxes: Boxes2D, image: Any) -> None:
-        from airside_perception.camera.preprocess import image_size
-
-        camera = self.calibration.read()
-        rows, columns = image_size(image)
-        if (camera.height, camera.width) != (rows, columns):
-            raise MessageError(
-                f'image of {columns} x {rows} pixels, but {self.calibration.topic} is for {camera.width} x {camera.height}'
-            )
-        if camera.frame_id not in ('', image.frame_id):
-            raise MessageError(
-                f'image of frame {image.frame_id!r}, but {self.calibration.topic} is for {camera.frame_id!r}'
-            )
-        camera2ground = self.tf.lookup(self.detector.config.ground_frame, image.frame_id, image.stamp_ns)
-        lifted = self.detector.lift(boxes, camera, camera2ground)
-        self._boxes3d.publish(messages.detections3d(lifted, message_type))
+        if self.pipeline is not None:
+            report.add('not_lifted', self.pipeline.detector.not_lifted)
 
     def _draw(self, image: Any, boxes: Boxes2D) -> None:
         from airside_perception.camera.preprocess import to_bgr

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from airside_perception.card import ModelCard, find_card
+from airside_perception.card import ModelCard
 from airside_perception.config import EngineConfig
-from airside_perception.engine import Engine, open_engine
-from airside_perception.errors import ConfigError
+from airside_perception.engine import Engine
 from airside_perception.nodes.base import PerceptionNode
 from airside_perception.nodes.diagnostics import ERROR, SILENCE_S, STALE, Report
 from airside_perception.nodes.tf import TfSource
 from airside_perception.nodes.worker import Worker
-from airside_perception.resources import model_file
+from airside_perception.parameter import flat_values
 
 Config = TypeVar('Config', bound=EngineConfig)
 
 
 class DetectorNode(PerceptionNode[Config], ABC):
-    """A node that runs one network on the newest message of one topic.
-
-    A detector defines `card_type`, `make_detector`, `warm_up`, `subscribe` and `detect`.
-    """
+    """A node that runs one network on the newest message of one topic."""
 
     card_type: type[ModelCard]
     input_name: str
@@ -31,16 +28,17 @@ class DetectorNode(PerceptionNode[Config], ABC):
 
     def __init__(self, name: str, config: type[Config], **kwargs: Any) -> None:
         super().__init__(name, config, **kwargs)
+        self._kind = config
         self.engine: Engine | None = None
-        self.detector: Any = None
+        self.pipeline: Any = None
         self.tf: TfSource | None = None
         self.topic = ''
         self._worker: Worker[Any] = Worker(name, self._work, self._failed)
         self._inputs: list[Any] = []
 
     @abstractmethod
-    def make_detector(self, engine: Engine, card: Any, config: Config) -> Any:
-        """The core's detector, its network checked against the card."""
+    def make_pipeline(self, network: Any, engine: Engine) -> Any:
+        """The core's pipeline, its network checked against the card."""
 
     @abstractmethod
     def warm_up(self) -> None:
@@ -56,22 +54,21 @@ class DetectorNode(PerceptionNode[Config], ABC):
 
     def on_open(self) -> None:
         """Opens network and card, declares the thresholds of its classes, warms up."""
-        network = model_file(self.config.engine_path)
-        card_path = self.config.card_path
-        card = find_card(network, str(model_file(card_path)) if card_path else '')
-        if not isinstance(card, self.card_type):
-            raise ConfigError(f'{card.path}: architecture {card.architecture} does not run in this node')
-        thresholds = {name: card.thresholds.get(name, 0.0) for name in card.published}
-        config = self.parameters.configure({'score_thresholds': thresholds})
+        from airside_perception.pipeline import find_network  # brings what only detectors need
+
+        network = find_network(self._kind, self.card_type, flat_values(self.config))
+        config = self.parameters.configure({'score_thresholds': network.config.score_thresholds})
         began = time.perf_counter()
-        self.engine = open_engine(network, config.dla_core, config.precision, config.threads)
+        network = replace(network, config=config)
+        self.engine = network.open()
         for note in self.engine.info.notes:
             self.get_logger().warning(note)
-        self.detector = self.make_detector(self.engine, card, config)
+        self.pipeline = self.make_pipeline(network, self.engine)
         self.warm_up()
         info, spent = self.engine.info, time.perf_counter() - began
         self.get_logger().info(
-            f'{info.path} on {info.backend} {info.version}, {info.device}, {info.precision}: ready in {spent:.2f} s'
+            f'{info.path} on {info.backend} {info.version}, {info.device}, {info.precision}: '
+            f'ready in {spent:.2f} s'
         )
 
     def on_start(self) -> None:
@@ -93,7 +90,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
 
     def on_free(self) -> None:
         """Closes the network."""
-        self.detector = None
+        self.pipeline = None
         if self.engine is not None:
             self.engine.close()
             self.engine = None
@@ -106,8 +103,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
 
     def report(self, report: Report) -> None:
         """Adds the network, and whether the sensor speaks."""
-        state = 'ready' if self.detector is not None else 'closed'
-        report.add('engine/state', state)
+        report.add('engine/state', 'closed' if self.pipeline is None else 'ready')
         if self.engine is not None:
             info = self.engine.info
             report.add('engine/path', info.path)
@@ -124,7 +120,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
 
     def _work(self, message: Any) -> None:
         started = time.perf_counter()
-        config = self.detector.config = self.config
+        config = self.pipeline.detector.config = self.config
         if self.tf is not None:
             self.tf.timeout_ms = config.tf_timeout_ms
         stamp_ns = self.detect(message)

@@ -12,7 +12,6 @@ from airside_perception import messages
 from airside_perception.card import LidarCard
 from airside_perception.config import LidarConfig
 from airside_perception.engine import Engine
-from airside_perception.geometry import move_cloud
 from airside_perception.nodes.base import RESULT, SENSOR, message_type, run
 from airside_perception.nodes.detector import DetectorNode
 from airside_perception.nodes.diagnostics import WARN, Report
@@ -28,11 +27,11 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         super().__init__('lidar_detector', LidarConfig, **kwargs)
         self._boxes = self.create_lifecycle_publisher(Detection3DArray, '~/output/detections', RESULT)
 
-    def make_detector(self, engine: Engine, card: LidarCard, config: LidarConfig) -> Any:
-        """The core's lidar detector; ONNX Runtime loads only now."""
-        from airside_perception.lidar.detector import LidarDetector
+    def make_pipeline(self, network: Any, engine: Engine) -> Any:
+        """The core's way of a cloud; ONNX Runtime loads only now."""
+        from airside_perception.pipeline import LidarPipeline
 
-        return LidarDetector(engine, card, config)
+        return LidarPipeline(network, engine)
 
     def warm_up(self) -> None:
         """Runs the network on a cloud of one point."""
@@ -40,9 +39,9 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
 
         from airside_perception.types import PointCloud
 
-        x0, y0, z0, x1, y1, z1 = self.detector.card.limits
+        x0, y0, z0, x1, y1, z1 = self.pipeline.detector.card.limits
         point = np.array([[(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2, 0.0]], np.float32)
-        self.detector.detect(PointCloud(0, 'warm_up', point))
+        self.pipeline.detector.detect(PointCloud(0, 'warm_up', point))
 
     def subscribe(self) -> list[Any]:
         """The point cloud."""
@@ -52,21 +51,16 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
 
     def detect(self, message: Any) -> int:
         """Takes the cloud to the target frame at its stamp, and detects there."""
-        need = ('intensity',) if self.detector.card.needs_intensity else ()
-        cloud = messages.point_cloud(message, need=need)
-        target = self.detector.config.target_frame or cloud.frame_id
-        if cloud.frame_id != target:
-            lidar2target = self.tf.lookup(target, cloud.frame_id, cloud.stamp_ns)
-            cloud = move_cloud(cloud, lidar2target, target)
-        boxes = self.detector.detect(cloud)
+        cloud = messages.point_cloud(message, need=self.pipeline.needed_fields)
+        boxes = self.pipeline.detect(cloud, self.tf)
         self._boxes.publish(messages.detections3d(boxes, message_type))
-        return cloud.stamp_ns
+        return boxes.stamp_ns
 
     def report(self, report: Report) -> None:
         """Adds the number of pillars, and whether the network can take them all."""
         super().report(report)
-        if self.detector is not None and self.diagnostics.processed_count:
-            pillars, most = self.detector.last_pillars, self.detector.card.max_pillars
+        if self.pipeline is not None and self.diagnostics.processed_count:
+            pillars, most = self.pipeline.detector.last_pillars, self.pipeline.detector.card.max_pillars
             report.add('num_pillars', pillars)
             report.add('is_num_pillars_within_range', pillars <= most)
             if pillars > most:

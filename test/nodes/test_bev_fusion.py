@@ -172,7 +172,8 @@ def test_without_a_transform_a_source_is_left_out_and_named(fusion):
     before = fusion.node.diagnostics.dropped_error
     for name in fusion.inputs:
         fusion.inputs[name].publish(boxes(fusion.stamp, [(10.0, 0.0)], frame='nowhere'))
-    fusion.diagnosis(lambda status, values: int(values['dropped/error']) == before + 2)
+    fusion.diagnosis(lambda status, values: int(values['dropped/error']) == before + 1)
+    assert 'nothing to fuse' in fusion.node.diagnostics._last_error[1]
     assert fusion.stamp not in [messages.stamp_ns(item.header.stamp) for item in fusion.objects]
 
 

@@ -110,7 +110,7 @@ def test_without_calibration_2d_goes_on_and_3d_is_missed_aloud(harness, sensors,
     camera.calibrate(sensors.info(focal=0.0))
     camera.refuse(camera.images, sensors.image(), 'camera_info')
     camera.calibrate(sensors.info(width=1920))
-    camera.refuse(camera.images, sensors.image(), 'image of 96 x 64 pixels, but /camera_detector/input/camera_info is for 1920 x 64')
+    camera.refuse(camera.images, sensors.image(), 'image of 96 x 64 pixels, but camera_info is for 1920 x 64')
     camera.calibrate(sensors.info(frame='other'))
     camera.refuse(camera.images, sensors.image(), "is for 'other'")
     assert len(camera.flat) == 4
@@ -182,14 +182,14 @@ def test_compressed_images_and_a_truncated_one(harness, sensors, networks):
 
 def test_the_newest_image_wins_while_the_network_runs(camera, harness):
     entered, free = threading.Event(), threading.Event()
-    detect = camera.node.detector.detect
+    detect = camera.node.pipeline.detector.detect
 
     def slow(image):
         entered.set()
         assert free.wait(10.0)
         return detect(image)
 
-    camera.node.detector.detect = slow
+    camera.node.pipeline.detector.detect = slow
     camera.flat.clear()
     stamps = [T0 + i * 1000 * MS for i in range(1, 6)]
     camera.images.publish(camera.sensors.image(stamp=stamps[0]))
@@ -209,15 +209,15 @@ def test_the_newest_image_wins_while_the_network_runs(camera, harness):
 
 
 def test_an_error_in_the_network_does_not_end_the_node(camera, harness, capfd):
-    detect = camera.node.detector.detect
+    detect = camera.node.pipeline.detector.detect
 
     def fail(image):
         raise ZeroDivisionError('a bug')
 
-    camera.node.detector.detect = fail
+    camera.node.pipeline.detector.detect = fail
     camera.refuse(camera.images, camera.sensors.image(), 'ZeroDivisionError: a bug')
     assert 'Traceback' in capfd.readouterr().err
-    camera.node.detector.detect = detect
+    camera.node.pipeline.detector.detect = detect
     camera.see()
 
 
@@ -242,13 +242,13 @@ def test_diagnostics_and_debug_topics_tell_times(camera, harness):
     assert values['engine/device'] == 'cpu'
     assert float(values['input/image/age_ms']) >= 0
     assert harness.set(camera.node, expected_time_ms=1.0).successful
-    detect = camera.node.detector.detect
+    detect = camera.node.pipeline.detector.detect
 
     def slow(image):
         threading.Event().wait(0.02)
         return detect(image)
 
-    camera.node.detector.detect = slow
+    camera.node.pipeline.detector.detect = slow
     camera.see()
     status, values = harness.diagnosis(
         camera.node, lambda status, values: values.get('is_processing_time_ms_in_expected_range') == 'False'

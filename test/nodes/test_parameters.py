@@ -153,7 +153,7 @@ def test_whole_numbers_are_taken_where_a_file_leaves_out_the_point(harness, netw
         ('', 'engine_path is empty'),
         ('nowhere/missing.onnx', 'missing.onnx'),
         ('corrupt', 'cannot load it'),
-        ('lidar', 'does not run in this node'),
+        ('lidar', 'architecture pointpillars is no CameraCard'),
         ('wrong_output', "no output 'detections'"),
         ('wrong_shape', 'contradicts its model card'),
         ('wrong_hash', 'SHA-256'),
