@@ -127,7 +127,8 @@ class CameraModel:
         if p1 or p2:
             distorted[:, 0] += 2 * p1 * x * y + p2 * (square + 2 * x * x)
             distorted[:, 1] += 2 * p2 * x * y + p1 * (square + 2 * y * y)
-            one_to_one &= np.linalg.det(self._slopes(flat)) > 0.0
+            slopes = self._slopes(flat)  # its determinant by hand: a tenth of the time
+            one_to_one &= slopes[:, 0, 0] * slopes[:, 1, 1] > slopes[:, 0, 1] ** 2
         return distorted, one_to_one
 
     def _slopes(self, flat: Float64) -> Float64:

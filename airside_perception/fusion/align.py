@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from airside_perception.config import FusionConfig
 from airside_perception.errors import MessageError, PerceptionError
 from airside_perception.geometry import move_boxes
 from airside_perception.projection import CameraModel
 from airside_perception.transforms import TransformSource
-from airside_perception.types import Boxes3D, Float64, X, Y
+from airside_perception.types import HEIGHT, LENGTH, Boxes3D, Float64, X, Y
 
 NANOSECONDS = 1e-9
 
@@ -126,7 +127,7 @@ def align_set(
             aligned[name] = align(
                 boxes, transforms, frame, stamp_ns, fixed, config.object_speed_sigma
             )
-            check_boxes(aligned[name], name)
+            check_boxes(aligned[name])
         except PerceptionError as error:
             aligned.pop(name, None)
             failures[name] = error
@@ -148,24 +149,35 @@ def align_set(
     return Aligned(stamp_ns, frame, aligned.get('lidar'), views, failures)
 
 
-def check_boxes(boxes: Boxes3D, source: str) -> None:
+def check_boxes(boxes: Boxes3D) -> None:
     """Refuses boxes that no fusion can weigh.
 
     Raises:
         MessageError: values that are not finite, sizes that are negative, scores outside [0, 1],
             or a covariance whose x, y block is not positive definite (all zeros, say: unknown).
     """
-    if not (np.isfinite(boxes.boxes).all() and np.isfinite(boxes.covariances).all()):
-        raise MessageError(f'{source}: a box or covariance is not finite')
+    rows, p = boxes.boxes, boxes.covariances
+    if not (np.isfinite(rows).all() and np.isfinite(p).all()):
+        bad = ~(np.isfinite(rows).all(axis=1) & np.isfinite(p).all(axis=(1, 2)))
+        raise MessageError(f'{_first(boxes, bad)} or its covariance is not finite')
     bad = ~((boxes.scores >= 0.0) & (boxes.scores <= 1.0))
     if bad.any():
-        raise MessageError(f'{source}: score {boxes.scores[bad][0]:g} is not in [0, 1]')
-    if (boxes.boxes[:, 3:6] < 0.0).any():
-        raise MessageError(f'{source}: a box has a negative size')
-    p = boxes.covariances
+        score = boxes.scores[bad][0]
+        raise MessageError(f'{_first(boxes, bad)} has score {score:g}, expected 0 to 1')
+    bad = (rows[:, LENGTH : HEIGHT + 1] < 0.0).any(axis=1)
+    if bad.any():
+        raise MessageError(f'{_first(boxes, bad)} has a negative size')
     bad = ~((p[:, X, X] > 0.0) & (p[:, X, X] * p[:, Y, Y] > p[:, X, Y] * p[:, Y, X]))
     if bad.any():
+        block = p[bad][0, :2, :2].tolist()
         raise MessageError(
-            f'{source}: covariance of x, y {p[bad][0, :2, :2].tolist()} is not positive definite; '
-            'the detector must say how well it knows the position'
+            f'{_first(boxes, bad)} has the covariance {block} of x, y, which is not positive '
+            'definite; the detector must say how well it knows the place'
         )
+
+
+def _first(boxes: Boxes3D, bad: NDArray[np.bool_]) -> str:
+    """What to call the first of the boxes that are `bad` [N]."""
+    row = int(np.flatnonzero(bad)[0])
+    x, y = boxes.boxes[row, :2]
+    return f'{"/".join(boxes.sources[row])} {boxes.classes[row]} at ({x:.1f}, {y:.1f})'.strip()

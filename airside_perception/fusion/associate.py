@@ -101,6 +101,8 @@ def match_views(lidar: Places, camera: Places, seen: Seen, config: FusionConfig)
 def match_places(a: Places, b: Places, config: FusionConfig) -> Pairs:
     """Boxes of two sensors that are one object, by the place alone; as `match_views`."""
     row, column, squared = candidates(a, b, config.gate_chi2)
+    if not len(row):
+        return row, column
     cost = _cost(a, b, row, column, squared, config)
     return assign(row, column, cost, config.gate_cost)
 
@@ -136,10 +138,9 @@ def assign(row: Int64, column: Int64, cost: Float64, limit: float) -> Pairs:
     """
     good = cost < limit
     row, column, cost = row[good], column[good], cost[good]
-    rows, row = np.unique(row, return_inverse=True)
-    columns, column = np.unique(column, return_inverse=True)
+    rows, columns = np.flatnonzero(np.bincount(row)), np.flatnonzero(np.bincount(column))
     gain = np.zeros((len(rows), len(columns)))
-    gain[row.reshape(-1), column.reshape(-1)] = cost - limit
+    gain[np.searchsorted(rows, row), np.searchsorted(columns, column)] = cost - limit
     first, second = linear_sum_assignment(gain)
     chosen = gain[first, second] < 0.0
     return rows[first[chosen]], columns[second[chosen]]

@@ -8,6 +8,7 @@ presence of unknown correlations, ACC 1997) is consistent for every correlation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -156,6 +157,19 @@ class Objects:
         columns = (x[:, 0], x[:, 1], p[:, 0, 0], cross, p[:, 1, 1])
         return Places(*columns, label=self._label[rows], group=self._group[rows])
 
+    def join_all(self, mates: Sequence[tuple[Int64, Int64]]) -> None:
+        """For each camera, rows absorb its rows, as in `join`; a row absorbs in that order.
+
+        Done in rounds: first of every row its first, then its second, and so on.
+        """
+        rows = np.concatenate([np.empty(0, np.int64), *(row for row, _ in mates)])
+        others = np.concatenate([np.empty(0, np.int64), *(other for _, other in mates)])
+        order = np.argsort(rows, kind='stable')
+        rows, others = rows[order], others[order]
+        turn = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        for number in range(int(turn.max(initial=-1)) + 1):
+            self.join(rows[turn == number], others[turn == number])
+
     def join(self, rows: Int64, others: Int64) -> None:
         """Rows `rows` absorb the rows `others` of one camera, one each, none twice."""
         self.x[rows], self.p[rows], _ = intersect(
@@ -174,8 +188,8 @@ class Objects:
         for row, other in zip(rows.tolist(), others.tolist(), strict=True):
             self._sources[row] += self.first.sources[other]
 
-    def result(self) -> Boxes3D:
-        """All rows, the absorbed ones too, as they are now."""
+    def result(self, penalised: Int64) -> Boxes3D:
+        """All rows, the absorbed ones too, as they are now; rows `penalised` with lower scores."""
         rows, config = np.flatnonzero(self.joined), self._config
         if not len(rows):
             return self.first  # nothing met anything, and there may be nothing at all
@@ -191,6 +205,7 @@ class Objects:
         best, total = self._best[rows], self._total[rows]
         log_odds = self._base[rows] + weight * best + config.repeat_weight * (total - best)
         scores[rows] = np.clip(sigmoid(log_odds), config.score_limit, 1.0 - config.score_limit)
+        scores[penalised] = penalised_score(scores[penalised], config)
         votes = self._votes[rows]
         winner = np.argmax(votes, axis=1)
         lost = votes[np.arange(len(rows)), self._label[rows]] < votes.max(axis=1, initial=-np.inf)

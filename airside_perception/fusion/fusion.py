@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from airside_perception.config import FusionConfig
 from airside_perception.errors import TransformError
 from airside_perception.fusion.align import CameraView, check_boxes
 from airside_perception.fusion.associate import Labels, match_places, match_views
-from airside_perception.fusion.fuse import Objects, penalised_score
+from airside_perception.fusion.fuse import Objects
 from airside_perception.fusion.viewport import Seen, Viewport, see
 from airside_perception.fusion.visibility import should_see
 from airside_perception.projection import CameraModel
@@ -73,11 +73,8 @@ class Fusion:
             MessageError: boxes that cannot be weighed, see `check_boxes`; a lens without rays.
         """
         config, laps = self.config, Laps()
-        inputs = {'lidar': Boxes3D.empty(stamp_ns, frame_id) if lidar is None else lidar}
-        inputs.update((name, cameras[name].boxes) for name in sorted(cameras))
-        for name, boxes in inputs.items():
-            _check(boxes, name, stamp_ns, frame_id)
-        boxes, origin, rows = _stack(inputs)
+        boxes, origin, rows = _stack(lidar, cameras, stamp_ns, frame_id)
+        check_boxes(boxes)
         own = rows.pop('lidar')
         labels = Labels(config.groups)
         objects = Objects(boxes, len(own), labels, config)
@@ -86,17 +83,17 @@ class Fusion:
         seen = self._see(boxes.boxes, own, rows, cameras)
         laps('project')
 
-        lidar_places, matches = objects.places(own), {}
+        mates, lidar_places = [], objects.places(own)
         for name, mine in rows.items():
             places = objects.places(mine)
             if name in seen:
-                matches[name] = match_views(lidar_places, places, seen[name], config)
+                row, column = match_views(lidar_places, places, seen[name], config)
             else:
-                matches[name] = match_places(lidar_places, places, config)
+                row, column = match_places(lidar_places, places, config)
+            mates.append((own[row], mine[column]))
         laps('associate')
 
-        for name, (row, column) in matches.items():
-            objects.join(own[row], rows[name][column])
+        objects.join_all(mates)
         laps('state')
 
         cameras_only = own[:0]
@@ -104,23 +101,21 @@ class Fusion:
             left = mine[~objects.absorbed[mine]]
             row, column = match_places(objects.places(cameras_only), objects.places(left), config)
             objects.join(cameras_only[row], left[column])
-            cameras_only = np.concatenate([cameras_only, np.delete(left, column)])
+            cameras_only = np.concatenate([cameras_only, left[~objects.absorbed[left]]])
         laps('merge')
 
         missed = np.zeros(len(own), dtype=bool)
-        alone = labels.belong(boxes.classes[: len(own)], config.camera_groups)
-        alone &= ~objects.joined[own]
+        alone = ~objects.joined[own]
+        alone &= labels.belong(boxes.classes[: len(own)], config.camera_groups)
         for name, view in seen.items():
             if cameras[name].healthy:
                 missed |= should_see(view, alone, config)
-        fused = objects.result()
-        scores = fused.scores.copy()
-        scores[own[missed]] = penalised_score(scores[own[missed]], config)
+        fused = objects.result(penalised=own[missed])
         kept = np.concatenate([own, cameras_only])
-        order = kept[np.lexsort((origin[kept], -scores[kept]))]
+        order = kept[np.lexsort((origin[kept], -fused.scores[kept]))]
         matched = int(objects.joined[own].sum())
         result = FusionResult(
-            replace(fused, scores=scores).select(order),
+            fused.select(order),
             matched=matched,
             lidar_only=len(own) - matched,
             camera_only=len(cameras_only),
@@ -155,16 +150,9 @@ class Fusion:
         return known
 
 
-def _check(boxes: Boxes3D, name: str, stamp_ns: int, frame_id: str) -> None:
-    if len(boxes) and (boxes.frame_id, boxes.stamp_ns) != (frame_id, stamp_ns):
-        raise TransformError(
-            f'{name}: boxes in {boxes.frame_id!r} at {boxes.stamp_ns} ns, expected {frame_id!r} '
-            f'at {stamp_ns} ns; bring them there with align_set'
-        )
-    check_boxes(boxes, name)
-
-
-def _stack(inputs: Mapping[str, Boxes3D]) -> tuple[Boxes3D, Int64, dict[str, Int64]]:
+def _stack(
+    lidar: Boxes3D | None, cameras: Mapping[str, CameraView], stamp_ns: int, frame_id: str
+) -> tuple[Boxes3D, Int64, dict[str, Int64]]:
     """All boxes one after the other, those of each sensor in an order of their own.
 
     The assignment decides ties by order; with an order that comes from the boxes alone, the
@@ -172,11 +160,23 @@ def _stack(inputs: Mapping[str, Boxes3D]) -> tuple[Boxes3D, Int64, dict[str, Int
 
     Returns:
         Boxes [T] with the sensor as source, their places before they were sorted [T], and the
-        rows of each sensor.
+        rows of each sensor: the lidar, then the cameras by name.
+
+    Raises:
+        TransformError: boxes of another frame or stamp.
     """
+    inputs = {'lidar': Boxes3D.empty(stamp_ns, frame_id) if lidar is None else lidar}
+    inputs.update((name, cameras[name].boxes) for name in sorted(cameras))
+    for name, part in inputs.items():
+        if (part.frame_id, part.stamp_ns) != (frame_id, stamp_ns):
+            raise TransformError(
+                f'{name} boxes are in {part.frame_id!r} at {part.stamp_ns} ns, expected '
+                f'{frame_id!r} at {stamp_ns} ns; align_set brings them there'
+            )
     parts = list(inputs.values())
-    boxes = replace(
-        parts[0],
+    boxes = Boxes3D(
+        stamp_ns,
+        frame_id,
         boxes=np.concatenate([part.boxes for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
         classes=tuple(name for part in parts for name in part.classes),
@@ -186,8 +186,12 @@ def _stack(inputs: Mapping[str, Boxes3D]) -> tuple[Boxes3D, Int64, dict[str, Int
     )
     sizes = [len(part) for part in parts]
     sensor = np.repeat(np.arange(len(parts)), sizes)
-    _, label = np.unique(np.array(boxes.classes, dtype=str), return_inverse=True)
-    spread = boxes.covariances[:, :2, :2].reshape(-1, 4).T
-    order = np.lexsort((*spread, label.reshape(-1), *boxes.boxes.T, -boxes.scores, sensor))
-    rows = dict(zip(inputs, np.split(np.arange(len(order)), np.cumsum(sizes)[:-1]), strict=True))
-    return boxes.select(order), order, rows
+    order = np.lexsort((*boxes.boxes.T[::-1], -boxes.scores, sensor))
+    twins = (np.diff(boxes.boxes[order], axis=0) == 0.0).all(axis=1)
+    if twins.any():  # rare: the rest decides too
+        _, label = np.unique(np.array(boxes.classes), return_inverse=True)
+        spread = boxes.covariances[:, :2, :2].reshape(-1, 4).T
+        keys = (*spread, label.reshape(-1), *boxes.boxes.T[::-1], -boxes.scores, sensor)
+        order = np.lexsort(keys)
+    rows = np.split(np.arange(len(order)), np.cumsum(sizes)[:-1])
+    return boxes.select(order), order, dict(zip(inputs, rows, strict=True))

@@ -207,8 +207,12 @@ def _rectangles(pixels: Float64, slot: Int64, size: Float64) -> Float64:
     Zeros where nothing is left.
     """
     low, high = np.full(size.shape, np.inf), np.full(size.shape, -np.inf)
-    np.minimum.at(low, slot, pixels)
-    np.maximum.at(high, slot, pixels)
+    if len(slot):
+        order = np.argsort(slot, kind='stable')
+        starts = np.flatnonzero(np.diff(slot[order], prepend=-1))
+        filled = slot[order[starts]]
+        low[filled] = np.minimum.reduceat(pixels[order], starts, axis=0)
+        high[filled] = np.maximum.reduceat(pixels[order], starts, axis=0)
     low, high = np.clip(low, 0.0, size), np.clip(high, 0.0, size)
     return np.where((high > low).all(axis=1)[:, None], np.concatenate([low, high], axis=1), 0.0)
 
