@@ -87,6 +87,12 @@ class CameraConfig(EngineConfig):
     nms_iou: float = parameter(
         0.45, 'Boxes of one class that overlap more are one object.', low=0.0, high=1.0, live=True
     )
+    nms_iou_across: float = parameter(
+        0.8,
+        'The same for boxes of different classes (a large van is a car and a truck to a '
+        'network), if it is larger than nms_iou; 1 keeps all.',
+        low=0.0, high=1.0, live=True,
+    )  # fmt: skip
     max_candidates: int = parameter(
         1000, 'Best candidates that enter suppression.', low=1, high=10000, live=True
     )
@@ -284,6 +290,12 @@ class FusionConfig:
         'Largest part of its image box hidden by nearer lidar boxes of a box that a camera '
         'should see.',
         low=0.0, high=1.0, live=True,
+    )  # fmt: skip
+    unknown_sigma: float = parameter(
+        0.5,
+        'Standard deviation, per axis, of the place of boxes whose covariance is all zeros: not '
+        'known.',
+        unit='m', low=0.01, high=10.0, live=True,
     )  # fmt: skip
     object_speed_sigma: float = parameter(
         3.0,

@@ -70,7 +70,8 @@ def align(
 
     Between equal stamps a plain lookup is enough. Otherwise the boxes go through `fixed_frame`,
     so that ego motion is taken out; the objects themselves may have moved in the meantime by
-    `speed_sigma` m/s along x and y, which the covariance says: P + speed_sigma^2 dt^2 I.
+    `speed_sigma` m/s along x and y, which the covariance says: P + speed_sigma^2 dt^2 I. A
+    covariance of zeros, which means that it is not known, stays so.
 
     Raises:
         TransformError: a frame is unknown, or there is no transform for a stamp.
@@ -85,7 +86,7 @@ def align(
     aligned = move_boxes(boxes, moved, frame_id, stamp_ns)
     drift = speed_sigma * (stamp_ns - boxes.stamp_ns) * NANOSECONDS
     covariances = aligned.covariances.copy()
-    covariances[:, [X, Y], [X, Y]] += drift**2
+    covariances[:, [X, Y], [X, Y]] += np.where(unknown(covariances), 0.0, drift**2)[:, None]
     return replace(aligned, covariances=covariances)
 
 
@@ -154,7 +155,8 @@ def check_boxes(boxes: Boxes3D) -> None:
 
     Raises:
         MessageError: values that are not finite, sizes that are negative, scores outside [0, 1],
-            or a covariance whose x, y block is not positive definite (all zeros, say: unknown).
+            or a covariance whose x, y block is not positive definite; only one of zeros, which
+            says that it is not known, may pass.
     """
     rows, p = boxes.boxes, boxes.covariances
     if not (np.isfinite(rows).all() and np.isfinite(p).all()):
@@ -167,13 +169,19 @@ def check_boxes(boxes: Boxes3D) -> None:
     bad = (rows[:, LENGTH : HEIGHT + 1] < 0.0).any(axis=1)
     if bad.any():
         raise MessageError(f'{_first(boxes, bad)} has a negative size')
-    bad = ~((p[:, X, X] > 0.0) & (p[:, X, X] * p[:, Y, Y] > p[:, X, Y] * p[:, Y, X]))
+    sound = (p[:, X, X] > 0.0) & (p[:, X, X] * p[:, Y, Y] > p[:, X, Y] * p[:, Y, X])
+    bad = ~(sound | unknown(p))
     if bad.any():
         block = p[bad][0, :2, :2].tolist()
         raise MessageError(
             f'{_first(boxes, bad)} has the covariance {block} of x, y, which is not positive '
-            'definite; the detector must say how well it knows the place'
+            'definite'
         )
+
+
+def unknown(covariances: Float64) -> NDArray[np.bool_]:
+    """Which covariances [N, 4, 4] are all zeros: what detectors send that do not know it."""
+    return ~covariances.any(axis=(1, 2))
 
 
 def _first(boxes: Boxes3D, bad: NDArray[np.bool_]) -> str:

@@ -14,8 +14,13 @@ from dataclasses import replace
 import numpy as np
 
 from airside_perception.config import FusionConfig
+from airside_perception.fusion.align import unknown
 from airside_perception.fusion.associate import Labels, Places
-from airside_perception.types import Boxes3D, Float64, Int64
+from airside_perception.geometry import wrap_angle
+from airside_perception.types import YAW, Boxes3D, Float64, Int64, Z
+
+YAW_VARIANCE = np.pi**2 / 3
+"""Of a yaw of which nothing is known."""
 
 
 def logit(probability: Float64) -> Float64:
@@ -93,7 +98,8 @@ def replace_place(
     moved = (gain @ (x - boxes[:, :2])[..., None])[..., 0]
     boxes, covariances = boxes.copy(), covariances.copy()
     boxes[:, :2] = x
-    boxes[:, [2, 6]] += moved
+    boxes[:, Z] += moved[:, 0]
+    boxes[:, YAW] = np.where(moved[:, 1], wrap_angle(boxes[:, YAW] + moved[:, 1]), boxes[:, YAW])
     covariances[:, 2:, 2:] += gain @ (cov - old) @ gain.transpose(0, 2, 1)
     covariances[:, 2:, :2] = gain @ cov
     covariances[:, :2, 2:] = covariances[:, 2:, :2].transpose(0, 2, 1)
@@ -134,7 +140,11 @@ class Objects:
         self.first, self._lidar_rows, self._config = first, lidar_rows, config
         self._label, self._group = label, _ = labels.numbers(first.classes)
         self._names = names = labels.names
-        self.x, self.p = first.boxes[:, :2].copy(), first.covariances[:, :2, :2].copy()
+        self._covariances = first.covariances.copy()
+        self._covariances[unknown(first.covariances)] = np.diag(
+            [config.unknown_sigma**2] * 3 + [YAW_VARIANCE]
+        )
+        self.x, self.p = first.boxes[:, :2].copy(), self._covariances[:, :2, :2].copy()
         self.joined, self.absorbed = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         self._detail = np.arange(n)
         self._sources = list(first.sources)
@@ -177,7 +187,7 @@ class Objects:
         )
         self.joined[rows] = self.absorbed[others] = True
         sharper = (rows >= self._lidar_rows) & (
-            _area(self.first, others) < _area(self.first, self._detail[rows])
+            self._area(others) < self._area(self._detail[rows])
         )
         self._detail[rows] = np.where(sharper, others, self._detail[rows])
         evidence, label = self._evidence[others], self._label[others]
@@ -191,13 +201,11 @@ class Objects:
     def result(self, penalised: Int64) -> Boxes3D:
         """All rows, the absorbed ones too, as they are now; rows `penalised` with lower scores."""
         rows, config = np.flatnonzero(self.joined), self._config
-        if not len(rows):
-            return self.first  # nothing met anything, and there may be nothing at all
         boxes, covariances = self.first.boxes.copy(), self.first.covariances.copy()
         scores, classes = self.first.scores.copy(), list(self.first.classes)
         boxes[rows], covariances[rows] = replace_place(
             boxes[self._detail[rows]],
-            covariances[self._detail[rows]],
+            self._covariances[self._detail[rows]],
             self.x[rows],
             self.p[rows],
         )
@@ -206,11 +214,10 @@ class Objects:
         log_odds = self._base[rows] + weight * best + config.repeat_weight * (total - best)
         scores[rows] = np.clip(sigmoid(log_odds), config.score_limit, 1.0 - config.score_limit)
         scores[penalised] = penalised_score(scores[penalised], config)
-        votes = self._votes[rows]
-        winner = np.argmax(votes, axis=1)
-        lost = votes[np.arange(len(rows)), self._label[rows]] < votes.max(axis=1, initial=-np.inf)
-        for row, label in zip(rows[lost].tolist(), winner[lost].tolist(), strict=True):
-            classes[row] = self._names[label]
+        for row in rows.tolist():
+            votes = self._votes[row]
+            if votes[self._label[row]] < votes.max():
+                classes[row] = self._names[int(votes.argmax())]
         return replace(
             self.first,
             boxes=boxes,
@@ -220,9 +227,8 @@ class Objects:
             sources=tuple(self._sources),
         )
 
-
-def _area(boxes: Boxes3D, rows: Int64) -> Float64:
-    """det P [N] of x, y: how badly a place is known."""
-    p = boxes.covariances[rows]
-    area: Float64 = p[:, 0, 0] * p[:, 1, 1] - p[:, 0, 1] * p[:, 1, 0]
-    return area
+    def _area(self, rows: Int64) -> Float64:
+        """det P [N] of x, y as they came: how badly a place is known."""
+        p = self._covariances[rows]
+        area: Float64 = p[:, 0, 0] * p[:, 1, 1] - p[:, 0, 1] * p[:, 1, 0]
+        return area
