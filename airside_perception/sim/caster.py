@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from airside_perception.errors import ConfigError
 from airside_perception.types import Float32, Float64
 
 
@@ -34,12 +35,17 @@ class Open3DCaster:
     """Embree through open3d's RaycastingScene; the same rays give the same bits.
 
     Raises:
-        ImportError: open3d or the libusb-1.0 that its import needs is missing.
+        ConfigError: open3d, or the libusb-1.0 that its import needs, is missing.
     """
 
     def __init__(self, triangles: Float32) -> None:
-        import open3d
-
+        try:
+            import open3d
+        except (ImportError, OSError) as error:
+            raise ConfigError(
+                f'open3d cannot be imported ({error}): the simulator casts rays with it; install '
+                'the PyPI package open3d and the apt package libusb-1.0-0'
+            ) from error
         self._core: Any = open3d.core
         corners = np.ascontiguousarray(triangles.reshape(-1, 3), dtype=np.float32)
         index = np.arange(len(corners), dtype=np.uint32).reshape(-1, 3)
@@ -68,7 +74,7 @@ class Open3DCaster:
 
 
 class BruteCaster:
-    """Every ray against every triangle in float64 (Möller and Trumbore, 1997): slow, to check by."""
+    """Every ray against every triangle in float64 (Möller and Trumbore, 1997): a slow check."""
 
     def __init__(self, triangles: Float32) -> None:
         self._corner = triangles[:, 0].astype(np.float64)
@@ -76,27 +82,29 @@ class BruteCaster:
 
     def cast(self, origin: Float64, directions: Float32) -> tuple[Float32, NDArray[np.int32]]:
         """See `Caster`."""
+        return self._first(np.broadcast_to(origin, directions.shape), directions)
+
+    def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
+        """See `Caster`."""
+        distance, _ = self._first(points, np.broadcast_to(towards, points.shape))
+        return np.isfinite(distance)
+
+    def _first(
+        self, origins: NDArray[Any], directions: NDArray[Any]
+    ) -> tuple[Float32, NDArray[np.int32]]:
         distance = np.full(len(directions), np.inf)
         triangle = np.full(len(directions), -1, np.int32)
-        rays = directions.astype(np.float64)
-        for number, (corner, (edge1, edge2)) in enumerate(
-            zip(self._corner, self._edges, strict=True)
-        ):
+        starts, rays = origins.astype(np.float64), directions.astype(np.float64)
+        for number, corner in enumerate(self._corner):
+            edge1, edge2 = self._edges[number]
             p = np.cross(rays, edge2)
             determinant = p @ edge1
             with np.errstate(divide='ignore', invalid='ignore'):
-                offset = origin - corner
-                u = p @ offset / determinant
+                offset = starts - corner
+                u = np.einsum('ij,ij->i', p, offset) / determinant
                 q = np.cross(offset, edge1)
-                v = rays @ q / determinant
+                v = np.einsum('ij,ij->i', rays, q) / determinant
                 t = q @ edge2 / determinant
                 hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0) & (t < distance)
             distance[hit], triangle[hit] = t[hit], number
         return distance.astype(np.float32), triangle
-
-    def shaded(self, points: Float32, towards: Float64) -> NDArray[np.bool_]:
-        """See `Caster`."""
-        single = np.asarray(towards, np.float32)[None]
-        return np.array(
-            [np.isfinite(self.cast(point.astype(np.float64), single)[0][0]) for point in points]
-        )

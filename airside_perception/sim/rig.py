@@ -66,12 +66,15 @@ def load_rig(path: Path) -> Rig:
         lidar = _keys(top['lidar'], {*_MOUNT, 'preset'}, 'lidar')
         if lidar['preset'] not in PRESETS:
             raise ConfigError(f'preset {lidar["preset"]!r} is not one of {", ".join(PRESETS)}')
+        cameras = {} if top['cameras'] is None else top['cameras']
+        if not isinstance(cameras, Mapping):
+            raise ConfigError(f'cameras are {cameras!r}, expected a mapping of names')
         lenses = {
             str(name): _lens(str(name), _keys(item, _CAMERA, f'cameras.{name}'))
-            for name, item in (top['cameras'] or {}).items()
+            for name, item in cameras.items()
         }
         return Rig(PRESETS[lidar['preset']], _mount(lidar), lenses)
-    except (PerceptionError, TypeError, ValueError, AttributeError) as error:
+    except (PerceptionError, TypeError, ValueError) as error:
         raise ConfigError(f'{path}: {error}') from error
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from airside_perception.sim.bodies import Body, pick, structure
 from airside_perception.sim.materials import row
-from airside_perception.sim.mesh import Mesh, box, cylinder, ellipsoid, plate
+from airside_perception.sim.mesh import Mesh, box, cylinder, ellipsoid
 
 
 def building(rng: np.random.Generator, length: float, depth: float, height: float) -> Body:
@@ -151,15 +151,3 @@ def fence(rng: np.random.Generator, length: float) -> Body:
 def kerb(length: float, width: float, height: float = 0.12) -> Body:
     """A raised strip of pavement along x."""
     return structure([box((length, width, height), (0, 0, 0), row('pavement'))])
-
-
-def ramp(length: float, width: float, height: float) -> Body:
-    """A slope rising along +x: loading docks and embankments."""
-    half_l, half_w = length / 2, width / 2
-    outline = [
-        (half_l, half_w, height),
-        (-half_l, half_w, 0.0),
-        (-half_l, -half_w, 0.0),
-        (half_l, -half_w, height),
-    ]
-    return structure([plate(outline, 0.1, row('concrete'))])

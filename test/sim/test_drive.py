@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from numpy.testing import assert_allclose
+
+from airside_perception.errors import BagError, ConfigError
+from airside_perception.geometry import apply, invert
+from airside_perception.messages import boxes2d, boxes3d, camera_model, image, point_cloud
+from airside_perception.replay.bag import BagReader
+from airside_perception.sim import __main__ as command
+from airside_perception.sim.apron import apron
+from airside_perception.sim.drive import START_NS, drive, write_drive
+from airside_perception.sim.lidar import even
+from airside_perception.sim.rig import BASE, load_rig
+
+MOVING = next(seed for seed in range(20) if apron(seed).ego.speed > 1)
+
+
+@pytest.fixture(scope='module')
+def rig(repository):
+    """The shipped rig with small pictures and few beams."""
+    rig = load_rig(repository / 'config' / 'rig.yaml')
+    lenses = {}
+    for name in ('front', 'left'):
+        model = rig.lenses[name].model
+        matrix = np.diag([0.1, 0.1, 1.0]) @ model.matrix
+        small = replace(model, width=64, height=38, matrix=matrix)
+        lenses[name] = replace(rig.lenses[name], model=small)
+    spec = replace(rig.spec, elevations=even(16, -20, 10), azimuths=256)
+    return replace(rig, spec=spec, lenses=lenses)
+
+
+def test_the_shipped_rig_has_four_cameras_and_a_roof_lidar(repository):
+    rig = load_rig(repository / 'config' / 'rig.yaml')
+    assert list(rig.lenses) == ['front', 'left', 'right', 'rear']
+    assert len(rig.spec.elevations) == 64
+    assert 1.9 <= rig.lidar2base[2, 3] <= 2.0
+    edges = rig.static_transforms()
+    assert [child for _, child, _ in edges][:3] == [
+        'lidar',
+        'camera_front',
+        'camera_front_optical',
+    ]
+    # The cameras look where their names say: the optical axis in base_link.
+    axes = {name: lens.camera2base[:3, 2] for name, lens in rig.lenses.items()}
+    assert axes['front'][0] > 0.99
+    assert axes['left'][1] > 0.99
+    assert axes['right'][1] < -0.99
+    assert axes['rear'][0] < -0.99
+    assert all(axis[2] < 0 for axis in axes.values())  # a little down
+    for name, lens in rig.lenses.items():
+        chain = {child: pose for _, child, pose in edges}
+        whole = chain[f'camera_{name}'] @ chain[f'camera_{name}_optical']
+        assert_allclose(whole, lens.camera2base, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('change', 'word'),
+    [
+        (lambda tree: tree.pop('lidar'), "missing keys \\['lidar'\\]"),
+        (lambda tree: tree['lidar'].update(preset='vlp1'), "'vlp1' is not one of"),
+        (lambda tree: tree['lidar'].update(position=[1.0, 2.0]), 'three metres'),
+        (lambda tree: tree['cameras']['front'].update(zoom=2), "unknown keys \\['zoom'\\]"),
+        (lambda tree: tree['cameras']['front'].update(focal=-3.0), 'not calibrated'),
+        (lambda tree: tree['cameras']['front'].update(width='wide'), 'wide'),
+        (lambda tree: tree.update(cameras=[1]), 'cameras'),
+    ],
+)
+def test_a_wrong_rig_is_refused_with_its_reason(repository, tmp_path, change, word):
+    tree = yaml.safe_load((repository / 'config' / 'rig.yaml').read_text(encoding='utf-8'))
+    change(tree)
+    path = tmp_path / 'rig.yaml'
+    path.write_text(yaml.safe_dump(tree), encoding='utf-8')
+    with pytest.raises(ConfigError, match=word) as error:
+        load_rig(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_or_broken_rig_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r'none\.yaml'):
+        load_rig(tmp_path / 'none.yaml')
+    (tmp_path / 'bad.yaml').write_text('a: [', encoding='utf-8')
+    with pytest.raises(ConfigError, match=r'bad\.yaml'):
+        load_rig(tmp_path / 'bad.yaml')
+
+
+@pytest.mark.open3d
+class TestDrive:
+    @pytest.fixture(autouse=True)
+    def _open3d(self):
+        pytest.importorskip('open3d')
+
+    def test_frames_carry_one_stamp_and_the_truth(self, rig):
+        frames = list(drive(apron(MOVING), rig, 0.3, seed=1))
+        assert [frame.stamp_ns - START_NS for frame in frames] == [0, 100_000_000, 200_000_000]
+        for frame in frames:
+            assert set(frame.images) == {'front', 'left'}
+            assert frame.cloud.stamp_ns == frame.images['left'].stamp_ns == frame.stamp_ns
+            assert frame.objects.frame_id == BASE
+            count = len(frame.objects)
+            assert frame.points.shape == frame.pixels.shape == (count,)
+            assert frame.velocities.shape == (count, 2)
+            assert 0 < len(frame.seen) < count
+        step = np.linalg.norm(frames[1].base2odom[:3, 3] - frames[0].base2odom[:3, 3])
+        assert_allclose(step, 0.1 * apron(MOVING).ego.speed, rtol=0.01)
+
+    def test_points_lie_on_the_objects_in_base_link(self, rig):
+        frame = next(drive(apron(MOVING), rig, 0.1, seed=1))
+        points = apply(rig.lidar2base, frame.cloud.points[:, :3])
+        for cuboid, wanted, name in zip(
+            frame.objects.boxes, frame.points, frame.objects.classes, strict=True
+        ):
+            local = points - cuboid[:3]
+            c, s = np.cos(cuboid[6]), np.sin(cuboid[6])
+            along = local[:, 0] * c + local[:, 1] * s
+            across = local[:, 1] * c - local[:, 0] * s
+            inside = (np.abs(along) < cuboid[3] / 2 + 0.1) & (
+                np.abs(across) < cuboid[4] / 2 + 0.25
+            )
+            inside &= np.abs(local[:, 2]) < cuboid[5] / 2 + 0.5
+            assert inside.sum() >= wanted, name
+
+    def test_a_bag_holds_all_topics_and_reads_back(self, rig, tmp_path):
+        done = []
+        counts = write_drive(
+            apron(MOVING), rig, 0.2, 1, tmp_path / 'bag', progress=lambda *a: done.append(a)
+        )
+        assert done == [(1, 2), (2, 2)]
+        assert counts['/sensing/lidar/points'] == counts['/ground_truth/objects'] == 2
+        assert (
+            counts['/sensing/camera/left/image'] == counts['/sensing/camera/left/camera_info'] == 2
+        )
+        assert counts['/tf_static'] == 1
+        assert counts['/tf'] == 10
+        frames = list(drive(apron(MOVING), rig, 0.2, seed=1))
+        with BagReader(tmp_path / 'bag') as bag:
+            assert {topic: found.count for topic, found in bag.topics.items()} == counts
+            seen = {}
+            for record in bag.records():
+                seen.setdefault(record.topic, []).append(bag.message(record))
+        cloud = point_cloud(seen['/sensing/lidar/points'][1])
+        assert cloud.stamp_ns == frames[1].stamp_ns
+        assert cloud.points.tobytes() == frames[1].cloud.points.tobytes()
+        picture = image(seen['/sensing/camera/front/image'][0])
+        assert picture.data.tobytes() == frames[0].images['front'].data.tobytes()
+        model = camera_model(seen['/sensing/camera/front/camera_info'][0])
+        assert_allclose(model.matrix, rig.lenses['front'].model.matrix)
+        assert model.distortion == rig.lenses['front'].model.distortion
+        truth = boxes3d(seen['/ground_truth/objects'][0])
+        assert truth.classes == frames[0].seen.classes
+        assert_allclose(truth.boxes, frames[0].seen.boxes, atol=1e-9)
+        flat = boxes2d(seen['/ground_truth/camera/left/objects'][0])
+        assert_allclose(flat.xyxy, frames[0].objects2d['left'].xyxy)
+
+    def test_ground_truth_in_space_falls_on_that_in_the_pictures(self, rig):
+        """The centre of an object that is wholly in view lies in its box in the picture."""
+        frame = next(drive(apron(MOVING), rig, 0.1, seed=1))
+        checked = 0
+        for name, lens in rig.lenses.items():
+            centres = apply(invert(lens.camera2base), frame.objects.boxes[:, :3])
+            pixels, valid = lens.model.project(centres)
+            for left, top, right, bottom in frame.objects2d[name].xyxy:
+                if left > 1 and right < lens.model.width - 1 and bottom < lens.model.height - 1:
+                    near = valid & (pixels[:, 0] > left - 4) & (pixels[:, 0] < right + 4)
+                    near &= (pixels[:, 1] > top - 4) & (pixels[:, 1] < bottom + 4)
+                    assert near.any()
+                    checked += 1
+        assert checked > 0
+
+    def test_the_same_seed_gives_the_same_file(self, rig, tmp_path):
+        digests = []
+        for name in ('one', 'two'):
+            folder = tmp_path / name / 'bag'
+            write_drive(apron(MOVING), rig, 0.2, 5, folder)
+            digests.append(hashlib.sha256(next(folder.glob('*.mcap')).read_bytes()).hexdigest())
+        assert digests[0] == digests[1]
+
+    def test_an_existing_bag_is_not_replaced_unasked(self, rig, tmp_path):
+        write_drive(apron(0), rig, 0.1, 5, tmp_path / 'bag')
+        with pytest.raises(BagError, match='exists already'):
+            write_drive(apron(0), rig, 0.1, 5, tmp_path / 'bag')
+        assert write_drive(apron(0), rig, 0.1, 6, tmp_path / 'bag', overwrite=True)['/tf'] == 5
+
+    def test_the_command_writes_a_bag_and_prints_its_topics(
+        self, repository, tmp_path, monkeypatch, capsys
+    ):
+        tree = yaml.safe_load((repository / 'config' / 'rig.yaml').read_text(encoding='utf-8'))
+        tree['lidar']['preset'] = 'roof32'
+        tree['cameras'] = None
+        (tmp_path / 'rig.yaml').write_text(yaml.safe_dump(tree), encoding='utf-8')
+        arguments = [
+            'sim',
+            '--world',
+            'street',
+            '--seconds',
+            '0.1',
+            '--out',
+            str(tmp_path / 'bag'),
+        ]
+        monkeypatch.setattr('sys.argv', [*arguments, '--rig', str(tmp_path / 'rig.yaml')])
+        assert command.main() == 0
+        assert '1  /sensing/lidar/points' in capsys.readouterr().out
+        assert command.main() == 2
+        assert 'exists already' in capsys.readouterr().err
