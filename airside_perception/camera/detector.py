@@ -87,6 +87,8 @@ class CameraDetector:
     ) -> Boxes2D:
         xyxy = letterbox.to_image(found.xyxy)
         kept = nms_2d(xyxy, found.scores, config.nms_iou, found.classes)
+        across = max(config.nms_iou, config.nms_iou_across)
+        kept = kept[nms_2d(xyxy[kept], found.scores[kept], across)]
         xyxy = letterbox.clip(xyxy)
         visible = (xyxy[kept, 2] > xyxy[kept, 0]) & (xyxy[kept, 3] > xyxy[kept, 1])
         kept = kept[visible][: config.max_detections]

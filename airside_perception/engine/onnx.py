@@ -29,6 +29,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # threads that wait actively take the cores from the other nodes, and from ours afterwards
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(path), options, providers=['CPUExecutionProvider']

@@ -67,6 +67,20 @@ def test_suppression_is_within_a_class_and_live(detector: CameraDetector) -> Non
     assert detector.detect(IMAGE).classes == ('person',)
 
 
+def test_one_object_called_by_two_classes_is_one_detection(
+    make_card: Cards, make_network: Networks, cells: np.ndarray
+) -> None:
+    see(cells, cell(4, 4), CAR, 0.75, 24, 16)
+    see(cells, cell(5, 4), TRAIN, 0.5, 25, 16)
+    see(cells, cell(9, 4), PERSON, 0.6, 4, 10)
+    card = make_card()
+    detector = CameraDetector(open_engine(make_network(card, cells)), card, CameraConfig())
+    detector.config = replace(detector.config, nms_iou=0.3, nms_iou_across=0.35)
+    assert detector.detect(IMAGE).classes == ('car', 'person')
+    detector.config = replace(detector.config, nms_iou_across=1.0)
+    assert detector.detect(IMAGE).classes == ('car', 'person', 'truck')
+
+
 def test_classes_that_are_published_under_one_name_suppress_each_other(
     make_card: Cards, make_network: Networks, cells: np.ndarray
 ) -> None:

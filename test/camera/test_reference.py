@@ -34,7 +34,9 @@ def reference(
     assert isinstance(everything, CameraCard)
     expected = json.loads((folder / 'expected.json').read_text(encoding='utf-8'))
     config = CameraConfig(
-        score_threshold=expected['settings']['score'], nms_iou=expected['settings']['iou']
+        score_threshold=expected['settings']['score'],
+        nms_iou=expected['settings']['iou'],
+        nms_iou_across=1.0,
     )
     with open_engine(network, threads=2) as engine:
         detector = CameraDetector(engine, everything, config)

@@ -1,0 +1,108 @@
+"""What the nodes cost beside their networks: from the callback's message to the published result."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from airside_perception import messages
+from airside_perception.projection import CameraModel
+from airside_perception.resources import share_directory
+from airside_perception.types import Image, PointCloud
+from benchmarks.measure import Row
+from benchmarks.sensors import message_types, sweep
+
+TURNS = 30
+CAMERA = 'camera node, callback to publish, outside the engine'
+LIDAR = 'lidar node, likewise, outside pillars, features and engine'
+
+
+def rows(only: str) -> list[Row]:
+    """Both detector nodes, in process, with the package's networks; needs a sourced ROS 2."""
+    if importlib.util.find_spec('rclpy') is None:
+        print('no ROS 2 sourced: the nodes are not measured')
+        return []
+    models = share_directory() / 'models'
+    tasks = {CAMERA: (_camera, 'apron_yolox.onnx'), LIDAR: (_lidar, 'apron_pointpillars.onnx')}
+    return [
+        task(str(models / network))
+        for name, (task, network) in tasks.items()
+        if only in name and (models / network).is_file()
+    ]
+
+
+@contextmanager
+def _running(make: Callable[..., Any], network: str, child: str) -> Iterator[Any]:
+    """An active node that knows where its sensor is mounted."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.parameter import Parameter
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from tf2_msgs.msg import TFMessage
+
+    rclpy.init()
+    node = make(parameter_overrides=[Parameter('engine_path', value=network)])
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = node.create_publisher(TFMessage, '/tf_static', latched)
+    mount = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1]])
+    edge = messages.transform_message('base_link', child, 1, mount, message_types())
+    publisher.publish(TFMessage(transforms=[edge]))
+    spinning = threading.Thread(target=executor.spin, daemon=True)
+    try:
+        node.trigger_configure()
+        node.trigger_activate()
+        spinning.start()
+        time.sleep(1.0)  # discovery of the node's own transform
+        yield node
+    finally:
+        executor.shutdown()
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+        spinning.join()
+
+
+def _outside(node: Any, message: Any, inside: Callable[[], float]) -> float:
+    """Median ms of `node.detect` less what `inside` reports for the same turn."""
+    spent = []
+    for _ in range(TURNS):
+        start = time.perf_counter_ns()
+        node.detect(message)
+        spent.append((time.perf_counter_ns() - start) / 1e6 - inside())
+    return statistics.median(spent)
+
+
+def _camera(network: str) -> Row:
+    from airside_perception.nodes.camera_detector import CameraDetectorNode
+
+    with _running(CameraDetectorNode, network, 'optical') as node:
+        pixels = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+        matrix = np.array([[900.0, 0, 640], [0, 900, 360], [0, 0, 1]])
+        lens = CameraModel('optical', 1280, 720, matrix, (), '')
+        node._calibration.take(messages.camera_info_message(lens, 1, message_types()))
+        message = messages.image_message(Image(1, 'optical', pixels), message_types())
+        timings = node.pipeline.detector
+        return Row(CAMERA, 3.0, _outside(node, message, lambda: timings.timings['engine']), {})
+
+
+def _lidar(network: str) -> Row:
+    from airside_perception.nodes.lidar_detector import LidarDetectorNode
+
+    with _running(LidarDetectorNode, network, 'lidar') as node:
+        cloud = PointCloud(1, 'lidar', sweep())
+        message = messages.point_cloud_message(cloud, message_types())
+        detector = node.pipeline.detector
+
+        def inside() -> float:
+            return sum(detector.timings[stage] for stage in ('pillars', 'encoder', 'engine'))
+
+        return Row(LIDAR, 3.0, _outside(node, message, inside), {})
