@@ -1,0 +1,188 @@
+"""What is in a network file: tensors, operators, size, and how it fits its model card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from airside_perception.camera.detector import CameraDetector
+from airside_perception.card import CameraCard, LidarCard, ModelCard, find_card
+from airside_perception.config import CameraConfig, LidarConfig
+from airside_perception.engine import Engine, open_engine
+from airside_perception.errors import CardError, EngineError
+from airside_perception.lidar.detector import LidarDetector
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One network.
+
+    Attributes:
+        bytes: size of the file.
+        opsets: {domain: version}; the domain of the standard is `ai.onnx`.
+        inputs, outputs: each as `name: dtype [shape]`, `?` for a dimension that varies.
+        operators: {type: count}, most frequent first.
+        parameters: numbers that are stored as weights.
+        backend, device, precision: what would run it here.
+        card: what its model card says in short; None where there is no card.
+        card_problem: why card and network do not belong together; empty if they do.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    producer: str
+    opsets: Mapping[str, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: Mapping[str, int]
+    parameters: int
+    backend: str
+    device: str
+    precision: str
+    card: Mapping[str, Any] | None = None
+    card_problem: str = ''
+    notes: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        return asdict(self)
+
+
+def inspect_network(path: str | Path, card_path: str = '') -> Inspection:
+    """Reads and opens a network.
+
+    Args:
+        path: ONNX file.
+        card_path: its model card; empty: beside it, where there may be none.
+
+    Raises:
+        EngineError: missing, not readable as a network, or the backend refuses it.
+        CardError: `card_path` names no card, or a card that is broken or for another file.
+    """
+    path = Path(path)
+    with open_engine(path) as engine:
+        model = _load(path)
+        operators = Counter(node.op_type for node in model.graph.node)
+        card = _card(path, card_path)
+        return Inspection(
+            path=str(path),
+            bytes=path.stat().st_size,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            producer=f'{model.producer_name} {model.producer_version}'.strip(),
+            opsets={item.domain or 'ai.onnx': item.version for item in model.opset_import},
+            inputs=tuple(map(str, engine.inputs)),
+            outputs=tuple(map(str, engine.outputs)),
+            operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+            parameters=_parameters(model),
+            backend=f'{engine.info.backend} {engine.info.version}',
+            device=engine.info.device,
+            precision=engine.info.precision,
+            card=_summary(card) if card else None,
+            card_problem=_contradiction(engine, card) if card else '',
+            notes=engine.info.notes,
+        )
+
+
+def describe(found: Inspection) -> str:
+    """An inspection as text."""
+    lines = [
+        found.path,
+        f'  size        {found.bytes:,} bytes, {found.parameters:,} parameters',
+        f'  sha256      {found.sha256}',
+        f'  made by     {found.producer or "unknown"}, '
+        + ', '.join(f'{domain} opset {version}' for domain, version in found.opsets.items()),
+        f'  runs on     {found.backend} ({found.device}, {found.precision})',
+        *(f'  input       {item}' for item in found.inputs),
+        *(f'  output      {item}' for item in found.outputs),
+        f'  operators   {sum(found.operators.values())}: '
+        + ', '.join(f'{name} {count}' for name, count in found.operators.items()),
+    ]
+    if found.card is None:
+        lines.append('  card        none beside it (NAME.yaml): the detectors need one')
+    else:
+        lines += [f'  card        {found.card["path"]}']
+        lines += [
+            f'    {key:<9} {_short(value)}' for key, value in found.card.items() if key != 'path'
+        ]
+        lines += [f'  PROBLEM     {found.card_problem}'] if found.card_problem else []
+    return '\n'.join([*lines, *(f'  note        {note}' for note in found.notes)])
+
+
+def _load(path: Path) -> Any:
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError and OSError have no nearer common base
+        raise EngineError(f'{path}: not a readable ONNX file: {error}') from error
+
+
+def _parameters(model: Any) -> int:
+    """Numbers in the initializers and in constants of the graph."""
+    tensors = list(model.graph.initializer)
+    for node in model.graph.node:
+        if node.op_type == 'Constant':
+            tensors += [item.t for item in node.attribute if item.name == 'value']
+    total = 0
+    for tensor in tensors:
+        count = 1
+        for size in tensor.dims:
+            count *= size
+        total += count
+    return total
+
+
+def _card(path: Path, card_path: str) -> ModelCard | None:
+    if not card_path and not path.with_suffix('.yaml').is_file():
+        return None
+    return find_card(path, card_path)
+
+
+def _summary(card: ModelCard) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        'path': card.path,
+        'name': card.name,
+        'kind': card.architecture,
+        'classes': list(card.classes),
+        'published': list(card.published),
+        'thresholds': dict(card.thresholds),
+    }
+    if isinstance(card, CameraCard):
+        summary['input'] = f'{card.width} x {card.height}, {card.color}'
+    if isinstance(card, LidarCard):
+        rows, columns = card.grid
+        summary['input'] = (
+            f'{columns} x {rows} pillars of {card.pillar[0]:g} x {card.pillar[1]:g} m'
+        )
+        summary['anchors'] = len(card.anchors)
+    return {**summary, **card.about}
+
+
+def _contradiction(engine: Engine, card: ModelCard) -> str:
+    """Why the detector of this card refuses this network; empty if it takes it."""
+    try:
+        if isinstance(card, CameraCard):
+            CameraDetector(engine, card, CameraConfig())
+        elif isinstance(card, LidarCard):
+            LidarDetector(engine, card, LidarConfig())
+    except (CardError, EngineError) as error:
+        return str(error)
+    return ''
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        text = ', '.join(map(str, value))
+    elif isinstance(value, dict):
+        text = ', '.join(f'{key} {item}' for key, item in value.items())
+    else:
+        text = str(value)
+    return text if len(text) <= TEXT_WIDTH else f'{text[: TEXT_WIDTH - 4]} ...'
+
+
+TEXT_WIDTH = 110
