@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -25,6 +26,7 @@ CLOCK_PERIOD_NS = 10_000_000
 LATCHED_DEPTH = 100
 DEPTH = 10
 POLL_S = 0.05
+LINGER_S = 0.5
 
 
 class Recorded(Protocol):
@@ -137,11 +139,13 @@ class Player(Node):
                 self.published += record.topic not in self._latched
 
     def drain(self, timeout_s: float = 2.0) -> None:
-        """Waits until reliable subscribers have acknowledged what was published."""
+        """Waits until subscribers have taken what was published."""
         deadline = time.monotonic() + timeout_s
         for output in self._outputs.values():
             left = max(deadline - time.monotonic(), 0.0)
-            output.wait_for_all_acked(rclpy.duration.Duration(seconds=left))
+            output.wait_for_all_acked(Duration(seconds=left))
+        # best-effort subscribers acknowledge nothing, and may read from this process's memory
+        self._sleep_until(time.monotonic() + LINGER_S)
 
     def _tick(self, stamp_ns: int) -> None:
         self._clock_output.publish(Clock(clock=time_message(stamp_ns, message_type)))
