@@ -197,7 +197,7 @@ def returns(
     finite = np.isfinite(distance)
     clean = np.where(finite, distance, np.float32(0))
     measured = clean + np.float32(spec.range_sigma) * noise[0]
-    power = np.where(retro, 20.0, reflectivity) * facing / np.maximum(clean, 0.1) ** 2
+    power = np.where(retro, np.float32(20), reflectivity) * facing / np.maximum(clean, 0.1) ** 2
     kept = luck[0] < power**2 / (power**2 + spec.threshold**2)
     kept &= luck[1] >= 1 - (1 - loss) * (1 - spec.dropout)
     kept &= finite & (measured >= spec.min_range) & (measured <= spec.max_range)
