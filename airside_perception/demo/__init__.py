@@ -1,0 +1,1 @@
+"""`make demo`: the whole graph, launched, on a generated apron drive."""

@@ -1,0 +1,79 @@
+"""`make demo`: the whole graph, launched, on a generated apron drive.
+
+Makes the drive once, launches `full.launch.py` on it, and prints what came out: messages, rates,
+latencies, objects, and how many of those that are really there were found. Leaves a picture from
+above and one of each camera. The accuracy that it prints is that on a simulated drive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from airside_perception.demo.report import OBJECTS, pictures, recall_table, topic_table
+from airside_perception.errors import PerceptionError
+from airside_perception.live import run_live
+from airside_perception.replay.report import Progress
+from airside_perception.replay.results import read_results
+from airside_perception.resources import resource
+from airside_perception.sim.apron import apron
+from airside_perception.sim.drive import write_drive
+from airside_perception.sim.rig import Rig, load_rig
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    parser = argparse.ArgumentParser(prog='python -m airside_perception.demo', description=__doc__)
+    parser.add_argument('--out', type=Path, default=Path('build/demo'), help='default: build/demo')
+    parser.add_argument('--seed', type=int, default=7, help='of the apron; default: 7')
+    parser.add_argument('--seconds', type=float, default=5.0, help='of the drive; default: 5')
+    parser.add_argument('--rate', type=float, default=0.4, help='times real time; default: 0.4')
+    options = parser.parse_args(args)
+    try:
+        rig = load_rig(resource('config', 'rig.yaml'))
+        bag = _drive(rig, options.out, options.seed, options.seconds)
+        play, record = _topics(tuple(rig.lenses))
+        print(f'launching full.launch.py on {bag} at {options.rate:g} x real time', flush=True)
+        run = run_live(bag, options.out, play, record, {}, options.rate)
+        results = read_results(run.results)
+        print(topic_table(results, run))
+        if not any(result.topic == OBJECTS for result in results):
+            raise PerceptionError(
+                f'nothing came on {OBJECTS}; what the graph said is in {run.log}'
+            )
+        print(recall_table(results, bag))
+        for path in pictures(results, bag, rig, options.out):
+            print(path)
+    except PerceptionError as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+    print(f'the graph ended {run.end_s:.1f} s after SIGINT with exit status {run.exit_status}')
+    return run.exit_status
+
+
+def _drive(rig: Rig, out: Path, seed: int, seconds: float) -> Path:
+    """The bag of the drive, made where it is not there yet."""
+    bag = out / f'apron_{seed}_{seconds:g}s'
+    if not (bag / 'metadata.yaml').is_file():
+        progress = Progress('making the drive', sys.stderr)
+        try:
+            write_drive(apron(seed), rig, seconds, seed, bag, overwrite=True, progress=progress)
+        finally:
+            progress.close()
+    return bag
+
+
+def _topics(cameras: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Topics of the bag to play, and topics of the graph to record."""
+    play = ['/sensing/lidar/points', '/tf', '/tf_static']
+    record = [OBJECTS, '/perception/lidar/detections']
+    for name in cameras:
+        play += [f'/sensing/camera/{name}/{kind}' for kind in ('image', 'camera_info')]
+        record += [f'/perception/camera/{name}/{kind}' for kind in ('detections', 'detections_2d')]
+    return play, record
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Runs the launched graph on a recording: starts it, plays the bag, records what comes out, ends it.
+
+Only processes and files: ROS 2 is what the shell has. Used by the demo and by tests of the whole
+graph, so both do what a user does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from airside_perception.errors import PerceptionError
+
+END_S = 15.0
+"""Longest wait for a process that was asked to end."""
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """What a run left.
+
+    Attributes:
+        results: JSON lines, one a message, as `replay run` writes them.
+        log: what the launched graph said.
+        exit_status: of `ros2 launch` after SIGINT.
+        end_s: seconds from SIGINT to its end.
+        latencies_ms: {topic: milliseconds from the first sensor message of a stamp to the result
+            of that stamp, both as another process received them}; wall time, whatever the rate.
+    """
+
+    results: Path
+    log: Path
+    exit_status: int
+    end_s: float
+    latencies_ms: Mapping[str, Sequence[float]]
+
+
+def run_live(
+    bag: Path,
+    out: Path,
+    play: Sequence[str],
+    record: Sequence[str],
+    arguments: Mapping[str, str],
+    rate: float = 1.0,
+    start_s: float = 60.0,
+    settle_s: float = 1.0,
+) -> LiveRun:
+    """Launches `full.launch.py` with simulated time, plays `bag` into it, records its results.
+
+    Args:
+        bag: the recording.
+        out: folder for results and log; made if it is not there.
+        play: topics of the bag that are published.
+        record: result topics that are written down.
+        arguments: launch arguments.
+        rate: of the recording's time; below 1 slower.
+        start_s: longest wait for the graph to listen.
+        settle_s: wait for last results after the end of the recording.
+
+    Raises:
+        PerceptionError: a process failed; its last words are in the message.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    results, log = out / 'results.jsonl', out / 'launch.log'
+    launch = ['ros2', 'launch', 'airside_perception', 'full.launch.py', 'use_sim_time:=true']
+    launch += [f'{name}:={value}' for name, value in arguments.items()]
+    module = [sys.executable, '-m']
+    recorder = [*module, 'airside_perception.nodes.recorder', '--out', str(results), *record]
+    recorder += ['--inputs', *(topic for topic in play if not topic.startswith('/tf'))]
+    player = [*module, 'airside_perception.replay', 'play', '--bag', str(bag), '--rate', str(rate)]
+    player += ['--wait-for-subscribers', str(start_s), '--topics', *play]
+    with log.open('w', encoding='utf-8') as file:
+        with _process(launch, file) as graph, _process(recorder, file) as writer:
+            with _process(player, file) as source:
+                while source.poll() is None:
+                    _check_alive(graph, log)
+                    _check_alive(writer, log)
+                    time.sleep(0.2)
+            if source.returncode:
+                raise PerceptionError(f'the player ended with {source.returncode}: {_tail(log)}')
+            time.sleep(settle_s)
+            _end(writer)
+            began = time.monotonic()
+            status = _end(graph)
+            spent = time.monotonic() - began
+    if not results.is_file():
+        raise PerceptionError(f'the recorder wrote nothing: {_tail(log)}')
+    latencies = results.with_name(f'{results.name}.latency.json')
+    return LiveRun(results, log, status, spent, json.loads(latencies.read_text(encoding='utf-8')))
+
+
+@contextlib.contextmanager
+def _process(command: Sequence[str], output: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own, with all its children gone in the end."""
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+    process = subprocess.Popen(
+        command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,  # type: ignore[call-overload]  # an open file
+        start_new_session=True, env=environment,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        _end(process)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """SIGINT as from a terminal; SIGKILL where that does not help."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    return int(process.returncode)
+
+
+def _check_alive(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.poll() is not None:
+        name = ' '.join(str(part) for part in process.args[:4])  # type: ignore[index]  # a list here
+        raise PerceptionError(f'{name} ended with {process.returncode}: {_tail(log)}')
+
+
+def _tail(log: Path, lines: int = 5) -> str:
+    text = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
+    return ' | '.join(text[-lines:])
