@@ -70,7 +70,7 @@ class Fusion:
 
         Raises:
             TransformError: boxes of another frame or stamp.
-            MessageError: boxes that cannot be weighed, see `check_boxes`; a lens without rays.
+            MessageError: boxes that cannot be weighed, see `check_boxes`.
         """
         config, laps = self.config, Laps()
         boxes, origin, rows = _stack(lidar, cameras, stamp_ns, frame_id)

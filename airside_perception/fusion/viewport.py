@@ -8,17 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.errors import MessageError
 from airside_perception.geometry import corners
-from airside_perception.projection import CameraModel
+from airside_perception.projection import WIDEST_ANGLE, CameraModel
 from airside_perception.types import HEIGHT, LENGTH, WIDTH, YAW, Float64, Int64
 
 NEAR = 0.1
 """Metres before the lens; what is nearer is cut off."""
 OFFSETS = np.array([0.0, 0.0, 0.0, 0.0, NEAR])
-MARGIN = 0.02
-"""The frustum is wider than the image by this part: rounding must not cut at its border."""
-BORDER_POINTS = 9
+BORDER_POINTS = 33
+"""Rays along each side of the image that bound the view; lenses bend the sides."""
 EDGE_STEPS = np.linspace(0.0, 1.0, 4)
 """Where the edges of a body that is cut are looked at: lenses bend them."""
 BOX_EDGES = np.array(
@@ -84,22 +82,18 @@ class Viewport:
 
     @staticmethod
     def of(camera: CameraModel) -> Viewport:
-        """The view of `camera`, from the rays through the border of its image.
-
-        Raises:
-            MessageError: the lens model has no ray through the border of the image.
-        """
+        """The view of `camera`, from the rays through the border of its image."""
         x, y = np.meshgrid(
             np.linspace(0.0, camera.width, BORDER_POINTS),
             np.linspace(0.0, camera.height, BORDER_POINTS),
         )
         border = (x % camera.width == 0.0) | (y % camera.height == 0.0)
         rays = camera.rays(np.stack([x[border], y[border]], axis=1))
-        rays = rays[np.isfinite(rays).all(axis=1)]
-        if not len(rays):
-            raise MessageError(f'{camera.frame_id}: no ray through the border of the image')
-        low, high = rays[:, :2].min(axis=0), rays[:, :2].max(axis=0)
-        low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
+        if np.isfinite(rays).all():
+            low, high = rays[:, :2].min(axis=0), rays[:, :2].max(axis=0)
+        else:  # a fisheye whose image circle ends inside the image
+            high = np.full(2, np.tan(WIDEST_ANGLE))
+            low = -high
         normals = np.array(
             [[1, 0, -low[0]], [-1, 0, high[0]], [0, 1, -low[1]], [0, -1, high[1]], [0, 0, 1]],
             dtype=np.float64,
@@ -220,8 +214,9 @@ def _rectangles(pixels: Float64, slot: Int64, size: Float64) -> Float64:
 def _outline(points: Float64, edges: Int64, normals: Float64) -> tuple[Float64, Int64, Int64]:
     """Points [P, 3] that span the parts of bodies [N, K, 3] in frusta with `normals` [N, 5, 3].
 
-    Of a body inside, its corners. Of one that is cut, points on its edges [E, 2], which are cut
-    after Liang and Barsky, 1984: along an edge every plane moves the entry up or the exit down.
+    Of a body inside, its corners: what a lens bends the edges between them is left out. Of one
+    that is cut, points on its edges [E, 2], which are cut after Liang and Barsky, 1984: along an
+    edge every plane moves the entry up or the exit down.
 
     Returns:
         Points [P, 3], the body of each [P], and which bodies are cut.
