@@ -15,7 +15,7 @@ from airside_perception.geometry import invert, move_cloud
 from airside_perception.live import LiveRun
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.pictures import bird_view, camera_overlay
-from airside_perception.replay.results import SPACE, Result
+from airside_perception.results import SPACE, Result
 from airside_perception.sim.rig import Rig
 from airside_perception.types import Boxes2D, Boxes3D, Image, PointCloud
 
@@ -42,9 +42,7 @@ def topic_table(results: Sequence[Result], run: LiveRun) -> str:
         rate = (len(found) - 1) / span if span else 0.0
         objects = statistics.mean(len(item.detections) for item in found)
         times = run.latencies_ms.get(topic, ())
-        latency = (
-            f'{np.percentile(times, 50):.0f} / {np.percentile(times, 99):.0f} ms' if times else ''
-        )
+        latency = f'{np.percentile(times, 50):.0f} / {np.percentile(times, 99):.0f} ms' if times else ''
         lines.append(f'{topic:<42}{len(found):>9}{rate:>6.1f}{objects:>9.1f}{latency:>21}')
     evidence = Counter(
         ' + '.join(item['sources'])

@@ -30,7 +30,7 @@ from visualization_msgs.msg import MarkerArray
 from airside_perception import messages
 from airside_perception.errors import PerceptionError
 from airside_perception.nodes.base import RESULT, SENSOR, message_type
-from airside_perception.replay.results import Result, ResultWriter, result_of
+from airside_perception.results import Result, ResultWriter, result_of
 
 DISCOVERY_S = 0.2
 CDR_STAMP = struct.Struct('<4xiI')

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from airside_perception.replay.results import IMAGE, Detection, Result
+from airside_perception.results import IMAGE, Detection, Result
 from airside_perception.types import Float64
 
 Thresholds = Mapping[str, Mapping[str, float]]

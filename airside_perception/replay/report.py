@@ -19,7 +19,7 @@ import numpy as np
 from airside_perception.engine import Engine
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.compare import Comparison
-from airside_perception.replay.results import meta_path
+from airside_perception.results import meta_path
 from airside_perception.replay.runner import Summary
 from airside_perception.replay.settings import Settings
 

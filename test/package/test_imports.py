@@ -31,12 +31,13 @@ LAYERS = (
     ('engine',),
     ('cuda',),
     ('camera', 'lidar', 'fusion'),
-    ('messages',),
+    ('messages', 'results'),
     ('pipeline',),
     ('nodes',),
     ('deploy',),
     ('replay',),
     ('sim',),
+    ('live',),
     ('demo',),
 )
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}

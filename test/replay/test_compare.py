@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside_perception.replay.compare import Comparison, Tolerances, compare
-from airside_perception.replay.results import Result
+from airside_perception.results import Result
 
 TOPIC = '/perception/objects'
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from airside_perception.errors import BagError
-from airside_perception.replay.results import (
+from airside_perception.results import (
     ResultWriter,
     line,
     meta_path,
