@@ -69,7 +69,7 @@ class ParameterFile:
             ConfigError: names the section and what comes near.
         """
         for pattern, _ in self.sections:
-            if not any(_matches(pattern, name) for name in names):
+            if not any(_matches(pattern, name) for name in (*names, ALL_CAMERAS)):
                 known = [f'/{name}' for name in (*names, ALL_CAMERAS)]
                 near = difflib.get_close_matches(pattern, known, 1)
                 hint = f'did you mean {near[0]!r}?' if near else f'known: {", ".join(known)}'
@@ -117,8 +117,8 @@ def _flat(prefix: str, values: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    if pattern == f'/{ALL_CAMERAS}':
-        return name.startswith(CAMERA_NODE.format(''))
+    if pattern == f'/{ALL_CAMERAS}' and name.startswith(CAMERA_NODE.format('')):
+        return True
     parts = []
     for part in pattern.strip('/').split('/'):
         parts.append({'**': '(/[^/]+)*', '*': '/[^/]+'}.get(part, f'/{re.escape(part)}'))

@@ -114,4 +114,5 @@ def test_a_section_that_nobody_reads_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='known: /lidar_detector, /camera_detector'):
         found.check_nodes(['lidar_detector'])
     parameters(tmp_path, '/**: {ros__parameters: {a: 1}}').check_nodes(['lidar_detector'])
+    parameters(tmp_path, 'camera_detector: {ros__parameters: {a: 1}}').check_nodes([])
     parameters(tmp_path, '{}').check_nodes([])

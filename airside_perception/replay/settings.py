@@ -89,7 +89,7 @@ def load_settings(
     with _named(parameters, FUSION_NODE) as values:
         fusion = _fusion(values)
         listed = fusion.cameras if 'cameras' in values else tuple(found)
-    known = dict.fromkeys((*found, *listed))
+    known = dict.fromkeys((*listed, *found))  # their order is their rank
     parameters.check_nodes([LIDAR_NODE, FUSION_NODE, *map(CAMERA_NODE.format, known)])
     left_out: dict[str, str] = {}
     cameras = []
