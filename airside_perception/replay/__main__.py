@@ -20,9 +20,9 @@ from airside_perception.replay.report import (
     run_text,
     write_meta,
 )
-from airside_perception.results import ResultWriter, meta_path, read_results
 from airside_perception.replay.runner import Runner
 from airside_perception.replay.settings import THREADS, load_settings
+from airside_perception.results import ResultWriter, meta_path, read_results
 
 DIFFERENT = 1
 BAD_INPUT = 2

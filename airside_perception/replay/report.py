@@ -19,9 +19,9 @@ import numpy as np
 from airside_perception.engine import Engine
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.compare import Comparison
-from airside_perception.results import meta_path
 from airside_perception.replay.runner import Summary
 from airside_perception.replay.settings import Settings
+from airside_perception.results import meta_path
 
 PERCENTILES = (50, 95, 99)
 CHUNK = 1 << 20

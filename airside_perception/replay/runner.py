@@ -24,8 +24,8 @@ from airside_perception.pipeline import CameraPipeline, FusionPipeline, LidarPip
 from airside_perception.projection import CameraModel
 from airside_perception.replay.bag import BagReader, Record
 from airside_perception.replay.order import by_stamp
-from airside_perception.results import Result, result_of
 from airside_perception.replay.settings import POINTS_TOPIC, Camera, Settings
+from airside_perception.results import Result, result_of
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Boxes2D, Boxes3D
 
