@@ -1,0 +1,200 @@
+"""Brings lifecycle nodes of a launch file to active, again when one was respawned.
+
+Works on Humble and Jazzy: only process events and the nodes' own lifecycle services are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from launch import LaunchContext
+from launch.actions import OpaqueCoroutine, RegisterEventHandler
+from launch.event_handlers import OnProcessStart
+from launch.logging import get_logger
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
+from rclpy.qos import QoSProfile
+
+POLL_S = 0.05
+ANSWER_S = 1.0
+"""How long a node that is not in a transition may take to answer."""
+
+START_S = 20.0
+"""How long a process may take until its services answer."""
+
+TRANSITION_S = 300.0
+"""How long a transition may take: large networks are slow to load."""
+
+ERROR = 40
+"""Level of rcl_interfaces/Log; its constants are bytes on some distributions."""
+
+
+class Node:
+    """The lifecycle of one node, seen from outside.
+
+    Attributes:
+        name: fully qualified.
+        attempts: how often it was tried since its process started.
+    """
+
+    def __init__(self, name: str, action: Any) -> None:
+        self.name = name
+        self.action = action
+        self.attempts = 0
+        self._change: Any = None
+        self._get: Any = None
+
+    def connect(self, ros: Any) -> None:
+        """Makes the clients."""
+        self._change = ros.create_client(ChangeState, f'{self.name}/change_state')
+        self._get = ros.create_client(GetState, f'{self.name}/get_state')
+
+    async def state(self, limit_s: float) -> str:
+        """The label of its state; empty where it does not answer in time."""
+        end = _now() + limit_s
+        while _now() < end:
+            if self._get.service_is_ready():
+                answer = await _result(self._get.call_async(GetState.Request()), min(ANSWER_S, limit_s))
+                if answer is not None:
+                    return str(answer.current_state.label)
+            await asyncio.sleep(POLL_S)
+        return ''
+
+    async def change(self, transition: int, before: str, after: str) -> bool:
+        """Makes a transition; False where the node refused, or did not end it in `TRANSITION_S`."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        end = _now() + TRANSITION_S
+        while _now() < end:
+            future = self._change.call_async(request)
+            while _now() < end:
+                answer = await _result(future, ANSWER_S)
+                if answer is not None:
+                    return bool(answer.success)
+                # no answer yet: it works, or the request went to a process that died before
+                state = await self.state(ANSWER_S)
+                if state == after:
+                    return True
+                if state == before and not future.done():
+                    break
+        return False
+
+
+class BringUp:
+    """Configures all nodes at once, then activates them in their order, with retries.
+
+    Args:
+        nodes: (fully qualified name, launch action) in the order of activation.
+        attempts: tries for each start of a process.
+        pause_s: between two tries.
+    """
+
+    def __init__(self, nodes: Iterable[tuple[str, Any]], attempts: int = 5, pause_s: float = 2.0) -> None:
+        self._nodes = [Node(name, action) for name, action in nodes]
+        self._attempts = attempts
+        self._pause_s = pause_s
+        self._pending: list[Node] = []
+        self._news = asyncio.Event()
+        self._errors: dict[str, str] = {}
+        self._logger = get_logger('bringup')
+
+    def entities(self) -> list[Any]:
+        """What a launch description needs: put these before the nodes."""
+        handlers = [
+            RegisterEventHandler(
+                OnProcessStart(target_action=node.action, on_start=lambda event, context, node=node: self._started(node))
+            )
+            for node in self._nodes
+        ]
+        return [*handlers, OpaqueCoroutine(coroutine=self._run)]
+
+    def _started(self, node: Node) -> None:
+        node.attempts = 0
+        if node not in self._pending:
+            self._pending.append(node)
+        self._news.set()
+
+    async def _run(self, context: LaunchContext) -> None:
+        ros = get_ros_node(context)
+        ros.create_subscription(Log, '/rosout', self._on_log, QoSProfile(depth=100))
+        for node in self._nodes:
+            node.connect(ros)
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await asyncio.sleep(POLL_S)  # processes that start together are brought up together
+            pending, self._pending = self._pending, []
+            pending.sort(key=self._nodes.index)
+            await self._bring_up(pending)
+
+    async def _bring_up(self, nodes: list[Node]) -> None:
+        reasons = await asyncio.gather(*(self._configure(node) for node in nodes))
+        failed = False
+        for node, reason in zip(nodes, reasons):
+            if not reason:
+                reason = await self._activate(node)
+            if not reason:
+                self._logger.info(f'{node.name}: active')
+                continue
+            if node in self._pending:
+                continue  # its process has been started anew meanwhile
+            node.attempts += 1
+            if node.attempts < self._attempts:
+                self._logger.warning(
+                    f'{node.name}: {reason} (try {node.attempts} of {self._attempts}, again in {self._pause_s:g} s)'
+                )
+                self._pending.append(node)
+                failed = True
+            else:
+                self._logger.error(
+                    f'{node.name}: cannot be brought to active: {reason}; the other nodes go on without it'
+                )
+        if failed:
+            asyncio.get_running_loop().call_later(self._pause_s, self._news.set)
+
+    async def _configure(self, node: Node) -> str:
+        """Why the node is neither inactive nor active now; empty where it is."""
+        state = await node.state(START_S)
+        if not state:
+            return f'its lifecycle services did not answer within {START_S:g} s'
+        if state in ('inactive', 'active'):
+            return ''
+        return await self._change(node, 'configure', Transition.TRANSITION_CONFIGURE, 'unconfigured', 'inactive')
+
+    async def _activate(self, node: Node) -> str:
+        """Why the node is not active now; empty where it is."""
+        if await node.state(ANSWER_S) == 'active':
+            return ''
+        return await self._change(node, 'activate', Transition.TRANSITION_ACTIVATE, 'inactive', 'active')
+
+    async def _change(self, node: Node, label: str, transition: int, before: str, after: str) -> str:
+        self._errors.pop(node.name, None)
+        if await node.change(transition, before, after):
+            return ''
+        for _ in range(10):
+            if node.name in self._errors:
+                return self._errors[node.name]
+            await asyncio.sleep(POLL_S)  # the log takes another way than the answer
+        return f'{label} failed; the node gave no reason'
+
+    def _on_log(self, message: Log) -> None:
+        level = message.level if isinstance(message.level, int) else message.level[0]
+        if level >= ERROR:
+            self._errors['/' + message.name.replace('.', '/')] = message.msg.splitlines()[-1]
+
+
+async def _result(future: Any, limit_s: float) -> Any:
+    """The result of an rclpy future that another thread completes; None after `limit_s`."""
+    end = _now() + limit_s
+    while not future.done():
+        if _now() > end:
+            return None
+        await asyncio.sleep(POLL_S)
+    return future.result()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
