@@ -1,4 +1,4 @@
-"""Runs the launched graph on a recording: starts it, plays the bag, records what comes out, ends it.
+"""Runs the launched graph on a recording: starts it, plays the bag, records the results, ends it.
 
 Only processes and files: ROS 2 is what the shell has. Used by the demo and by tests of the whole
 graph, so both do what a user does.
@@ -19,6 +19,10 @@ from pathlib import Path
 
 from airside_perception.errors import PerceptionError
 
+LAST = '/bev_fusion: active'
+"""What the launch file logs when the node that it brings up last is active."""
+REFUSED = 'cannot be brought to active'
+POLL_S = 0.1
 END_S = 15.0
 """Longest wait for a process that was asked to end."""
 
@@ -62,7 +66,7 @@ def run_live(
         record: result topics that are written down.
         arguments: launch arguments.
         rate: of the recording's time; below 1 slower.
-        start_s: longest wait for the graph to listen.
+        start_s: longest wait for the graph to be active.
         settle_s: wait for last results after the end of the recording.
 
     Raises:
@@ -76,21 +80,25 @@ def run_live(
     recorder = [*module, 'airside_perception.nodes.recorder', '--out', str(results), *record]
     recorder += ['--inputs', *(topic for topic in play if not topic.startswith('/tf'))]
     player = [*module, 'airside_perception.replay', 'play', '--bag', str(bag), '--rate', str(rate)]
-    player += ['--wait-for-subscribers', str(start_s), '--topics', *play]
-    with log.open('w', encoding='utf-8') as file:
-        with _process(launch, file) as graph, _process(recorder, file) as writer:
-            with _process(player, file) as source:
-                while source.poll() is None:
-                    _check_alive(graph, log)
-                    _check_alive(writer, log)
-                    time.sleep(0.2)
-            if source.returncode:
-                raise PerceptionError(f'the player ended with {source.returncode}: {_tail(log)}')
-            time.sleep(settle_s)
-            _end(writer)
-            began = time.monotonic()
-            status = _end(graph)
-            spent = time.monotonic() - began
+    player += ['--wait-for-subscribers', '10', '--topics', *play]
+    with (
+        log.open('w', encoding='utf-8') as file,
+        _process(launch, file) as graph,
+        _process(recorder, file) as writer,
+    ):
+        _wait_until_active(graph, log, start_s)
+        with _process(player, file) as source:
+            while source.poll() is None:
+                _check_alive(graph, log)
+                _check_alive(writer, log)
+                time.sleep(POLL_S)
+        if source.returncode:
+            raise PerceptionError(f'the player ended with {source.returncode}: {_tail(log)}')
+        time.sleep(settle_s)
+        _end(writer)
+        began = time.monotonic()
+        status = _end(graph)
+        spent = time.monotonic() - began
     if not results.is_file():
         raise PerceptionError(f'the recorder wrote nothing: {_tail(log)}')
     latencies = results.with_name(f'{results.name}.latency.json')
@@ -123,6 +131,25 @@ def _end(process: subprocess.Popen[bytes]) -> int:
             process.kill()
             process.wait()
     return int(process.returncode)
+
+
+def _wait_until_active(graph: subprocess.Popen[bytes], log: Path, limit_s: float) -> None:
+    """Returns when the whole graph is active.
+
+    Raises:
+        PerceptionError: it is not in time, or a node cannot be; with what was said about it.
+    """
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        _check_alive(graph, log)
+        said = log.read_text(encoding='utf-8', errors='replace').splitlines()
+        refused = [line for line in said if REFUSED in line]
+        if refused:
+            raise PerceptionError(refused[0])
+        if any(line.endswith(LAST) for line in said):
+            return
+        time.sleep(POLL_S)
+    raise PerceptionError(f'the graph is not active after {limit_s:g} s: {_tail(log)}')
 
 
 def _check_alive(process: subprocess.Popen[bytes], log: Path) -> None:
