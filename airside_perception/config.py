@@ -226,8 +226,9 @@ class FusionConfig:
         unit='ms', low=1.0, high=5000.0, live=True,
     )  # fmt: skip
     silence_ms: float = parameter(
-        300.0,
-        'A source that sent nothing for so long is not waited for and does not pace the output.',
+        1000.0,
+        'A source that sent nothing for so long is not waited for and does not pace the output; '
+        'longer than the slowest source ever takes from one message to the next.',
         unit='ms', low=10.0, high=60000.0, live=True,
     )  # fmt: skip
     gate_chi2: float = parameter(
