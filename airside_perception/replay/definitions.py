@@ -93,7 +93,7 @@ def _parse(connection: Connection) -> dict[str, Any]:
         return dict(get_types_from_msg(text, connection.msgtype))
     types: dict[str, Any] = {}
     if connection.msgdef.format == MessageDefinitionFormat.IDL:
-        for part in text.split(IDL_SEPARATOR):
+        for part in filter(str.strip, text.split(IDL_SEPARATOR)):
             body = part.split('\n', 1)[-1] if part.startswith('IDL: ') else part
             types.update(get_types_from_idl(body))
     return types

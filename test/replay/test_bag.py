@@ -8,6 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    MessageDefinition,
+    MessageDefinitionFormat,
+)
 
 from airside_perception.errors import BagError
 from airside_perception.replay.bag import BagReader, BagWriter
@@ -223,21 +229,17 @@ def test_writing_checks_what_it_is_given(tmp_path: Path) -> None:
         writer.write('/note', text(writer.types, 'late'), 1)
 
 
+def definition(name: str, text: str, kind: str) -> Any:
+    """A rosbags connection that defines one type."""
+    found = MessageDefinition(MessageDefinitionFormat[kind], text)
+    return Connection(1, '/odd', name, found, '', 0, ConnectionExtRosbag2('cdr', []), None)
+
+
 def test_a_definition_in_the_bag_wins_over_the_distribution() -> None:
-    plain = make_typestore()
-
-    class Definition:
-        class msgdef:  # noqa: N801  # stands for rosbags' field
-            from rosbags.interfaces import MessageDefinitionFormat
-
-            format = MessageDefinitionFormat.MSG
-            data = 'float64 data\nfloat64 more'
-
-        msgtype = 'std_msgs/msg/String'
-
-    store = make_typestore([Definition])  # type: ignore[list-item]  # as above
-    assert [name for name, _ in plain.fielddefs['std_msgs/msg/String'][1]] == ['data']
-    assert [name for name, _ in store.fielddefs['std_msgs/msg/String'][1]] == ['data', 'more']
+    name = 'std_msgs/msg/String'
+    store = make_typestore([definition(name, 'float64 data\nfloat64 more', 'MSG')])
+    assert [field for field, _ in make_typestore().fielddefs[name][1]] == ['data']
+    assert [field for field, _ in store.fielddefs[name][1]] == ['data', 'more']
     assert 'vision_msgs/msg/Detection3DArray' in store.types
 
 
@@ -254,3 +256,29 @@ def test_vision_msgs_are_those_of_ros() -> None:
         expected = {item['type_name']: item['hash_string'] for item in description['type_hashes']}
         full = f'vision_msgs/msg/{name}'
         assert store.hash_rihs01(full) == expected[full]
+
+
+IDL = """module odd_msgs {
+  module msg {
+    struct Thing {
+      double value;
+      string name;
+    };
+  };
+};
+"""
+
+
+@pytest.mark.parametrize('separated', [True, False])
+def test_definitions_as_idl(separated: bool) -> None:
+    text = f'{"=" * 80}\nIDL: odd_msgs/msg/Thing\n{IDL}' if separated else IDL
+    store = make_typestore([definition('odd_msgs/msg/Thing', text, 'IDL')])
+    thing = store.types['odd_msgs/msg/Thing'](value=1.5, name='x')
+    data = store.serialize_cdr(thing, 'odd_msgs/msg/Thing')
+    assert store.deserialize_cdr(data, 'odd_msgs/msg/Thing').value == 1.5
+
+
+def test_a_definition_that_cannot_be_parsed_leaves_the_others() -> None:
+    store = make_typestore([definition('odd_msgs/msg/Thing', 'float64[ x', 'MSG')])
+    assert 'odd_msgs/msg/Thing' not in store.types
+    assert 'sensor_msgs/msg/Image' in store.types

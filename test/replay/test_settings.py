@@ -121,7 +121,7 @@ def test_a_network_of_another_kind_is_refused(parameters: Parameters, tmp_path: 
 def test_a_broken_card_is_named(parameters: Parameters, tmp_path: Path) -> None:
     params = parameters()
     (tmp_path / 'networks' / 'tiny_camera.yaml').write_text('name: 3')
-    with pytest.raises(CardError, match='tiny_camera.yaml'):
+    with pytest.raises(CardError, match=r'tiny_camera\.yaml'):
         load_settings([FRONT], params)
 
 
