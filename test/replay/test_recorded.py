@@ -128,3 +128,21 @@ def test_zhulfs_car_is_where_its_label_is(shared_data: Path) -> None:
     boxes = read_zhulf(shared_data / 'reference/zhulf_000134/pytorch.txt', 0)
     car = boxes.boxes[boxes.classes.index('car')]
     np.testing.assert_allclose(car[3:], [3.69, 1.78, 1.50, 0.0], atol=0.25)
+
+
+@pytest.mark.ros
+def test_detections_pass_through_messages_of_ros_unchanged(shared_data: Path) -> None:
+    """The same with the classes and the serialiser of rclpy, and from one to the other."""
+    serialization = pytest.importorskip('rclpy.serialization', reason='ROS 2 is not sourced')
+    kind = pytest.importorskip('vision_msgs.msg').Detection3DArray
+    from airside_perception.nodes.base import message_type
+
+    boxes = read_nvidia(shared_data / 'reference/nvidia_pointpillars/pred_velo/000008.txt', 5)
+    message = messages.detections3d(boxes, message_type)
+    data = serialization.serialize_message(message)
+    assert_unchanged(boxes, messages.boxes3d(serialization.deserialize_message(data, kind)))
+    assert_unchanged(boxes, messages.boxes3d(make_typestore().deserialize_cdr(data, TYPE)))
+    store = make_typestore()
+    ours = messages.detections3d(boxes, lambda name: message_class(store, name))
+    data = bytes(store.serialize_cdr(ours, TYPE))
+    assert_unchanged(boxes, messages.boxes3d(serialization.deserialize_message(data, kind)))
