@@ -68,9 +68,19 @@ def repository() -> Path:
 @pytest.fixture(scope='session')
 def tiny_models() -> ModuleType:
     """The module test/tiny_models.py: networks of a few bytes with predictable answers."""
-    spec = importlib.util.spec_from_file_location('tiny_models', TESTS / 'tiny_models.py')
+    return _load('tiny_models')
+
+
+@pytest.fixture(scope='session')
+def ros_harness() -> ModuleType:
+    """The module test/harness.py: drives nodes through their services."""
+    return _load('harness')
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, TESTS / f'{name}.py')
     if spec is None or spec.loader is None:
-        pytest.fail('test/tiny_models.py cannot be loaded')
+        pytest.fail(f'test/{name}.py cannot be loaded')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

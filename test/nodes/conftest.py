@@ -1,242 +1,23 @@
-"""Tiny networks, and a harness that drives a node through the services that people use."""
+"""Fixtures of the node tests."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-import yaml
-from onnx import TensorProto, helper, numpy_helper
-
-CAMERA = 'optical'
-HEIGHT, WIDTH = 64, 96
-
-
-def _save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], constants: dict[str, Any]) -> None:
-    graph = helper.make_graph(
-        nodes,
-        'tiny',
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)])
-    model.ir_version = 8
-    onnx.save(model, str(path))
-
-
-def write_camera_network(folder: Path, **card: Any) -> Path:
-    """A network that sees one car in the middle; its score is the mean brightness of the image."""
-    gain, base = np.zeros((1, 6, 7)), np.zeros((1, 6, 7))
-    gain[0, 4, 4] = 1 / 255
-    base[0, 4] = (0.5, 0.5, 0.0, 0.0, 0.0, 0.1, 0.9)  # centre (48, 48), 32 x 32 px
-    nodes = [
-        helper.make_node('ReduceMean', ['images'], ['mean'], axes=[1, 2, 3], keepdims=0),
-        helper.make_node('Mul', ['mean', 'gain'], ['scaled']),
-        helper.make_node('Add', ['scaled', 'base'], ['output']),
-    ]
-    path = folder / 'camera.onnx'
-    _save(path, nodes, {'images': [1, 3, HEIGHT, WIDTH]}, {'output': [1, 6, 7]}, {'gain': gain, 'base': base})
-    text = {
-        'name': 'tiny_camera',
-        'architecture': 'yolox',
-        'classes': ['person', 'car'],
-        'thresholds': {'person': 0.4},
-        'input': {'height': HEIGHT, 'width': WIDTH},
-        'output': {'strides': [32]},
-        'sizes': {'person': [0.5, 0.5, 1.8], 'car': [4.2, 1.8, 1.5]},
-        **card,
-    }
-    path.with_suffix('.yaml').write_text(yaml.safe_dump(text))
-    return path
-
-
-def write_lidar_network(folder: Path, **card: Any) -> Path:
-    """A network that sees a car in every output cell that has a point; 16 x 16 pillars of 1 m."""
-    nodes = [
-        helper.make_node('MaxPool', ['canvas'], ['pooled'], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node('Conv', ['pooled', 'score_weight', 'score_bias'], ['scores'], kernel_shape=[1, 1]),
-        helper.make_node('Conv', ['pooled', 'box_weight'], ['boxes'], kernel_shape=[1, 1]),
-        helper.make_node('Conv', ['pooled', 'direction_weight'], ['directions'], kernel_shape=[1, 1]),
-    ]
-    constants = {
-        'score_weight': np.array([8.0, 0.0]).reshape(1, 2, 1, 1),
-        'score_bias': [-5.0],
-        'box_weight': np.zeros((7, 2, 1, 1)),
-        'direction_weight': np.array([[1.0, 0.0], [0.0, 0.0]]).reshape(2, 2, 1, 1),
-    }
-    outputs = {'scores': [1, 1, 8, 8], 'boxes': [1, 7, 8, 8], 'directions': [1, 2, 8, 8]}
-    path = folder / 'lidar.onnx'
-    _save(path, nodes, {'canvas': [1, 2, 16, 16]}, outputs, constants)
-    features = ['x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp']
-    text = {
-        'name': 'tiny_lidar',
-        'architecture': 'pointpillars',
-        'classes': ['car'],
-        'input': {'range': [0, -8, -2, 16, 8, 4], 'pillar': [1.0, 1.0], 'max_points': 8, 'max_pillars': 100},
-        'encoder': {'features': features, 'weight': np.zeros((9, 2)).tolist(), 'bias': [1.0, 0.0]},
-        'output': {
-            'stride': 2,
-            'anchors': [{'class': 'car', 'size': [4.0, 1.8, 1.5], 'z': 0.75, 'yaws': [0.0]}],
-        },
-        **card,
-    }
-    path.with_suffix('.yaml').write_text(yaml.safe_dump(text))
-    return path
 
 
 @pytest.fixture(scope='session')
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def networks(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny_camera.onnx, tiny_lidar.onnx and their cards."""
     folder = tmp_path_factory.mktemp('networks')
-    write_camera_network(folder)
-    write_lidar_network(folder)
+    tiny_models.tiny_camera_model(folder)
+    tiny_models.tiny_lidar_model(folder)
     return folder
-
-
-@pytest.fixture
-def write_network() -> dict[str, Callable[..., Path]]:
-    return {'camera': write_camera_network, 'lidar': write_lidar_network}
-
-
-class Harness:
-    """Nodes under test and a node of the test's own, in one process, spun by one thread."""
-
-    def __init__(self) -> None:
-        import rclpy
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-
-        self.context = Context()
-        rclpy.init(context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.node = rclpy.create_node('tester', context=self.context)
-        self.executor.add_node(self.node)
-        self.nodes: list[Any] = []
-        self._clients: dict[str, Any] = {}
-        self._topics: dict[str, Any] = {}
-        self._diagnostics: Any = None
-        self._thread = threading.Thread(target=self._spin)
-        self._stopping = False
-        self._thread.start()
-
-    def _spin(self) -> None:
-        while not self._stopping:
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def add(self, kind: Any, **parameters: Any) -> Any:
-        """A node of class `kind` with these parameters, as if from a parameter file."""
-        from rclpy.parameter import Parameter
-
-        overrides = [Parameter(name.replace('__', '.'), value=value) for name, value in parameters.items()]
-        node = kind(context=self.context, parameter_overrides=overrides)
-        self.executor.add_node(node)
-        self.executor.wake()
-        self.nodes.append(node)
-        return node
-
-    def call(self, kind: Any, name: str, **fields: Any) -> Any:
-        """Calls a service and waits for the answer."""
-        client = self._clients.get(name)
-        if client is None:
-            client = self._clients[name] = self.node.create_client(kind, name)
-            assert client.wait_for_service(timeout_sec=10.0), name
-        future = client.call_async(kind.Request(**fields))
-        self.until(future.done, f'an answer of {name}')
-        return future.result()
-
-    def change(self, node: Any, transition: str) -> bool:
-        """configure, activate, deactivate, cleanup or shutdown, through the service."""
-        from lifecycle_msgs.msg import Transition
-        from lifecycle_msgs.srv import ChangeState
-
-        name = f'{node.get_fully_qualified_name()}/change_state'
-        return self.call(ChangeState, name, transition=Transition(label=transition)).success
-
-    def state(self, node: Any) -> str:
-        from lifecycle_msgs.srv import GetState
-
-        return self.call(GetState, f'{node.get_fully_qualified_name()}/get_state').current_state.label
-
-    def activate(self, node: Any) -> None:
-        assert self.change(node, 'configure')
-        assert self.change(node, 'activate')
-
-    def set(self, node: Any, **values: Any) -> Any:
-        """The call that rqt_reconfigure makes; `a__b` names the parameter a.b."""
-        from rcl_interfaces.srv import SetParametersAtomically
-        from rclpy.parameter import Parameter
-
-        items = [Parameter(key.replace('__', '.'), value=value).to_parameter_msg() for key, value in values.items()]
-        name = f'{node.get_fully_qualified_name()}/set_parameters_atomically'
-        return self.call(SetParametersAtomically, name, parameters=items).result
-
-    def listen(self, kind: Any, topic: str) -> list[Any]:
-        """Everything that is published on a topic from now on."""
-        got: list[Any] = []
-        self._topics[topic] = self.node.create_subscription(kind, topic, got.append, 50)
-        self.executor.wake()
-        return got
-
-    def publisher(self, kind: Any, topic: str, qos: Any = 10) -> Any:
-        """A publisher that has found its subscribers."""
-        publisher = self.node.create_publisher(kind, topic, qos)
-        self.until(publisher.get_subscription_count, f'a subscriber of {topic}')
-        return publisher
-
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-        """Waits until the condition holds, and returns what it returned."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            value = condition()
-            if value:
-                return value
-            time.sleep(0.01)
-        raise AssertionError(f'waited {timeout} s for {what}')
-
-    def forget_diagnostics(self) -> list[Any]:
-        """What is reported counts from here on."""
-        from diagnostic_msgs.msg import DiagnosticArray
-
-        if self._diagnostics is None:
-            self._diagnostics = self.listen(DiagnosticArray, '/diagnostics')
-        self._diagnostics.clear()
-        return self._diagnostics
-
-    def diagnosis(
-        self, node: Any, condition: Callable[[Any, dict[str, str]], Any], fresh: bool = True
-    ) -> tuple[Any, dict[str, str]]:
-        """The first status of a node for which the condition holds, and its values."""
-        got = self.forget_diagnostics() if fresh else self._diagnostics
-        name = node.get_fully_qualified_name().lstrip('/')
-
-        def find() -> Any:
-            for array in list(got):
-                for status in array.status:
-                    values = {item.key: item.value for item in status.values}
-                    if status.name.startswith(f'{name}:') and condition(status, values):
-                        return status, values
-            return None
-
-        return self.until(find, f'diagnostics of {name}; last {got[-1:]}')
-
-    def close(self) -> None:
-        import rclpy
-
-        self._stopping = True
-        self._thread.join()
-        for node in self.nodes:
-            node.close()
-            node.destroy_node()
-        self.node.destroy_node()
-        self.executor.shutdown()
-        rclpy.shutdown(context=self.context)
 
 
 @pytest.fixture(autouse=True)
@@ -248,79 +29,13 @@ def frequent_diagnostics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def harness() -> Iterator[Harness]:
-    made = Harness()
-    with contextlib.closing(made):
+def harness(ros_harness: ModuleType) -> Iterator[Any]:
+    """A node of the test's own and an executor for the nodes under test."""
+    with contextlib.closing(ros_harness.Harness()) as made:
         yield made
 
 
-SECOND = 1_000_000_000
-T0 = 1_700_000_000 * SECOND
-
-
-class Sensors:
-    """Messages of a small vehicle: a camera 2 m above the ground looking forward, and a lidar."""
-
-    def __init__(self, harness: Harness) -> None:
-        from tf2_msgs.msg import TFMessage
-
-        from airside_perception.nodes.base import message_type
-
-        self.harness = harness
-        self.types = message_type
-        self._tf_kind = TFMessage
-        self._tf: dict[str, Any] = {}
-
-    def image(self, brightness: int = 255, stamp: int = T0, frame: str = CAMERA, encoding: str = 'bgr8') -> Any:
-        from airside_perception.messages import image_message
-        from airside_perception.types import Image
-
-        shape = (HEIGHT, WIDTH) if encoding == 'mono8' else (HEIGHT, WIDTH, 3)
-        return image_message(Image(stamp, frame, np.full(shape, brightness, np.uint8), encoding), self.types)
-
-    def info(self, stamp: int = T0, width: int = WIDTH, focal: float = 60.0, frame: str = CAMERA) -> Any:
-        from sensor_msgs.msg import CameraInfo
-
-        info = CameraInfo(width=width, height=HEIGHT, distortion_model='plumb_bob', d=[0.0] * 5)
-        info.header = self.types('std_msgs/msg/Header')(frame_id=frame)
-        info.k = np.array([focal, 0, WIDTH / 2, 0, focal, 20.0, 0, 0, 1 if focal else 0], dtype=np.float64)
-        return info
-
-    def cloud(self, stamp: int = T0, points: Any = ((5.0, 1.0, 0.5, 0.3),), frame: str = 'lidar') -> Any:
-        from airside_perception.messages import point_cloud_message
-        from airside_perception.types import PointCloud
-
-        values = np.asarray(points, np.float32)
-        names = ('x', 'y', 'z', 'intensity')[: values.shape[1]]
-        return point_cloud_message(PointCloud(stamp, frame, values, names), self.types)
-
-    def static(self, frame: str, child2parent: Any, parent: str = 'base_link') -> None:
-        """Publishes a static transform, latched."""
-        from rclpy.qos import DurabilityPolicy, QoSProfile
-
-        from airside_perception.messages import transform_message
-
-        qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        publisher = self._tf.get(frame)
-        if publisher is None:
-            publisher = self._tf[frame] = self.harness.node.create_publisher(self._tf_kind, '/tf_static', qos)
-        message = transform_message(parent, frame, 0, np.asarray(child2parent, np.float64), self.types)
-        publisher.publish(self._tf_kind(transforms=[message]))
-
-    def camera_mount(self) -> None:
-        """base_link -> optical frame: 2 m up, looking along x."""
-        mount = np.eye(4)
-        mount[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
-        mount[:3, 3] = (1.0, 0.0, 2.0)
-        self.static(CAMERA, mount)
-
-    def lidar_mount(self) -> None:
-        """base_link -> lidar: 1 m forward, 1.5 m up."""
-        mount = np.eye(4)
-        mount[:3, 3] = (1.0, 0.0, 1.5)
-        self.static('lidar', mount)
-
-
 @pytest.fixture
-def sensors(harness: Harness) -> Sensors:
-    return Sensors(harness)
+def sensors(ros_harness: ModuleType, harness: Any) -> Any:
+    """Messages of a small vehicle."""
+    return ros_harness.Sensors(harness)

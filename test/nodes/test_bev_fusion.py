@@ -248,7 +248,7 @@ def test_a_class_can_have_a_prior_of_its_own_from_a_file(harness):
         ({'cameras': ['Front Left']}, "'Front Left' cannot be part of a topic"),
         ({'cameras': ['a', 'a']}, 'names differ'),
         ({'cameras': [''], 'lidar': False}, 'nothing to fuse'),
-        ({'deadline_ms': 400.0}, 'silence_ms = 300 is shorter than deadline_ms = 400'),
+        ({'deadline_ms': 400.0, 'silence_ms': 300.0}, 'silence_ms = 300 is shorter than deadline_ms = 400'),
     ],
 )
 def test_a_wrong_parameter_file_fails_configure_in_one_line(harness, capfd, parameters, said):

@@ -14,7 +14,7 @@ from airside_perception.nodes.camera_detector import CameraDetectorNode
 
 
 def camera(harness, networks, **parameters):
-    return harness.add(CameraDetectorNode, engine_path=str(networks / 'camera.onnx'), **parameters)
+    return harness.add(CameraDetectorNode, engine_path=str(networks / 'tiny_camera.onnx'), **parameters)
 
 
 def get(node, name):
@@ -44,7 +44,7 @@ def test_transitions_open_and_close_the_network_again_and_again(harness, network
 def test_every_setting_is_described_with_both_ends_of_its_range(harness, networks):
     node = camera(harness, networks)
     assert harness.change(node, 'configure')
-    thresholds = {'score_thresholds': {'person': 0.4, 'car': 0.0}}
+    thresholds = {'score_thresholds': {'person': 0.3, 'car': 0.3}}
     expected = {spec.name: spec for spec in specs(CameraConfig, thresholds)}
     listed = harness.call(ListParameters, '/camera_detector/list_parameters').result.names
     assert set(expected) <= set(listed)
@@ -61,7 +61,7 @@ def test_every_setting_is_described_with_both_ends_of_its_range(harness, network
             assert not ranges
         else:
             assert (ranges[0].from_value, ranges[0].to_value) == (spec.low, spec.high)
-    assert get(node, 'score_thresholds.person') == 0.4  # from the model card
+    assert get(node, 'score_thresholds.person') == 0.3  # from the model card
 
 
 def test_a_set_is_taken_as_a_whole_or_not_at_all(harness, networks):
@@ -70,7 +70,7 @@ def test_a_set_is_taken_as_a_whole_or_not_at_all(harness, networks):
     result = harness.set(node, score_threshold=0.6, score_thresholds__car=0.7, max_range=40.0)
     assert result.successful, result.reason
     assert node.config.score_threshold == 0.6
-    assert node.config.score_thresholds == {'person': 0.4, 'car': 0.7}
+    assert node.config.score_thresholds == {'person': 0.3, 'car': 0.7}
     refused = harness.set(node, score_threshold=0.5, nms_iou=1.5)
     assert not refused.successful
     assert 'nms_iou' in refused.reason
@@ -162,24 +162,24 @@ def test_whole_numbers_are_taken_where_a_file_leaves_out_the_point(harness, netw
     ],
 )
 def test_an_engine_that_cannot_run_fails_configure_in_one_line(
-    harness, networks, write_network, tmp_path, capfd, network, said
+    harness, tiny_models, tmp_path, capfd, network, said
 ):
-    path = tmp_path / 'camera.onnx'
+    path = tmp_path / 'tiny_camera.onnx'
     if network == 'corrupt':
-        write_network['camera'](tmp_path)
+        tiny_models.tiny_camera_model(tmp_path)
         path.write_bytes(path.read_bytes()[:200])
     elif network == 'lidar':
-        path = write_network['lidar'](tmp_path)
+        path = tiny_models.tiny_lidar_model(tmp_path)
     elif network == 'wrong_output':
-        write_network['camera'](tmp_path, output={'strides': [32], 'name': 'detections'})
+        tiny_models.tiny_camera_model(tmp_path, output={'strides': [32], 'name': 'detections'})
     elif network == 'wrong_shape':
-        write_network['camera'](tmp_path, input={'height': 32, 'width': 96})
+        tiny_models.tiny_camera_model(tmp_path, input={'height': 32, 'width': 96})
     elif network == 'wrong_hash':
-        write_network['camera'](tmp_path, sha256='0' * 64)
+        tiny_models.tiny_camera_model(tmp_path, sha256='0' * 64)
     elif network == 'no_card':
-        write_network['camera'](tmp_path).with_suffix('.yaml').unlink()
+        tiny_models.tiny_camera_model(tmp_path).with_suffix('.yaml').unlink()
     elif network == 'broken_card':
-        write_network['camera'](tmp_path).with_suffix('.yaml').write_text('name: [')
+        tiny_models.tiny_camera_model(tmp_path).with_suffix('.yaml').write_text('name: [')
     else:
         path = network
     node = harness.add(CameraDetectorNode, engine_path=str(path))
