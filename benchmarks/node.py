@@ -87,7 +87,7 @@ def _camera(network: str) -> Row:
     with _running(CameraDetectorNode, network, 'optical') as node:
         pixels = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
         matrix = np.array([[900.0, 0, 640], [0, 900, 360], [0, 0, 1]])
-        lens = CameraModel('optical', 1280, 720, matrix, (), '')
+        lens = CameraModel('optical', 1280, 720, matrix, (), 'plumb_bob')
         node._calibration.take(messages.camera_info_message(lens, 1, message_types()))
         message = messages.image_message(Image(1, 'optical', pixels), message_types())
         timings = node.pipeline.detector

@@ -233,13 +233,16 @@ def camera_model(message: Any) -> CameraModel:
     Raises:
         MessageError: an uncalibrated camera (K of zeros), or values that are no calibration.
     """
+    distortion, model = tuple(float(value) for value in message.d), message.distortion_model
+    if not model and not any(distortion):  # many drivers leave it open for a perfect lens
+        distortion, model = (), 'plumb_bob'
     return CameraModel(
         message.header.frame_id,
         int(message.width),
         int(message.height),
         np.array(message.k, dtype=np.float64).reshape(3, 3),
-        tuple(float(value) for value in message.d),
-        message.distortion_model,
+        distortion,
+        model,
     )
 
 

@@ -41,6 +41,8 @@ EDGES = (
     (2, 6),
     (3, 7),
 )
+ZOOM = 2
+"""Of camera pictures, so that labels fit."""
 NEAR = 0.1
 """Depth in metres in front of the camera at which the edges of a box are cut."""
 
@@ -92,11 +94,9 @@ def bird_view(
     at = pixels(np.asarray(points[:, :2], np.float64)).astype(np.int64)
     inside = ((at >= 0) & (at < size)).all(axis=1)
     shade = np.clip((points[inside, 2] + 0.3) / 5.0, 0.0, 1.0)
-    colors = cv2.applyColorMap((70 + shade * 160).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
+    colors = cv2.applyColorMap((95 + shade * 150).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
     order = np.argsort(points[inside, 2], kind='stable')  # the highest is seen from above
-    picture[at[inside, 1][order], at[inside, 0][order]] = (colors[:, 0] * 0.75).astype(np.uint8)[
-        order
-    ]
+    picture[at[inside, 1][order], at[inside, 0][order]] = colors[order, 0]
     if truth is not None:
         for outline in pixels(bev_corners(truth.boxes)):
             _polygon(picture, outline, TRUTH, 1)
@@ -123,7 +123,7 @@ def camera_overlay(
     found: Boxes3D,
     boxes: Boxes2D | None = None,
 ) -> Picture:
-    """A copy of the image with objects as wire frames and 2D detections as thin rectangles.
+    """The image, enlarged, with objects as wire frames and 2D detections as thin rectangles.
 
     Args:
         image: uint8 BGR [H, W, 3].
@@ -132,13 +132,17 @@ def camera_overlay(
         found: objects.
         boxes: 2D detections in this image.
     """
-    picture = np.array(image)
+    height, width = image.shape[:2]
+    large = cv2.resize(image, (width * ZOOM, height * ZOOM), interpolation=cv2.INTER_CUBIC)
+    picture: Picture = np.asarray(large, np.uint8)
     if boxes is not None:
-        for x1, y1, x2, y2 in boxes.xyxy.round().astype(int).tolist():
+        for x1, y1, x2, y2 in (boxes.xyxy * ZOOM).round().astype(int).tolist():
             cv2.rectangle(picture, (x1, y1), (x2, y2), (255, 255, 255), 1, cv2.LINE_AA)
-    for row, solid in enumerate(corners(found.boxes)):
+    depths = apply(frame2camera, found.boxes[:, :3])[:, 2]
+    labels: list[tuple[int, int, str, Color]] = []
+    for row in np.argsort(depths, kind='stable'):
         color = EVIDENCE[evidence(found.sources[row])]
-        points = apply(frame2camera, solid)
+        points = apply(frame2camera, corners(found.boxes[row : row + 1])[0])
         drawn = [
             line for a, b in EDGES if (line := _edge(points[a], points[b], camera)) is not None
         ]
@@ -146,11 +150,12 @@ def camera_overlay(
             cv2.line(picture, start, stop, color, 2, cv2.LINE_AA)
         if drawn:
             ends = np.array(drawn).reshape(-1, 2)
-            at = ends[ends[:, 1].argmin()]
-            x, y = np.clip(at, (0, 14), (picture.shape[1] - 60, picture.shape[0] - 4)).tolist()
-            _text(
-                picture, f'{found.classes[row]} {found.scores[row]:.2f}', (x, y - 4), color, 0.45
-            )
+            x, y = ends[ends[:, 1].argmin()].tolist()
+            x, y = min(x, width * ZOOM - 130), max(y - 6, 16)
+            if all(abs(x - a) > 130 or abs(y - b) > 18 for a, b, *_ in labels):  # the nearer wins
+                labels.append((x, y, f'{found.classes[row]} {found.scores[row]:.2f}', color))
+    for x, y, text, color in labels:
+        _text(picture, text, (x, y), color, 0.5)
     return picture
 
 
@@ -165,9 +170,10 @@ def _edge(a: Float64, b: Float64, camera: CameraModel) -> tuple[Any, Any] | None
     pixels, valid = camera.project(np.stack([a, b]))
     if not valid.all() or np.abs(pixels).max() > 20 * (camera.width + camera.height):
         return None
-    start, stop = _whole(pixels)
-    seen, start, stop = cv2.clipLine((0, 0, camera.width, camera.height), start, stop)
-    return (start, stop) if seen else None
+    start, stop = _whole(pixels * ZOOM)
+    frame = (0, 0, camera.width * ZOOM, camera.height * ZOOM)
+    seen, first, last = cv2.clipLine(frame, start, stop)
+    return (first, last) if seen else None
 
 
 def _whole(points: Float64) -> list[tuple[int, int]]:
@@ -179,8 +185,12 @@ def _polygon(picture: Picture, outline: Float64, color: Color, width: int) -> No
 
 
 def _text(picture: Picture, text: str, at: tuple[int, int], color: Color, size: float) -> None:
+    """Text on a dark plate, so that it can be read on any picture."""
     font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(picture, text, at, font, size, (0, 0, 0), 3, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(text, font, size, 1)
+    x, y = at
+    plate = picture[max(y - height - 2, 0) : y + below, max(x - 2, 0) : x + width + 2]
+    plate[:] = plate // 3
     cv2.putText(picture, text, at, font, size, color, 1, cv2.LINE_AA)
 
 

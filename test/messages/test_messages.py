@@ -332,6 +332,20 @@ def test_sensor_messages_round_trip(types):
     assert (again.width, again.height, again.model) == (640, 480, 'plumb_bob')
 
 
+def test_lens_without_a_model_is_perfect_only_without_coefficients():
+    lens = CameraModel('optical', 64, 48, np.diag([50.0, 50, 1]), (), 'plumb_bob')
+    info = messages.camera_info_message(lens, STAMP, _rosbags())
+    info.distortion_model, info.d = '', np.zeros(5)
+    assert messages.camera_model(info).distortion == ()
+    info.d = np.array([0.1, 0, 0, 0, 0])
+    with pytest.raises(MessageError, match="distortion model ''"):
+        messages.camera_model(info)
+    info.k = np.zeros(9)
+    info.d = np.zeros(5)
+    with pytest.raises(MessageError, match=r'K = |focal|uncalibrated'):
+        messages.camera_model(info)
+
+
 def test_transform_round_trip(types):
     lidar2base = transform(rotation_z(2.5), np.array([1.0, -2.0, 3.0]))
     message = messages.transform_message('base_link', 'lidar', STAMP, lidar2base, types)
