@@ -205,8 +205,9 @@ def _rectangles(pixels: Float64, slot: Int64, size: Float64) -> Float64:
         order = np.argsort(slot, kind='stable')
         starts = np.flatnonzero(np.diff(slot[order], prepend=-1))
         filled = slot[order[starts]]
-        low[filled] = np.minimum.reduceat(pixels[order], starts, axis=0)
-        high[filled] = np.maximum.reduceat(pixels[order], starts, axis=0)
+        columns = pixels.T[:, order]  # in rows, reduceat is five times as fast
+        low[filled] = np.minimum.reduceat(columns, starts, axis=1).T
+        high[filled] = np.maximum.reduceat(columns, starts, axis=1).T
     low, high = np.clip(low, 0.0, size), np.clip(high, 0.0, size)
     return np.where((high > low).all(axis=1)[:, None], np.concatenate([low, high], axis=1), 0.0)
 
