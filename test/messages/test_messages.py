@@ -342,7 +342,7 @@ def test_lens_without_a_model_is_perfect_only_without_coefficients():
         messages.camera_model(info)
     info.k = np.zeros(9)
     info.d = np.zeros(5)
-    with pytest.raises(MessageError, match=r'K = |focal|uncalibrated'):
+    with pytest.raises(MessageError, match='not calibrated'):
         messages.camera_model(info)
 
 
