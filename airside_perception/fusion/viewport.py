@@ -12,8 +12,9 @@ from airside_perception.geometry import corners
 from airside_perception.projection import WIDEST_ANGLE, CameraModel
 from airside_perception.types import HEIGHT, LENGTH, WIDTH, YAW, Float64, Int64
 
-NEAR = 0.1
-"""Metres before the lens; what is nearer is cut off."""
+NEAR = 0.001
+"""Metres before the lens; what is nearer is cut off. So small that a box that is cut off there, in
+the view and not beside it, fills the image anyway."""
 OFFSETS = np.array([0.0, 0.0, 0.0, 0.0, NEAR])
 BORDER_POINTS = 33
 """Rays along each side of the image that bound the view; lenses bend the sides."""

@@ -24,7 +24,7 @@ from airside_perception.fusion.fuse import (
 
 def spd(rng: np.random.Generator, n: int, size: int, spread: float = 1.5) -> np.ndarray:
     """Random covariances [N, size, size], some of them very elongated."""
-    turn, _ = np.linalg.qr(rng.normal(size=(n, size, size)))
+    turn = np.array([np.linalg.qr(each)[0] for each in rng.normal(size=(n, size, size))])
     scale = np.exp(rng.normal(0, spread, (n, size)))
     return (turn * scale[:, None]) @ turn.transpose(0, 2, 1)
 

@@ -45,7 +45,7 @@ def exact(camera: CameraModel, pose: np.ndarray, box: np.ndarray) -> np.ndarray 
     norms = np.linalg.norm(spaces[:, :3], axis=1)
     best = linprog(
         [0, 0, 0, -1], A_ub=np.column_stack([spaces[:, :3], norms]), b_ub=-spaces[:, 3],
-        bounds=[(None, None)] * 3 + [(0, None)],
+        bounds=[(None, None)] * 3 + [(0, None)], method='highs',
     )  # fmt: skip
     if best.status != 0 or best.x[3] < 1e-3:
         return None
@@ -54,7 +54,7 @@ def exact(camera: CameraModel, pose: np.ndarray, box: np.ndarray) -> np.ndarray 
     return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.tuples(
         st.floats(-10, 25), st.floats(-12, 12), st.floats(-2, 4),
