@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
@@ -28,8 +29,9 @@ class LaunchCommand(CommandExtension):
             help='print the arguments that the launch file takes, and end',
         )
         parser.add_argument(
-            '-n', '--noninteractive', action='store_true',
-            help='tell the launch system that no terminal is attached',
+            '-n', '--noninteractive', action='store_true', default=not sys.stdin.isatty(),
+            help='no terminal is attached, which would interrupt the nodes too; known where the '
+            'input is none',
         )
         parser.add_argument(
             '-d', '--debug', action='store_true', help='log what the launch system itself does'
