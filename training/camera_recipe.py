@@ -1,0 +1,74 @@
+"""The configuration of a training run of the camera network, read from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from airside_perception.sim.bodies import CLASSES
+from training.camera_network import Yolox
+
+
+@dataclass(frozen=True)
+class CameraTraining:
+    """Every key of the YAML file; see `yolox.yaml` for meanings and units."""
+
+    name: str
+    seed: int
+    width: int
+    height: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    neck: tuple[int, ...]
+    head: int
+    publish: dict[str, str]
+    sizes: dict[str, tuple[float, ...]]
+    streets: float
+    first_scene: int
+    scenes: int
+    workers: int
+    pictures: int
+    first_pictures: int
+    at_once: int
+    steps_between: int
+    least_pixels: int
+    least_height: float
+    least_share: float
+    objects: int
+    zoom: tuple[float, float]
+    batch: int
+    steps: int
+    rate: float
+    decay: float
+    average: float
+    weights: dict[str, float]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.publish)
+
+    def network(self) -> Yolox:
+        """With fresh weights."""
+        return Yolox(len(self.classes), self.widths, self.depths, self.neck, self.head)
+
+
+def load(path: str | Path, **changes: Any) -> CameraTraining:
+    """Reads a YAML file; `changes` replace its keys.
+
+    Raises:
+        TypeError: a key is missing or unknown.
+        ValueError: the classes are not those of the simulator.
+    """
+    values = {**yaml.safe_load(Path(path).read_text(encoding='utf-8')), **changes}
+    for key in ('widths', 'depths', 'neck', 'zoom'):
+        values[key] = tuple(values[key])
+    training = CameraTraining(**values)
+    odd = set(training.classes) ^ set(CLASSES)
+    if odd:
+        raise ValueError(f'{path}: classes differ in {sorted(odd)}')
+    if set(training.sizes) != set(training.publish.values()):
+        raise ValueError(f'{path}: sizes and published classes differ')
+    return training
