@@ -26,6 +26,7 @@ class CameraTraining:
     head: int
     publish: dict[str, str]
     sizes: dict[str, tuple[float, ...]]
+    thresholds: dict[str, float]
     streets: float
     first_scene: int
     scenes: int

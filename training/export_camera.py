@@ -10,6 +10,7 @@ afterwards and writes what it finds into the card.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,15 +57,15 @@ def export_onnx(network: Yolox, training: CameraTraining, path: Path) -> float:
     return error
 
 
-def card(training: CameraTraining, sha256: str, about: Mapping[str, Any], score: float) -> str:
-    """The model card as YAML; `score` is the lowest score of every class."""
+def card(training: CameraTraining, sha256: str, about: Mapping[str, Any]) -> str:
+    """The model card as YAML."""
     published = tuple(dict.fromkeys(training.publish.values()))
     values = {
         'name': training.name,
         'architecture': 'yolox',
         'classes': list(training.classes),
         'publish': dict(training.publish),
-        'thresholds': dict.fromkeys(published, score),
+        'thresholds': {name: training.thresholds.get(name, 0.3) for name in published},
         'sizes': {name: list(training.sizes[name]) for name in published},
         'sha256': sha256,
         'input': {
@@ -83,6 +84,15 @@ def card(training: CameraTraining, sha256: str, about: Mapping[str, Any], score:
     return dump(values)
 
 
+def command(config: str, saved: Mapping[str, Any]) -> str:
+    """The command that made `saved`, with the keys that differ from the configuration now."""
+    now = dataclasses.asdict(load(config))
+    then = {key: value for key, value in saved['training'].items() if now[key] != value}
+    words = [f'python -m training.train_camera --config {config}']
+    words += [f'--minutes {saved["minutes"]:g}'] if saved['minutes'] else []
+    return ' '.join([*words, *(f'--set {key}={value}' for key, value in then.items())])
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -91,7 +101,6 @@ def main() -> None:
     parser.add_argument('--config', default='training/yolox.yaml')
     parser.add_argument('--run', default='output/camera', help='folder that training wrote')
     parser.add_argument('--models', default='models')
-    parser.add_argument('--score', type=float, default=0.3, help='lowest score of every class')
     options = parser.parse_args()
     training = load(options.config)
     saved = torch.load(Path(options.run) / 'model.pt', map_location='cpu', weights_only=True)
@@ -104,7 +113,7 @@ def main() -> None:
     about = {
         'source': 'trained by this project from random weights, on pictures of its own simulator',
         'licence': 'Apache-2.0',
-        'recipe': f'python -m training.train_camera --config {options.config}',
+        'recipe': command(options.config, saved),
         'training': (
             f'seed {training.seed}, {saved["made"]} pictures of simulated aprons and streets '
             f'(scene seeds from {training.first_scene}), {saved["step"]} steps of '
@@ -119,7 +128,7 @@ def main() -> None:
         'accuracy': 'not measured yet: python -m training.evaluate_camera',
     }
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    text = card(training, sha256, about, options.score)
+    text = card(training, sha256, about)
     path.with_suffix('.yaml').write_text(text, encoding='utf-8')
     size = path.stat().st_size / 1e6
     print(f'{path}: {size:.2f} MB, step {saved["step"]}; differs from torch by {error:.1e}')

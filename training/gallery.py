@@ -9,7 +9,8 @@ from torch import Tensor
 
 from training.camera_loss import Truth
 from training.camera_recipe import CameraTraining
-from training.render import Pictures, draw, render
+from training.render import Pictures, render
+from training.views import draw
 from training.worlds import Pool
 
 PAD = 114.0

@@ -42,7 +42,9 @@ class Run:
 
     Attributes:
         step: updates so far.
+        made: pictures drawn so far.
         seconds: of training so far, over all sittings.
+        minutes: that end the schedule, 0: none.
     """
 
     def __init__(self, training: CameraTraining, device: torch.device) -> None:
@@ -61,7 +63,7 @@ class Run:
         weights = (training.weights[key] for key in ('boxes', 'objects', 'classes'))
         self._weights = torch.tensor(list(weights), device=device)
         self.step = self.made = 0
-        self.seconds = 0.0
+        self.seconds = self.minutes = 0.0
 
     def update(self, images: Tensor, truth: Truth, progress: float) -> Tensor:
         """One step; the three losses, [3]."""
@@ -96,6 +98,7 @@ class Run:
                 'step': self.step,
                 'made': self.made,
                 'seconds': self.seconds,
+                'minutes': self.minutes,
                 'device': torch.cuda.get_device_name() if self.device.type == 'cuda' else 'CPU',
             },
             out / 'model.pt',
@@ -122,6 +125,7 @@ def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> Non
     # Scenes arrive in a thread; with the usual 5 ms every launch of a kernel may wait for it.
     sys.setswitchinterval(1e-4)
     state = Run(training, device)
+    state.minutes = options.minutes
     if options.resume:
         state.restore(Path(options.resume), options.fresh_schedule)
     out.mkdir(parents=True, exist_ok=True)
