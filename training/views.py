@@ -1,4 +1,4 @@
-"""Cameras, light and weather for training pictures, drawn at random within what a vehicle meets."""
+"""Cameras, light and weather of training pictures, drawn at random within what vehicles meet."""
 
 from __future__ import annotations
 
