@@ -126,14 +126,19 @@ class Harness:
         self, node: Any, condition: Callable[[Any, dict[str, str]], Any], fresh: bool = True
     ) -> tuple[Any, dict[str, str]]:
         """The first status of a node for which the condition holds, and its values."""
+        return self.diagnosis_of(node.get_fully_qualified_name(), condition, fresh)
+
+    def diagnosis_of(
+        self, name: str, condition: Callable[[Any, dict[str, str]], Any], fresh: bool = True
+    ) -> tuple[Any, dict[str, str]]:
+        """The same, for a node of another process."""
         got = self.forget_diagnostics() if fresh else self._diagnostics
-        name = node.get_fully_qualified_name().lstrip('/')
 
         def find() -> Any:
             for array in list(got):
                 for status in array.status:
                     values = {item.key: item.value for item in status.values}
-                    if status.name.startswith(f'{name}:') and condition(status, values):
+                    if status.name.startswith(f'{name.lstrip("/")}:') and condition(status, values):
                         return status, values
             return None
 

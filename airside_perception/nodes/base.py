@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -189,13 +190,16 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except rclpy.exceptions.ROSInitException as error:
-        sys.stderr.write(f'{error}\n')
+    except RCLError as error:  # a parameter file that is no YAML, a name that is none
+        sys.stderr.write(f'{str(error).splitlines()[0]}\n')
         return 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's and a launch file's may both come
+        # A terminal and a launch file may both interrupt; once is enough. rclpy puts Python's handler
+        # back when it shuts down.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0

@@ -6,12 +6,15 @@ Works on Humble and Jazzy: only process events and the nodes' own lifecycle serv
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 from collections.abc import Iterable
 from typing import Any
 
 from launch import LaunchContext
 from launch.actions import OpaqueCoroutine, RegisterEventHandler
-from launch.event_handlers import OnProcessStart
+from launch.event_handlers import OnProcessStart, OnShutdown
 from launch.logging import get_logger
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
@@ -52,6 +55,15 @@ class Node:
         """Makes the clients."""
         self._change = ros.create_client(ChangeState, f'{self.name}/change_state')
         self._get = ros.create_client(GetState, f'{self.name}/get_state')
+
+    def disconnect(self, ros: Any) -> None:
+        """Gives the clients back.
+
+        A client that has written to a process that died waits for it when it is destroyed, up to a
+        second on Cyclone DDS. That would delay the end of the launch, if it were left until then.
+        """
+        ros.destroy_client(self._change)
+        ros.destroy_client(self._get)
 
     async def state(self, limit_s: float) -> str:
         """The label of its state; empty where it does not answer in time."""
@@ -117,18 +129,38 @@ class BringUp:
             self._pending.append(node)
         self._news.set()
 
+    def _interrupt(self, event: Any, context: LaunchContext) -> None:
+        for node in self._nodes:
+            details = node.action.process_details
+            if details is not None and node.action.return_code is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(details['pid'], signal.SIGINT)
+
     async def _run(self, context: LaunchContext) -> None:
         ros = get_ros_node(context)
         ros.create_subscription(Log, '/rosout', self._on_log, QoSProfile(depth=100))
-        for node in self._nodes:
-            node.connect(ros)
+        # handlers run in reverse order: this one comes before launch closes its own ROS node, which
+        # takes a second or more, and before it thinks of interrupting processes
+        context.register_event_handler(OnShutdown(on_shutdown=self._interrupt))
+        try:
+            await self._wait_for_news(ros)
+        except asyncio.CancelledError:
+            # At shutdown launch cancels what runs, and then takes a cancelled task of its own for
+            # the end of everything: it would leave the nodes running.
+            self._logger.debug('ended by the shutdown')
+
+    async def _wait_for_news(self, ros: Any) -> None:
         while True:
             await self._news.wait()
             self._news.clear()
             await asyncio.sleep(POLL_S)  # processes that start together are brought up together
             pending, self._pending = self._pending, []
             pending.sort(key=self._nodes.index)
+            for node in pending:
+                node.connect(ros)
             await self._bring_up(pending)
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(*(loop.run_in_executor(None, node.disconnect, ros) for node in pending))
 
     async def _bring_up(self, nodes: list[Node]) -> None:
         reasons = await asyncio.gather(*(self._configure(node) for node in nodes))
