@@ -74,6 +74,9 @@ def run_live(
     """
     out.mkdir(parents=True, exist_ok=True)
     results, log = out / 'results.jsonl', out / 'launch.log'
+    latencies = results.with_name(f'{results.name}.latency.json')
+    for old in (results, latencies):  # what an earlier run left is no result of this one
+        old.unlink(missing_ok=True)
     launch = ['ros2', 'launch', 'airside_perception', 'full.launch.py', 'use_sim_time:=true']
     launch += [f'{name}:={value}' for name, value in arguments.items()]
     module = [sys.executable, '-m']
@@ -101,7 +104,6 @@ def run_live(
         spent = time.monotonic() - began
     if not results.is_file():
         raise PerceptionError(f'the recorder wrote nothing: {_tail(log)}')
-    latencies = results.with_name(f'{results.name}.latency.json')
     return LiveRun(results, log, status, spent, json.loads(latencies.read_text(encoding='utf-8')))
 
 
@@ -109,10 +111,16 @@ def run_live(
 def _process(command: Sequence[str], output: object) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own, with all its children gone in the end."""
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
-    process = subprocess.Popen(
-        command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,  # type: ignore[call-overload]  # an open file
-        start_new_session=True, env=environment,
-    )  # fmt: skip
+    try:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,  # type: ignore[call-overload]  # an open file
+            start_new_session=True, env=environment,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise PerceptionError(
+            f'no command {command[0]!r} in this shell: source /opt/ros/$ROS_DISTRO/setup.bash and '
+            'the install folder, or use make, which does'
+        ) from error
     try:
         yield process
     finally:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,21 +85,28 @@ class ResultWriter:
     """A result file, there under its name only once it is whole. A context manager.
 
     Raises:
-        BagError: cannot be written.
+        BagError: cannot be written, or is a folder.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise BagError(
+                f'{self.path}: is a folder; name a file to write, such as a.jsonl in it'
+            )
         self._part = self.path.with_name(f'.{self.path.name}.part')
-        try:
+        with _writable(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._part.open('w', encoding='utf-8', newline='\n')
-        except OSError as error:
-            raise BagError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write(self, result: Result) -> None:
-        """Appends one message."""
-        self._file.write(line(result))
+        """Appends one message.
+
+        Raises:
+            BagError: the disk is full.
+        """
+        with _writable(self.path):
+            self._file.write(line(result))
 
     def __enter__(self) -> ResultWriter:
         return self
@@ -109,11 +117,28 @@ class ResultWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if kind is None:
-            os.replace(self._part, self.path)
-        else:
-            self._part.unlink()
+        try:
+            with _writable(self.path):
+                self._file.close()
+                if kind is None:
+                    os.replace(self._part, self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small file beside results, there under its name only once it is whole.
+
+    Raises:
+        BagError: cannot be written.
+    """
+    part = path.with_name(f'.{path.name}.part')
+    try:
+        with _writable(path):
+            part.write_text(text, encoding='utf-8')
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -130,11 +155,19 @@ def read_results(path: str | Path) -> list[Result]:
     for number, text in enumerate(lines, 1):
         try:
             found.append(_parse(json.loads(text)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise BagError(f'{path}: line {number} is no result: {_reason(error)}') from error
     if not found:
         raise BagError(f'{path}: no results in it')
     return found
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BagError(f'{path}: cannot be written: {error.strerror}') from error
 
 
 def _parse(content: Any) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import time
@@ -17,14 +16,16 @@ import cv2
 import numpy as np
 
 from airside_perception.engine import Engine
+from airside_perception.messages import rigid_transform
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.compare import Comparison
 from airside_perception.replay.runner import Summary
 from airside_perception.replay.settings import Settings
-from airside_perception.results import meta_path
+from airside_perception.results import meta_path, write_text
 
 PERCENTILES = (50, 95, 99)
 CHUNK = 1 << 20
+BAG_FILES = ('.yaml', '.mcap', '.db3', '.zstd')
 LIBRARIES = ('numpy', 'scipy', 'onnxruntime', 'rosbags', 'PyYAML')
 MAX_LISTED = 20
 
@@ -96,11 +97,12 @@ def provenance(reader: BagReader, settings: Settings, engines: Iterable[Engine])
 
 
 def write_meta(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes provenance beside a result file."""
-    target = meta_path(path)
-    part = target.with_name(f'.{target.name}.part')
-    part.write_text(json.dumps(content, indent=2, sort_keys=True) + '\n', encoding='utf-8')
-    os.replace(part, target)
+    """Writes provenance beside a result file.
+
+    Raises:
+        BagError: cannot be written.
+    """
+    write_text(meta_path(path), json.dumps(content, indent=2, sort_keys=True) + '\n')
 
 
 def thresholds(settings: Settings) -> dict[str, dict[str, float]]:
@@ -128,9 +130,13 @@ def versions() -> dict[str, str]:
 
 
 def hash_tree(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of the files in a folder."""
+    """SHA-256 of a file, or of the names and contents of the files of a bag in a folder.
+
+    What else people keep in the folder, such as results, is no part of the bag.
+    """
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    own = (file for file in path.glob('*') if file.suffix in BAG_FILES and file.is_file())
+    for file in sorted(own) if path.is_dir() else [path]:
         if path.is_dir():
             digest.update(f'{file.name}\0{file.stat().st_size}\0'.encode())
         with file.open('rb') as stream:
@@ -224,9 +230,13 @@ def _lowest(config: Any) -> dict[str, float]:
 
 def _hash_calibration(reader: BagReader, settings: Settings) -> str:
     """Of the static transforms and of every distinct camera_info, stamps left out."""
-    topics = {'/tf_static', *(camera.info_topic for camera in settings.cameras)}
     found = {
-        hashlib.sha256(f'{record.topic}\0'.encode() + record.data[12:]).digest()
-        for record in reader.records(topics)
+        f'{record.topic}\0'.encode() + record.data[12:]
+        for record in reader.records({camera.info_topic for camera in settings.cameras})
     }
-    return hashlib.sha256(b''.join(sorted(found))).hexdigest()
+    for record in reader.records({'/tf_static'}):
+        for item in reader.message(record).transforms:
+            parent, child, _, child2parent = rigid_transform(item)
+            found.add(f'{parent}\0{child}\0'.encode() + child2parent.tobytes())
+    digests = sorted(hashlib.sha256(content).digest() for content in found)
+    return hashlib.sha256(b''.join(digests)).hexdigest()

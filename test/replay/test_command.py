@@ -57,6 +57,39 @@ def test_two_runs_give_equal_files(street: Any, parameters: Parameters, tmp_path
     assert first == second
 
 
+def test_results_and_folders_may_lie_in_the_bag(
+    street: Any, parameters: Parameters, tmp_path: Path
+) -> None:
+    bag, params = street.write(), parameters()
+    (bag / 'pictures').mkdir()
+    for name in ('a', 'b'):
+        assert run(bag, params, bag / f'{name}.jsonl') == 0
+    first, second = (meta_path(bag / f'{name}.jsonl').read_bytes() for name in 'ab')
+    assert first == second
+
+
+@pytest.mark.parametrize('move', [0.0, 0.1])
+def test_the_hash_of_the_calibration_is_that_of_places_not_of_stamps(
+    street: Any, parameters: Parameters, tmp_path: Path, move: float
+) -> None:
+    params, mounts, hashes = parameters(), street._mounts, []
+
+    def later() -> Any:
+        message = mounts()
+        for item in message.transforms:
+            item.header.stamp.sec += 7
+            item.header.stamp.nanosec += 7
+            item.transform.translation.x += move
+        return message
+
+    for name in ('a', 'b'):
+        out = tmp_path / f'{name}.jsonl'
+        assert run(street.write(), params, out) == 0
+        hashes.append(json.loads(meta_path(out).read_text())['calibration'])
+        street._mounts = later
+    assert (hashes[0] == hashes[1]) == (move == 0.0)
+
+
 def test_two_processes_give_equal_files(
     street: Any, parameters: Parameters, tmp_path: Path, repository: Path
 ) -> None:

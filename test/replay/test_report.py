@@ -50,12 +50,15 @@ def test_no_bar_elsewhere() -> None:
 def test_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> None:
     for name in ('a', 'b', 'c'):
         (tmp_path / name).mkdir()
-    (tmp_path / 'a' / 'x').write_text('1')
-    (tmp_path / 'b' / 'x').write_text('2')
-    (tmp_path / 'c' / 'y').write_text('1')
+    (tmp_path / 'a' / 'x.mcap').write_text('1')
+    (tmp_path / 'b' / 'x.mcap').write_text('2')
+    (tmp_path / 'c' / 'y.mcap').write_text('1')
     hashes = {hash_tree(tmp_path / name) for name in 'abc'}
     assert len(hashes) == 3
-    (tmp_path / 'b' / 'x').write_text('1')
+    (tmp_path / 'b' / 'x.mcap').write_text('1')
+    assert hash_tree(tmp_path / 'b') == hash_tree(tmp_path / 'a')
+    (tmp_path / 'b' / 'results.jsonl').write_text('no part of the bag')
+    (tmp_path / 'b' / 'pictures.mcap').mkdir()
     assert hash_tree(tmp_path / 'b') == hash_tree(tmp_path / 'a')
 
 

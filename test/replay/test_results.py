@@ -16,6 +16,7 @@ from airside_perception.results import (
     meta_path,
     read_results,
     result_of,
+    write_text,
 )
 from airside_perception.types import Boxes2D, Boxes3D
 
@@ -75,6 +76,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     with pytest.raises(BagError, match='cannot be written'):
         ResultWriter(tmp_path / 'file' / 'a.jsonl')
+
+
+def test_a_folder_in_place_of_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    for folder in (tmp_path, Path('.'), Path('/')):
+        with pytest.raises(BagError, match='is a folder; name a file'):
+            ResultWriter(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_take_its_name_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    writer = ResultWriter(tmp_path / 'a.jsonl')
+    (tmp_path / 'a.jsonl').mkdir()  # somebody was faster
+    with pytest.raises(BagError, match='cannot be written'), writer:
+        writer.write(result_of('/objects', solid()))
+    with pytest.raises(BagError, match='cannot be written'):
+        write_text(tmp_path / 'a.jsonl', 'text')
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
 
 
 GOOD = json.loads(line(result_of('/objects', solid())))
