@@ -9,6 +9,9 @@ import numpy as np
 from airside_perception.errors import TransformError
 from airside_perception.types import YAW, Boxes3D, Float64, PointCloud
 
+BLOCK = 8192
+"""Points moved at a time: so many stay in the cache, and no large memory is asked for between."""
+
 
 def transform(rotation: Float64, translation: Float64) -> Float64:
     """A [4, 4] from a rotation [3, 3] and a translation [3] in metres."""
@@ -108,9 +111,13 @@ def move_boxes(
 
 def move_cloud(cloud: PointCloud, a2b: Float64, frame_id: str) -> PointCloud:
     """A cloud of frame a in frame b; columns beyond x, y, z stay. Computed in float32."""
-    points = cloud.points.copy()
-    points[:, :3] = cloud.points[:, :3] @ a2b[:3, :3].T.astype(np.float32)
-    points[:, :3] += a2b[:3, 3].astype(np.float32)
+    points = np.empty(cloud.points.shape, np.float32)
+    rotation, shift = a2b[:3, :3].T.astype(np.float32), a2b[:3, 3].astype(np.float32)
+    for start in range(0, len(points), BLOCK):
+        block = cloud.points[start : start + BLOCK]
+        moved = points[start : start + BLOCK]
+        moved[:, 3:] = block[:, 3:]
+        moved[:, :3] = block[:, :3] @ rotation + shift
     return replace(cloud, points=points, frame_id=frame_id)
 
 

@@ -20,6 +20,9 @@ from benchmarks.measure import Row
 from benchmarks.sensors import message_types, sweep
 
 TURNS = 30
+OPTICAL = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1]])
+ROOF = np.eye(4)
+"""Places of the sensors in base_link; `sweep` is above the ground already."""
 CAMERA = 'camera node, callback to publish, outside the engine'
 LIDAR = 'lidar node, likewise, outside pillars, features and engine'
 
@@ -39,7 +42,9 @@ def rows(only: str) -> list[Row]:
 
 
 @contextmanager
-def _running(make: Callable[..., Any], network: str, child: str) -> Iterator[Any]:
+def _running(
+    make: Callable[..., Any], network: str, child: str, mount: np.ndarray
+) -> Iterator[Any]:
     """An active node that knows where its sensor is mounted."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -53,7 +58,6 @@ def _running(make: Callable[..., Any], network: str, child: str) -> Iterator[Any
     executor.add_node(node)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     publisher = node.create_publisher(TFMessage, '/tf_static', latched)
-    mount = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1]])
     edge = messages.transform_message('base_link', child, 1, mount, message_types())
     publisher.publish(TFMessage(transforms=[edge]))
     spinning = threading.Thread(target=executor.spin, daemon=True)
@@ -84,11 +88,11 @@ def _outside(node: Any, message: Any, inside: Callable[[], float]) -> float:
 def _camera(network: str) -> Row:
     from airside_perception.nodes.camera_detector import CameraDetectorNode
 
-    with _running(CameraDetectorNode, network, 'optical') as node:
+    with _running(CameraDetectorNode, network, 'optical', OPTICAL) as node:
         pixels = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
         matrix = np.array([[900.0, 0, 640], [0, 900, 360], [0, 0, 1]])
         lens = CameraModel('optical', 1280, 720, matrix, (), 'plumb_bob')
-        node._calibration.take(messages.camera_info_message(lens, 1, message_types()))
+        node.calibration.take(messages.camera_info_message(lens, 1, message_types()))
         message = messages.image_message(Image(1, 'optical', pixels), message_types())
         timings = node.pipeline.detector
         return Row(CAMERA, 3.0, _outside(node, message, lambda: timings.timings['engine']), {})
@@ -97,7 +101,7 @@ def _camera(network: str) -> Row:
 def _lidar(network: str) -> Row:
     from airside_perception.nodes.lidar_detector import LidarDetectorNode
 
-    with _running(LidarDetectorNode, network, 'lidar') as node:
+    with _running(LidarDetectorNode, network, 'lidar', ROOF) as node:
         cloud = PointCloud(1, 'lidar', sweep())
         message = messages.point_cloud_message(cloud, message_types())
         detector = node.pipeline.detector
