@@ -124,6 +124,10 @@ class CameraConfig(EngineConfig):
         unit='px', low=0, high=100, live=True,
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        if not self.ground_frame:
+            raise ConfigError("ground_frame = '': name the frame whose plane z = 0 is the ground")
+
 
 @dataclass(frozen=True)
 class LidarConfig(EngineConfig):

@@ -20,6 +20,8 @@ TYPES: dict[str, type] = {
     'bool': bool, 'int': int, 'float': float, 'str': str, 'tuple[str, ...]': tuple,
 }  # fmt: skip
 """Annotations that a field may have; as ROS parameters a tuple is an array of strings."""
+WORDS = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a string'}
+"""What a value must be, for people; anything else is a list of strings."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Parameter:
         """
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if self.type is tuple and isinstance(value, (list, tuple)):
+        if self.type is tuple and isinstance(value, list):
             value = tuple(value)
-            if not all(isinstance(item, str) for item in value):
-                raise ConfigError(f'{self.name} = {list(value)!r}: expected a list of strings')
+        strings = not isinstance(value, tuple) or all(isinstance(item, str) for item in value)
         kind: Any = type(value)  # not isinstance: a bool is no number here
-        if kind is not self.type:
-            raise ConfigError(f'{self.name} = {value!r}: expected {self.type.__name__}')
+        if kind is not self.type or not strings:
+            expected = WORDS.get(self.type, 'a list of strings')
+            raise ConfigError(f'{self.name} = {value!r}: expected {expected}')
         if self.type is float and not math.isfinite(value):
             raise ConfigError(f'{self.name} = {value!r}: expected a finite number')
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:

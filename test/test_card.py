@@ -174,6 +174,7 @@ def test_what_a_lidar_card_may_not_say(
         ({'output.strides': []}, 'expected positive integers'),
         ({'output.strides': [8, -16]}, 'expected positive integers'),
         ({'sizes.car': [4, 1.8]}, 'expected 3 numbers'),
+        ({'sizes.car': [4, 0, 1.5]}, r"'car' has a size of \(4.0, 0.0, 1.5\) m"),
         ({'sizes': {'person': [1, 1, 2]}}, "sizes lack 'car'"),
         ({'sizes': 3}, 'expected dict'),
     ],

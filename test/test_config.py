@@ -93,15 +93,16 @@ def test_values_in_and_out() -> None:
         ('speed', 9.1, r'outside \[0, 9\] m/s'),
         ('speed', float('nan'), 'expected a finite number'),
         ('free', float('inf'), 'expected a finite number'),
-        ('speed', '3', 'expected float'),
-        ('speed', True, 'expected float'),
+        ('speed', '3', 'expected a number'),
+        ('speed', True, 'expected a number'),
         ('count', 0, r'outside \[1, 5\]'),
-        ('count', 2.0, 'expected int'),
-        ('count', True, 'expected int'),
+        ('count', 2.0, 'expected an integer'),
+        ('count', True, 'expected an integer'),
         ('mode', 'c', "not one of 'a', 'b'"),
-        ('on', 1, 'expected bool'),
-        ('names', 'x', 'expected tuple'),
+        ('on', 1, 'expected true or false'),
+        ('names', 'x', 'expected a list of strings'),
         ('names', [1], 'expected a list of strings'),
+        ('names', None, 'expected a list of strings'),
         ('limits.car', 2.0, r'outside \[0, 1\]'),
         ('limits.tree', 0.5, "unknown parameter 'limits.tree'"),
         ('sped', 1.0, "unknown parameter 'sped' for Knobs; known: count"),
@@ -124,3 +125,8 @@ def test_values_are_judged_together() -> None:
     knobs = replace_values(Knobs(), {'speed': 0.1, 'count': 1})
     with pytest.raises(ConfigError, match='too much'):
         replace_values(knobs, {'count': 2})
+
+
+def test_the_ground_must_have_a_name() -> None:
+    with pytest.raises(ConfigError, match="ground_frame = '': name the frame"):
+        from_values(CameraConfig, {'ground_frame': ''})

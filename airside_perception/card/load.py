@@ -129,6 +129,9 @@ def _camera(reader: Reader, common: dict[str, Any]) -> CameraCard:
             f'{reader.path}: input {card.height} x {card.width} is no multiple of the strides '
             f'{card.strides}'
         )
+    for name, size in sizes.items():
+        if min(size) <= 0.0:
+            raise CardError(f'{table.path}: {name!r} has a size of {size} m')
     missing = [name for name in card.published if name not in sizes]
     if missing:
         raise CardError(f'{reader.path}: sizes lack {missing[0]!r}')

@@ -35,7 +35,7 @@ def main(args: list[str] | None = None) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     found = inspect_network(options.model, options.card)
-    print(json.dumps(found.as_dict(), indent=2) if options.json else describe(found))
+    print(json.dumps(found.as_dict(), indent=2, default=str) if options.json else describe(found))
     return FAILED if found.card_problem else 0
 
 

@@ -51,7 +51,7 @@ class Inspection:
     notes: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON takes it."""
+        """Everything; what JSON does not know, such as dates in a card, goes there as text."""
         return asdict(self)
 
 
@@ -160,7 +160,7 @@ def _summary(card: ModelCard) -> dict[str, Any]:
             f'{columns} x {rows} pillars of {card.pillar[0]:g} x {card.pillar[1]:g} m'
         )
         summary['anchors'] = len(card.anchors)
-    return {**summary, **card.about}
+    return {**summary, **card.about, **summary}  # the order of the first, the values of the last
 
 
 def _contradiction(engine: Engine, card: ModelCard) -> str:

@@ -64,12 +64,15 @@ def resize_network(
 
     Raises:
         CardError: no camera card, or the size is no multiple of its strides.
-        EngineError: as `set_input_size`, or `source` is not an ONNX file.
+        EngineError: as `set_input_size`, `source` is not an ONNX file, or `target` cannot be
+            written.
     """
     source, target = Path(source), Path(target)
     card = find_card(source, card_path)
     if not isinstance(card, CameraCard):
         raise CardError(f'{card.path}: {card.architecture} has no image input to resize')
+    if height < 1 or width < 1:
+        raise CardError(f'input {height} x {width} is no size: expected pixels, 1 or more')
     odd = [stride for stride in card.strides if height % stride or width % stride]
     if odd:
         raise CardError(
@@ -79,11 +82,16 @@ def resize_network(
         model = onnx.load(str(source))
     except Exception as error:  # protobuf's DecodeError and OSError have no nearer common base
         raise EngineError(f'{source}: not a readable ONNX file: {error}') from error
-    onnx.save(set_input_size(model, height, width), str(target))
+    resized = set_input_size(model, height, width).SerializeToString()
     text = yaml.safe_load(Path(card.path).read_text(encoding='utf-8'))
     text['input'].update(height=height, width=width)
     if 'sha256' in text:
-        text['sha256'] = hashlib.sha256(target.read_bytes()).hexdigest()
+        text['sha256'] = hashlib.sha256(resized).hexdigest()
     beside = target.with_suffix('.yaml')
-    beside.write_text(yaml.safe_dump(text, sort_keys=False), encoding='utf-8')
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(resized)
+        beside.write_text(yaml.safe_dump(text, sort_keys=False), encoding='utf-8')
+    except OSError as error:
+        raise EngineError(f'{target}: cannot be written: {error.strerror}') from error
     load_card(beside)

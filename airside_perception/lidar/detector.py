@@ -90,8 +90,12 @@ class LidarDetector:
         return points
 
     def _thresholds(self, config: LidarConfig) -> list[float]:
-        """Lowest score of every label."""
-        own = {**self.card.thresholds, **config.score_thresholds}
+        """Lowest score of every label; no score reaches that of a label that is dropped.
+
+        So a dropped label takes no published one's place, neither at its anchor nor among the
+        candidates.
+        """
+        own = {**self.card.thresholds, **config.score_thresholds, '': 1.0}
         return [max(config.score_threshold, own.get(name, 0.0)) for name in self._names.tolist()]
 
     def _suppress(self, found: Candidates, config: LidarConfig) -> Int64:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.errors import MessageError
+from airside_perception.errors import MessageError, TransformError
 from airside_perception.geometry import from_quaternion, transform, yaw_of
 from airside_perception.projection import CameraModel
 from airside_perception.types import Boxes2D, Boxes3D, Float64, Image, PointCloud
@@ -270,7 +270,7 @@ def boxes3d(message: Any) -> Boxes3D:
 
     Raises:
         MessageError: a detection without hypothesis, in another frame than the array, or with
-            values that are not finite or not a box.
+            values that are not finite, not a rotation or not a box.
     """
     frame = message.header.frame_id
     boxes, scores, classes, covariances, ids = [], [], [], [], []
@@ -283,7 +283,10 @@ def boxes3d(message: Any) -> Boxes3D:
             )
         best, center, size = item.results[0], item.bbox.center, item.bbox.size
         turn = center.orientation
-        yaw = yaw_of(from_quaternion(turn.x, turn.y, turn.z, turn.w))
+        try:
+            yaw = yaw_of(from_quaternion(turn.x, turn.y, turn.z, turn.w))
+        except TransformError as error:
+            raise MessageError(f'detection {index}: {error}') from error
         boxes.append(
             (center.position.x, center.position.y, center.position.z, size.x, size.y, size.z, yaw)
         )

@@ -214,7 +214,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0.0 <= value < float('inf'):
         raise argparse.ArgumentTypeError(f'{text} is not a number from 0 up')
     return value
@@ -228,10 +231,9 @@ def _rate(text: str) -> float:
 
 
 def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is less than 1')
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not an integer from 1 up')
+    return int(text)
 
 
 if __name__ == '__main__':

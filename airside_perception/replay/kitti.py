@@ -35,6 +35,7 @@ OPTICAL2CAMERA = np.array(
 )
 """z forward, x right, y down to x forward, y left, z up."""
 DONT_CARE = 'dontcare'
+LABEL_COLUMNS = 15
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,14 @@ def read_labels(frame: Frame) -> tuple[Boxes3D, Boxes2D]:
     if frame.labels is None:
         raise BagError(f'frame {frame.name} has no labels')
     try:
-        rows = [line.split() for line in frame.labels.read_text(encoding='utf-8').splitlines()]
-        names = [row[0].lower() for row in rows if row]
-        values = np.array([row[1:15] for row in rows if row], dtype=np.float64).reshape(-1, 14)
+        lines = frame.labels.read_text(encoding='utf-8').splitlines()
+        rows = [line.split() for line in lines if line.strip()]
+        short = [len(row) for row in rows if len(row) < LABEL_COLUMNS]
+        if short:
+            raise ValueError(f'a line of {short[0]} words, expected {LABEL_COLUMNS}')
+        names = [row[0].lower() for row in rows]
+        values = np.array([row[1:LABEL_COLUMNS] for row in rows], dtype=np.float64)
+        values = values.reshape(-1, LABEL_COLUMNS - 1)
     except (OSError, ValueError) as error:
         raise BagError(f'{frame.labels}: not readable as KITTI labels: {error}') from error
     solid = [index for index, name in enumerate(names) if name != DONT_CARE]

@@ -21,7 +21,6 @@ SHIPPED = ('config', 'perception.yaml')
 LIDAR_NODE, FUSION_NODE = 'lidar_detector', 'bev_fusion'
 POINTS_TOPIC = '/sensing/lidar/points'
 IMAGE_TOPIC = re.compile(r'/sensing/camera/([a-z][a-z0-9_]*)/image(/compressed)?')
-PRIOR = FusionConfig().prior
 THREADS = 2
 """CPU threads of a network whose parameters fix none: the same on every machine."""
 
@@ -124,7 +123,10 @@ def _fusion(values: Mapping[str, Any]) -> FusionConfig:
     """The fusion's settings; a list of one empty name is how ROS writes an empty list."""
     classes = [name.partition('.')[2] for name in values if name.startswith('priors.')]
     plain = {key: [] if value == [''] else value for key, value in values.items()}
-    return from_values(FusionConfig, plain, fusion_priors(classes, values.get('prior', PRIOR)))
+    prior = from_values(
+        FusionConfig, {key: value for key, value in plain.items() if '.' not in key}
+    ).prior
+    return from_values(FusionConfig, plain, fusion_priors(classes, prior))
 
 
 @contextmanager

@@ -71,6 +71,15 @@ def test_text(camera: Path, capsys: Capture) -> None:
         assert word in text
 
 
+def test_a_card_may_say_what_json_does_not_know(camera: Path, capsys: Capture) -> None:
+    beside = camera.with_suffix('.yaml')
+    about = '\nabout: {trained: 2024-05-01, path: elsewhere}\n'
+    beside.write_text(beside.read_text() + about)
+    assert main(['inspect', str(camera), '--json']) == 0
+    card = json.loads(capsys.readouterr().out)['card']
+    assert (card['trained'], card['path']) == ('2024-05-01', str(beside))
+
+
 def test_json(lidar: Path, capsys: Capture) -> None:
     assert main(['inspect', str(lidar), '--json']) == 0
     found = json.loads(capsys.readouterr().out)

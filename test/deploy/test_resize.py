@@ -104,10 +104,22 @@ def test_what_cannot_be_resized_leaves_nothing(tmp_path: Path) -> None:
     source = write(tmp_path, network(), CARD)
     with pytest.raises(CardError, match='60 x 128 is no multiple of stride 8'):
         resize_network(source, tmp_path / 'large.onnx', 60, 128)
+    for size in ((0, 128), (64, -8)):
+        with pytest.raises(CardError, match='is no size: expected pixels'):
+            resize_network(source, tmp_path / 'large.onnx', *size)
+    with pytest.raises(EngineError, match=r'x\.onnx: cannot be written: '):
+        resize_network(source, source / 'x.onnx', 64, 128)
     source.write_bytes(b'no network')
     with pytest.raises(EngineError, match='not a readable ONNX file'):
         resize_network(source, tmp_path / 'large.onnx', 64, 128)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['tiny.onnx', 'tiny.yaml']
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    source = write(tmp_path, network(), CARD)
+    resize_network(source, tmp_path / 'new' / 'large.onnx', 64, 128)
+    assert (tmp_path / 'new' / 'large.onnx').is_file()
+    assert load_card(tmp_path / 'new' / 'large.yaml').name == 'tiny'
 
 
 def test_a_network_without_images_is_refused(tmp_path: Path) -> None:

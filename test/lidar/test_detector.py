@@ -141,6 +141,15 @@ def test_labels_are_renamed_or_dropped(network: Path, card: LidarCard) -> None:
     assert found.classes == ('vehicle',)
 
 
+def test_a_dropped_label_takes_no_published_ones_place(network: Path, card: LidarCard) -> None:
+    places = (10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.4)  # a car, and a weaker person
+    dropped = replace(card, publish={'person': 'person'}, thresholds={})
+    config = LidarConfig(max_candidates=1)
+    found = LidarDetector(open_engine(network, threads=1), dropped, config).detect(cloud(*places))
+    assert found.classes == ('person',)
+    np.testing.assert_allclose(found.scores, [sigmoid(2.0)], rtol=1e-4)
+
+
 def test_points_on_the_ego_vehicle_are_left_out(detector: LidarDetector) -> None:
     points = cloud((1.2, 1.2, 2.5, 0.9), (3.2, 1.2, 0.5, 0.9))
     detector.config = LidarConfig(nms_iou=1.0, nms_iou_across=1.0)

@@ -298,6 +298,14 @@ def test_detections_with_impossible_values_are_refused(value):
         messages.boxes3d(message)
 
 
+def test_detections_without_a_rotation_are_refused():
+    message = messages.detections3d(boxes(), _rosbags())
+    turn = message.detections[1].bbox.center.orientation
+    turn.z = turn.w = 0.0
+    with pytest.raises(MessageError, match=r'detection 1: quaternion \(.*\) is not a rotation'):
+        messages.boxes3d(message)
+
+
 def test_detections_without_hypothesis_or_of_another_frame_are_refused():
     message = messages.detections3d(boxes(), _rosbags())
     message.detections[0].results.clear()

@@ -220,6 +220,8 @@ def test_a_run_without_any_result_leaves_no_file(
         [],
         ['dance'],
         ['run', '--bag', 'a', '--out', 'b', '--threads', '0'],
+        ['run', '--bag', 'a', '--out', 'b', '--threads', 'two'],
+        ['compare', 'a', 'b', '--score', 'much'],
         ['compare', 'a', 'b', '--score', 'nan'],
         ['compare', 'a', 'b', '--position', '-1'],
         ['play', '--bag', 'a', '--rate', '0'],
@@ -229,7 +231,9 @@ def test_misuse_shows_usage(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert 'usage: replay' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert 'usage: replay' in error
+    assert '_positive' not in error
 
 
 def test_help_has_examples(capsys: Capture) -> None:

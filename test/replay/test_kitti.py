@@ -141,6 +141,7 @@ def damage(folder: Path, name: str, text: bytes | None) -> None:
         ('calib/000007.txt', None, 'not readable as a KITTI calibration'),
         ('calib/000007.txt', b'P2: 1 2 3', 'not readable as a KITTI calibration'),
         ('label_2/000007.txt', b'Car 1 2 three', 'not readable as KITTI labels'),
+        ('label_2/000007.txt', b'Car 1 2 3 4 5 6 7\n' * 2, 'a line of 8 words, expected 15'),
     ],
 )
 def test_a_broken_file_is_named_and_no_bag_is_left(

@@ -99,7 +99,8 @@ def test_compressed_images_by_wish_or_because_there_are_no_others(parameters: Pa
         ({'lidar_detector': {'engine_path': ''}}, 'lidar_detector: engine_path is empty'),
         ({'lidar_detector': {'engine_path': 'none.onnx'}}, r'lidar_detector: .*none\.onnx'),
         ({'bev_fusion': {'deadline_ms': -1.0}}, 'bev_fusion: deadline_ms = -1.0'),
-        ({'bev_fusion': {'cameras': 'front'}}, "bev_fusion: cameras = 'front'"),
+        ({'bev_fusion': {'cameras': 'front'}}, "cameras = 'front': expected a list of strings"),
+        ({'bev_fusion': {'prior': 'x', 'priors': {'car': 0.2}}}, "prior = 'x': expected a number"),
         ({'lidar_detecter': {'nms_iou': 0.5}}, "did you mean '/lidar_detector'"),
     ],
 )
