@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='training needs torch')
+
+from airside_perception.sim.mesh import box  # noqa: E402  (after the check for torch)
+from training.lidars import MOST_RINGS, Lidar, random_lidar  # noqa: E402
+from training.recipe import load  # noqa: E402
+from training.scans import Surfaces, Variation, World, make_batch  # noqa: E402
+from training.train import run  # noqa: E402
+from training.worlds import Recipe, build  # noqa: E402
+
+CONFIG = Path(__file__).parents[2] / 'training' / 'pointpillars.yaml'
+PLAIN = Lidar(np.radians(np.linspace(5, -25, 40)), 720, 1.8, 1e4, 0.0, 0.0)
+
+
+def crates(seed):
+    """Four solid boxes on a plane, each its own object."""
+    rng = np.random.default_rng(seed)
+    parts, boxes = [], []
+    for spot in ((12, 3), (-9, 8), (4, -14), (-15, -10)):
+        size, yaw = rng.uniform((1, 1, 0.8), (5, 2, 2.5)), rng.uniform(-3, 3)
+        parts.append(box(size, (0, 0, 0), 0).moved((*spot, 0.0), yaw).triangles)
+        boxes.append([*spot, size[2] / 2, *size, yaw])
+    floor = np.array([[99, 99, 0], [-99, 99, 0], [-99, -99, 0], [99, -99, 0]])[
+        [[0, 1, 2], [0, 2, 3]]
+    ]
+    owner = np.concatenate([np.repeat(np.arange(4), [len(p) for p in parts]), [-1, -1]])
+    triangles = torch.tensor(np.concatenate([*parts, floor]), dtype=torch.float32)
+    spots = torch.tensor([[0.0, 0.0], [2.0, 1.0]])
+    return World(
+        triangles,
+        torch.zeros(len(triangles), dtype=torch.int64),
+        torch.tensor(owner),
+        torch.tensor(boxes, dtype=torch.float32),
+        torch.arange(4),
+        spots,
+    )
+
+
+def batch_of(variation, scans=4):
+    surfaces = Surfaces(torch.full((1,), 0.9), torch.zeros(1), torch.zeros(1))
+    worlds = [crates(seed) for seed in range(scans)]
+    places = np.linspace(0, 0.99, scans)
+    return make_batch(
+        worlds, [PLAIN] * scans, places, surfaces, variation, torch.Generator().manual_seed(5), 5
+    )
+
+
+def inside(points, boxes, margin):
+    """Whether points [N, 3] are in any of boxes [M, 7]."""
+    found = np.zeros(len(points), bool)
+    for x, y, z, *size, yaw in boxes:
+        c, s = math.cos(yaw), math.sin(yaw)
+        local = (points - [x, y, z]) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        found |= (np.abs(local) < np.array(size) / 2 + margin).all(1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ('variation', 'margin', 'flat'),
+    [
+        (Variation(), 0.002, 0.002),
+        (Variation(scale=0.05, stretch=0.1), 0.002, 0.002),
+        (Variation(slope=0.02, waves=0.4, lift=0.05), 0.25, 3.0),
+    ],
+)
+def test_every_return_lies_on_the_ground_or_in_its_box(variation, margin, flat):
+    """Shift, turn, mirror and stretch move triangles and boxes alike."""
+    batch = batch_of(variation)
+    for scan in range(4):
+        points = batch.points[batch.scan == scan].double().numpy()
+        boxes = batch.truth.boxes[batch.truth.scan == scan].double().numpy()
+        returns = batch.returns[batch.truth.scan == scan].numpy()
+        within = inside(points, boxes, margin)
+        assert returns.sum() > 300
+        if flat < 1:
+            raised = np.abs(points[:, 2]) > flat
+            assert within[raised].mean() > 0.999
+            assert raised.sum() == pytest.approx(returns.sum(), rel=0.05)
+        else:
+            assert within.sum() >= 0.95 * returns.sum()
+
+
+def test_objects_with_few_returns_are_not_counted():
+    batch = batch_of(Variation())
+    assert (batch.truth.counted == (batch.returns >= 5)).all()
+
+
+def test_lidars_are_within_the_tables():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        lidar = random_lidar(rng)
+        assert len(lidar.elevations) <= MOST_RINGS
+        assert (np.abs(lidar.elevations) < math.radians(40)).all()
+        assert 1.4 < lidar.height < 2.6
+        assert len(lidar.elevations) * lidar.firings < 200_000
+
+
+def test_scenes_follow_from_their_seed():
+    labels = load(CONFIG).simulated
+    first, second = (build(1234, Recipe(labels, 0.5)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    triangles, material, owner, boxes, label, spots = first
+    assert len(triangles) == len(material) == len(owner)
+    assert owner.max() < len(boxes) == len(label)
+    assert len(spots) >= 1
+
+
+@pytest.mark.slow
+def test_a_run_trains_saves_and_goes_on(tmp_path):
+    training = load(
+        CONFIG, limits=[-30.72, -30.72, -2.0, 30.72, 30.72, 8.0], batch=1, steps=2,
+        workers=1, pool=2, widths=[8, 8, 8, 8], depths=[0, 0, 0, 0], neck=8, channels=8,
+    )  # fmt: skip
+    options = argparse.Namespace(
+        device='cpu', compile=False, resume='', fresh_schedule=False, minutes=0, every=1
+    )
+    run(training, tmp_path, options)
+    options.resume = str(tmp_path)
+    run(load(CONFIG, **{**vars_of(training), 'steps': 3}), tmp_path, options)
+    lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines] == [1, 2, 3]
+    assert all(np.isfinite(line['scores']) for line in lines)
+
+
+def vars_of(training):
+    """The keys that the test changed, for a second run."""
+    keys = ('limits', 'batch', 'workers', 'pool', 'widths', 'depths', 'neck', 'channels')
+    return {key: getattr(training, key) for key in keys}

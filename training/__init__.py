@@ -1,0 +1,1 @@
+"""Training of the package's own networks, in torch on one accelerator; not installed."""

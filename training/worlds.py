@@ -1,0 +1,194 @@
+"""Scenes for training, built by processes while the accelerator trains on those that exist."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from airside_perception.sim.apron import apron
+from airside_perception.sim.materials import NAMES, standard
+from airside_perception.sim.mesh import Mesh, merge
+from airside_perception.sim.street import street
+from airside_perception.types import Float32, Float64, Int64
+from training.clutter import clutter
+from training.scans import Surfaces, World
+
+GROUND = 250.0
+"""Half the side of the square that stands for the ground, metres."""
+FOLIAGE = 0.2
+"""Standard deviation of the depth at which a beam meets a leaf behind the outline, metres."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How scenes are made.
+
+    Attributes:
+        labels: {class of the simulator: label index}.
+        streets: share of street scenes; the others are aprons.
+        clutter: whether leaves, posts and odd solids are added.
+        spots: places for the sensor in every scene.
+    """
+
+    labels: Mapping[str, int]
+    streets: float
+    clutter: bool = True
+    spots: int = 24
+
+
+Arrays = tuple[Float32, Int64, Int64, Float64, Int64, Float64]
+
+
+def build(seed: int, recipe: Recipe) -> Arrays:
+    """Scene number `seed` as the arrays of a `World`."""
+    rng = np.random.default_rng([seed, 7])
+    town = bool(rng.random() < recipe.streets)
+    scene = (street if town else apron)(seed).at(float(rng.uniform(0, 5)))
+    more = (
+        clutter(rng, scene.objects.boxes, town and rng.random() < 0.75) if recipe.clutter else None
+    )
+    corners = GROUND * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    floor = np.column_stack([corners, corners @ np.array(scene.slope)])[[[0, 1, 2], [0, 2, 3]]]
+    still = [
+        Mesh(floor.astype(np.float32), np.full(2, scene.ground, np.int32)),
+        *([more] if more else []),
+    ]
+    added = merge(still)
+    triangles = np.concatenate([scene.triangles, added.triangles])
+    material = np.append(scene.material, added.materials).astype(np.int64)
+    owner = np.append(scene.instance, np.full(len(added), -1)).astype(np.int64)
+    label = np.array([recipe.labels[name] for name in scene.objects.classes], np.int64)
+    return (
+        triangles,
+        material,
+        owner,
+        scene.objects.boxes,
+        label,
+        _spots(rng, scene.objects.boxes, recipe.spots),
+    )
+
+
+def _spots(rng: np.random.Generator, boxes: Float64, count: int) -> Float64:
+    """Places [<= count, 2] near the vehicle's own, in no object; the first is the origin."""
+    spots = rng.uniform(-1, 1, (count, 2)) * [30.0, 5.0]
+    spots[0] = 0.0
+    offset = spots[:, None] - boxes[None, :, :2]
+    c, s = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
+    along, across = (
+        offset[..., 0] * c + offset[..., 1] * s,
+        offset[..., 1] * c - offset[..., 0] * s,
+    )
+    inside = (np.abs(along) < boxes[:, 3] / 2 + 1.5) & (np.abs(across) < boxes[:, 4] / 2 + 1.5)
+    free = ~inside.any(axis=1)
+    return spots[free] if free.any() else spots[:1]
+
+
+def to_world(arrays: Arrays, device: torch.device) -> World:
+    """The arrays of `build` on the accelerator."""
+    triangles, material, owner, boxes, label, spots = arrays
+    return World(
+        torch.as_tensor(triangles, dtype=torch.float32, device=device),
+        torch.as_tensor(material, device=device),
+        torch.as_tensor(owner, device=device),
+        torch.as_tensor(boxes, dtype=torch.float32, device=device),
+        torch.as_tensor(label, device=device),
+        torch.as_tensor(spots, dtype=torch.float32, device=device),
+    )
+
+
+def surfaces(device: torch.device) -> Surfaces:
+    """The simulator's materials as the ray-caster's `Surfaces`."""
+    table = standard()
+    depth = np.array([FOLIAGE if name == 'leaves' else 0.0 for name in NAMES], np.float32)
+    return Surfaces(
+        torch.as_tensor(table.reflectivity, device=device),
+        torch.as_tensor(table.loss, device=device),
+        torch.as_tensor(depth, device=device),
+    )
+
+
+class Pool:
+    """The newest `size` scenes on the accelerator, renewed in the background.
+
+    A context manager; `draw` waits until the first scenes are there. Worker w of W builds seeds
+    first + w, first + w + W, ...
+    """
+
+    def __init__(
+        self, recipe: Recipe, first: int, size: int, workers: int, device: torch.device
+    ) -> None:
+        context = multiprocessing.get_context('spawn')
+        self._queue: Any = context.Queue(maxsize=4 * workers)
+        self._stop = context.Event()
+        self._processes = [
+            context.Process(
+                target=_work,
+                args=(self._queue, self._stop, recipe, first + w, workers),
+                daemon=True,
+            )
+            for w in range(workers)
+        ]
+        self._worlds: list[World] = []
+        self._size, self._device = size, device
+        self.built = 0
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+
+    def __enter__(self) -> Pool:
+        for process in self._processes:
+            process.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+    def draw(self, count: int, rng: np.random.Generator) -> Sequence[World]:
+        """`count` of the scenes that are there."""
+        while len(self._worlds) < min(self._size, 4 * count):
+            if not any(process.is_alive() for process in self._processes):
+                raise RuntimeError(
+                    'every process that builds scenes has died; its traceback is above'
+                )
+            self._stop.wait(0.05)
+        worlds = self._worlds
+        return [worlds[int(n)] for n in rng.integers(len(worlds), size=count)]
+
+    def _fill(self) -> None:
+        while not self._stop.is_set():
+            try:
+                arrays = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            world = to_world(arrays, self._device)
+            if self._device.type == 'cuda':
+                torch.cuda.current_stream().synchronize()  # other streams read it
+            if len(self._worlds) < self._size:
+                self._worlds.append(world)
+            else:
+                self._worlds[self.built % self._size] = world
+            self.built += 1
+
+
+def _work(out: Any, stop: Any, recipe: Recipe, seed: int, step: int) -> None:
+    torch.set_num_threads(1)
+    while not stop.is_set():
+        arrays = build(seed, recipe)
+        seed += step
+        while not stop.is_set():
+            try:
+                out.put(arrays, timeout=0.5)
+                break
+            except queue.Full:
+                continue
+    out.cancel_join_thread()
