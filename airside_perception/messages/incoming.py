@@ -250,19 +250,18 @@ def rigid_transform(message: Any) -> tuple[str, str, int, Float64]:
     """geometry_msgs/TransformStamped: parent frame, child frame, stamp in ns, child2parent [4, 4].
 
     Raises:
-        TransformError: the quaternion is not a rotation.
+        TransformError: the quaternion is not a rotation, or the translation not finite.
     """
+    parent, child = message.header.frame_id, message.child_frame_id
     move, turn = message.transform.translation, message.transform.rotation
-    child2parent = transform(
-        from_quaternion(turn.x, turn.y, turn.z, turn.w),
-        np.array([move.x, move.y, move.z], dtype=np.float64),
-    )
-    return (
-        message.header.frame_id,
-        message.child_frame_id,
-        stamp_ns(message.header.stamp),
-        child2parent,
-    )
+    offset = np.array([move.x, move.y, move.z], dtype=np.float64)
+    if not np.isfinite(offset).all():
+        raise TransformError(f'{child!r} -> {parent!r}: translation {offset.tolist()}')
+    try:
+        rotation = from_quaternion(turn.x, turn.y, turn.z, turn.w)
+    except TransformError as error:
+        raise TransformError(f'{child!r} -> {parent!r}: {error}') from error
+    return parent, child, stamp_ns(message.header.stamp), transform(rotation, offset)
 
 
 def boxes3d(message: Any) -> Boxes3D:

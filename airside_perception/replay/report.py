@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 
 from airside_perception.engine import Engine
-from airside_perception.messages import rigid_transform
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.compare import Comparison
-from airside_perception.replay.runner import Summary
+from airside_perception.replay.runner import Summary, transforms_in
 from airside_perception.replay.settings import Settings
 from airside_perception.results import meta_path, write_text
 
@@ -234,9 +233,7 @@ def _hash_calibration(reader: BagReader, settings: Settings) -> str:
         f'{record.topic}\0'.encode() + record.data[12:]
         for record in reader.records({camera.info_topic for camera in settings.cameras})
     }
-    for record in reader.records({'/tf_static'}):
-        for item in reader.message(record).transforms:
-            parent, child, _, child2parent = rigid_transform(item)
-            found.add(f'{parent}\0{child}\0'.encode() + child2parent.tobytes())
+    for _, parent, child, _, child2parent in transforms_in(reader, {'/tf_static'}):
+        found.add(f'{parent}\0{child}\0'.encode() + child2parent.tobytes())
     digests = sorted(hashlib.sha256(content).digest() for content in found)
     return hashlib.sha256(b''.join(digests)).hexdigest()

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +28,7 @@ from airside_perception.replay.order import by_stamp
 from airside_perception.replay.settings import POINTS_TOPIC, Camera, Settings
 from airside_perception.results import Result, result_of
 from airside_perception.transforms import TransformBuffer
-from airside_perception.types import Boxes2D, Boxes3D
+from airside_perception.types import Boxes2D, Boxes3D, Float64
 
 OBJECTS_TOPIC = '/perception/objects'
 LIDAR_TOPIC = '/perception/lidar/detections'
@@ -98,7 +99,7 @@ class Runner:
         self._write = write
         self._stack = ExitStack()
         self._engines: dict[tuple[Any, ...], Engine] = {}
-        self._transforms = read_transforms(reader)
+        self._transforms = read_transforms(reader, self.summary.failed)
         try:
             self._cameras = [
                 (camera, CameraPipeline(camera.network, self._engine(camera.network)))
@@ -145,13 +146,17 @@ class Runner:
             steps[POINTS_TOPIC] = self._lidar_step(self._lidar)
         topics = self._reader.topics
         count = sum(topics[name].count for name in steps if name in topics)
-        for done, record in enumerate(by_stamp(self._reader.records(steps)), 1):
-            try:
-                steps[record.topic](record)
-            except PerceptionError as error:
-                self.summary.failed(record.topic, error)
-            self._fuse(self._collector.flush(record.stamp_ns))
-            progress(done, count)
+        records = by_stamp(self._reader.records(steps))
+        done = 0
+        for stamp_ns, moment in groupby(records, key=lambda record: record.stamp_ns):
+            for record in moment:  # all of one stamp before the fusion asks who is silent
+                try:
+                    steps[record.topic](record)
+                except PerceptionError as error:
+                    self.summary.failed(record.topic, error)
+                done += 1
+                progress(done, count)
+            self._fuse(self._collector.flush(stamp_ns))
         self._fuse(self._collector.drain())
         self.summary.sets = self._collector.counts
         return self.summary
@@ -270,19 +275,40 @@ class Calibration:
         return self.camera
 
 
-def read_transforms(reader: BagReader) -> TransformBuffer:
-    """All transforms of a bag.
+Failed = Callable[[str, PerceptionError], None]
+
+
+def read_transforms(
+    reader: BagReader, failed: Failed = lambda topic, error: None
+) -> TransformBuffer:
+    """All transforms of a bag that are transforms; see `transforms_in`.
 
     Raises:
         TransformError: they contradict each other.
         BagError: the bag is damaged.
     """
     buffer = TransformBuffer()
-    for record in reader.records(TF_TOPICS):
-        for item in reader.message(record).transforms:
-            parent, child, stamp_ns, matrix = messages.rigid_transform(item)
-            if record.topic == '/tf_static':
-                buffer.set_static(parent, child, matrix)
-            else:
-                buffer.add(parent, child, stamp_ns, matrix)
+    for topic, parent, child, stamp_ns, child2parent in transforms_in(reader, TF_TOPICS, failed):
+        if topic == '/tf_static':
+            buffer.set_static(parent, child, child2parent)
+        else:
+            buffer.add(parent, child, stamp_ns, child2parent)
     return buffer
+
+
+def transforms_in(
+    reader: BagReader, topics: Collection[str], failed: Failed = lambda topic, error: None
+) -> Iterator[tuple[str, str, str, int, Float64]]:
+    """Topic, parent, child, stamp in ns and child2parent [4, 4] of every transform.
+
+    One that is no rotation or not finite is left out, as tf2 does, and told to `failed`.
+
+    Raises:
+        BagError: the bag is damaged.
+    """
+    for record in reader.records(topics):
+        for item in reader.message(record).transforms:
+            try:
+                yield (record.topic, *messages.rigid_transform(item))
+            except TransformError as error:
+                failed(record.topic, error)
