@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument('--out', type=Path, default=Path('build/demo'), help='default: build/demo')
     parser.add_argument('--seed', type=int, default=46, help='of the apron; default: 46')
     parser.add_argument('--seconds', type=float, default=5.0, help='of the drive; default: 5')
-    parser.add_argument('--rate', type=float, default=0.4, help='times real time; default: 0.4')
+    parser.add_argument('--rate', type=float, default=0.25, help='times real time; default: 0.25')
     options = parser.parse_args(args)
     try:
         rig = load_rig(resource('config', 'rig.yaml'))

@@ -189,7 +189,8 @@ def _text(picture: Picture, text: str, at: tuple[int, int], color: Color, size: 
     font = cv2.FONT_HERSHEY_SIMPLEX
     (width, height), below = cv2.getTextSize(text, font, size, 1)
     x, y = at
-    plate = picture[max(y - height - 2, 0) : y + below, max(x - 2, 0) : x + width + 2]
+    rows = slice(max(y - height - 2, 0), max(y + below, 0))
+    plate = picture[rows, max(x - 2, 0) : max(x + width + 2, 0)]
     plate[:] = plate // 3
     cv2.putText(picture, text, at, font, size, color, 1, cv2.LINE_AA)
 

@@ -56,6 +56,14 @@ def test_bird_view_has_x_up_and_y_left():
     assert picture[250 - 150, 250 + 150].max() > 100
 
 
+def test_labels_of_boxes_outside_the_picture_darken_nothing():
+    points = np.array([[-20.0, 0, 4, 0]], np.float32)
+    inside = bird_view(points, boxes([], ()), ahead=50.0, size=500)
+    row = [70.0, 0, 1, 4, 2, 2, 0]  # 20 m above the upper border
+    outside = bird_view(points, boxes([row], (('lidar',),)), ahead=50.0, size=500)
+    assert (inside == outside).all()
+
+
 def test_overlay_draws_boxes_where_the_lens_sees_them():
     image = np.zeros((200, 320, 3), np.uint8)
     found = boxes([[10.0, 0, 0.5, 2, 2, 1, 0]], (('lidar',),))
