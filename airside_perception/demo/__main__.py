@@ -16,8 +16,8 @@ from airside_perception.demo.report import OBJECTS, pictures, recall_table, topi
 from airside_perception.errors import PerceptionError
 from airside_perception.live import run_live
 from airside_perception.replay.report import Progress
-from airside_perception.results import read_results
 from airside_perception.resources import resource
+from airside_perception.results import read_results
 from airside_perception.sim.apron import apron
 from airside_perception.sim.drive import write_drive
 from airside_perception.sim.rig import Rig, load_rig

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from airside_perception import messages
+from airside_perception.errors import PerceptionError
 from airside_perception.geometry import invert, move_cloud
 from airside_perception.live import LiveRun
 from airside_perception.replay.bag import BagReader
@@ -42,7 +43,9 @@ def topic_table(results: Sequence[Result], run: LiveRun) -> str:
         rate = (len(found) - 1) / span if span else 0.0
         objects = statistics.mean(len(item.detections) for item in found)
         times = run.latencies_ms.get(topic, ())
-        latency = f'{np.percentile(times, 50):.0f} / {np.percentile(times, 99):.0f} ms' if times else ''
+        latency = (
+            f'{np.percentile(times, 50):.0f} / {np.percentile(times, 99):.0f} ms' if times else ''
+        )
         lines.append(f'{topic:<42}{len(found):>9}{rate:>6.1f}{objects:>9.1f}{latency:>21}')
     evidence = Counter(
         ' + '.join(item['sources'])
@@ -65,8 +68,8 @@ def recall_table(results: Sequence[Result], bag: Path) -> str:
         frames += 1
         surplus += _count(truth, found, there, hit)
     lines = [
-        f'\nsimulated objects within {RANGE_M:g} m that a sensor sees, in {frames} frames, and those '
-        f'with a fused object (score >= {CONFIDENT:g}) in their place:'
+        f'\nsimulated objects within {RANGE_M:g} m that a sensor sees, in {frames} frames, and '
+        f'those with a fused object (score >= {CONFIDENT:g}) in their place:'
     ]
     lines += [
         f'  {name:<18}{hit[name]:>6} of {there[name]:<6}{hit[name] / there[name]:>6.0%}'
@@ -79,11 +82,16 @@ def recall_table(results: Sequence[Result], bag: Path) -> str:
 
 
 def pictures(results: Sequence[Result], bag: Path, rig: Rig, out: Path) -> Iterator[Path]:
-    """Writes bev.png and an overlay of each camera at the moment with most camera evidence."""
-    found, truth = max(
-        ((found, truth) for truth, found in _pairs(results, bag)),
-        key=lambda pair: sum(len(names) > 1 for names in pair[0].sources),
-    )
+    """Writes bev.png and an overlay of each camera at the moment with most camera evidence.
+
+    Raises:
+        PerceptionError: no fused objects at any stamp of the simulated truth, or a picture cannot
+            be written.
+    """
+    moments = list(_pairs(results, bag))
+    if not moments:
+        raise PerceptionError(f'{bag}: no stamp of {TRUTH} has a message on {OBJECTS}')
+    truth, found = max(moments, key=lambda pair: sum(len(names) > 1 for names in pair[1].sources))
     stamp_ns = truth.stamp_ns
     clouds, images = _sensors(bag, stamp_ns)
     seconds = (stamp_ns - results[0].stamp_ns) / 1e9
@@ -168,5 +176,6 @@ def _sensors(bag: Path, stamp_ns: int) -> tuple[PointCloud, dict[str, Image]]:
 
 
 def _save(path: Path, picture: np.ndarray) -> Path:
-    cv2.imwrite(str(path), picture)
+    if not cv2.imwrite(str(path), picture):
+        raise PerceptionError(f'{path}: the picture cannot be written')
     return path
