@@ -19,10 +19,12 @@ POINT_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8:
 """Data types of sensor_msgs/PointField."""
 
 CHANNELS = {
-    'bgr8': 3, 'rgb8': 3, 'bgra8': 4, 'rgba8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3, '8UC4': 4,
-    'yuv422': 2, 'uyvy': 2, 'yuv422_yuy2': 2, 'yuyv': 2, 'nv12': 1,
+    'bgr8': 3, 'rgb8': 3, 'bgra8': 4, 'rgba8': 4, 'mono8': 1,
+    'yuv422': 2, 'uyvy': 2, 'yuv422_yuy2': 2, 'yuyv': 2, 'nv12': 1, 'nv21': 1,
 }  # fmt: skip
 """Bytes a pixel (of the first plane) of the image encodings that are read."""
+PLANAR = ('nv12', 'nv21')
+"""Those with half a plane of colours below."""
 
 XYZ_YAW = np.array([0, 1, 2, 5])
 """Rows of a ROS pose covariance (x, y, z, roll, pitch, yaw) that `Boxes3D.covariances` holds."""
@@ -53,7 +55,7 @@ def image(message: Any) -> Image:
         raise MessageError(f'image encoding {encoding!r} is not one of {", ".join(CHANNELS)}')
     if rows == 0 or columns == 0:
         raise MessageError(f'image of {columns} x {rows} pixels')
-    if encoding == 'nv12':
+    if encoding in PLANAR:
         rows += rows // 2
     channels = CHANNELS[encoding]
     if step < columns * channels:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.geometry import to_quaternion
-from airside_perception.messages.incoming import NANOSECONDS, XYZ_YAW
+from airside_perception.messages.incoming import NANOSECONDS, PLANAR, XYZ_YAW
 from airside_perception.projection import CameraModel
 from airside_perception.types import Boxes2D, Boxes3D, Float64, Image, PointCloud, by_score
 
@@ -131,7 +131,7 @@ def image_message(frame: Image, types: MessageTypes) -> Any:
     step = columns * (frame.data.shape[2] if frame.data.ndim == 3 else 1)
     return types('sensor_msgs/msg/Image')(
         header=header(frame.stamp_ns, frame.frame_id, types),
-        height=rows * 2 // 3 if frame.encoding == 'nv12' else rows,
+        height=rows * 2 // 3 if frame.encoding in PLANAR else rows,
         width=columns,
         encoding=frame.encoding,
         is_bigendian=0,

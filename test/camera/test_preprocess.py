@@ -19,6 +19,7 @@ from airside_perception.camera.preprocess import (
 )
 from airside_perception.card import CameraCard
 from airside_perception.errors import MessageError
+from airside_perception.messages.incoming import CHANNELS, PLANAR
 from airside_perception.types import Image
 
 Cards = Callable[..., CameraCard]
@@ -74,6 +75,11 @@ def plain_letterbox(bgr: np.ndarray, card: CameraCard) -> np.ndarray:
         canvas = canvas[..., ::-1]
     values = (canvas.astype(np.float64) - card.mean) / card.std
     return values.transpose(2, 0, 1)[None]
+
+
+def test_what_messages_read_is_what_networks_take() -> None:
+    assert {name: encoding.channels for name, encoding in ENCODINGS.items()} == CHANNELS
+    assert {name for name, encoding in ENCODINGS.items() if encoding.planar} == set(PLANAR)
 
 
 @pytest.mark.parametrize('encoding', [name for name in ENCODINGS if name != 'mono8'])

@@ -30,7 +30,10 @@ NO_KEY = {
     # Part of JetPack or of a GPU's software, and imported only where it is used.
     'cuda', 'tensorrt',
 }  # fmt: skip
-NOT_IMPORTED = {'ros2launch'}  # the command that users start the launch files with
+NOT_IMPORTED = {
+    'builtin_interfaces',  # stamps are made by the name of their type
+    'ros2launch',  # the command that users start the launch files with
+}
 
 
 def depends(*tags: str) -> set[str]:
