@@ -30,15 +30,18 @@ RESPAWN_DELAY_S = 1.0
 
 def generate_launch_description() -> LaunchDescription:
     def switch(name: str, default: str, text: str) -> DeclareLaunchArgument:
-        return DeclareLaunchArgument(name, default_value=default, description=text, choices=BOOLEAN)
+        return DeclareLaunchArgument(
+            name, default_value=default, description=text, choices=BOOLEAN
+        )
 
     def text(name: str, default: str, about: str) -> DeclareLaunchArgument:
         return DeclareLaunchArgument(name, default_value=default, description=about)
 
+    shipped = str(resource('config', 'perception.yaml'))
     return LaunchDescription([
         text('namespace', '', 'Namespace of the nodes and of all topics below.'),
         switch('use_sim_time', 'false', 'Take the time from /clock, as in a replay.'),
-        text('params_file', str(resource('config', 'perception.yaml')), 'ROS parameter file; names the cameras too.'),
+        text('params_file', shipped, 'ROS parameter file; it names the cameras, too.'),
         switch('autostart', 'true', 'Bring every node to active; false: they wait unconfigured.'),
         switch('use_camera', 'true', 'Start the camera detectors.'),
         switch('use_lidar', 'true', 'Start the lidar detector.'),
@@ -50,7 +53,7 @@ def generate_launch_description() -> LaunchDescription:
             choices=['debug', 'info', 'warn', 'error', 'fatal'],
         ),
         text('image_topic', 'sensing/camera/{name}/image', 'Images of the camera {name}.'),
-        text('camera_info_topic', 'sensing/camera/{name}/camera_info', 'Calibration of the camera {name}.'),
+        text('camera_info_topic', 'sensing/camera/{name}/camera_info', 'Their calibration.'),
         text('points_topic', 'sensing/lidar/points', 'Point clouds.'),
         OpaqueFunction(function=launch_nodes),
     ])  # fmt: skip
@@ -74,12 +77,18 @@ def launch_nodes(context: LaunchContext) -> list[Any]:
         if parameters.for_node(CAMERA_NODE.format(name)).get('engine_path'):
             cameras.append(name)
         else:
-            notes.append(LogInfo(msg=f'camera {name} is left out: {parameters.path} gives it no engine_path'))
+            notes.append(
+                LogInfo(
+                    msg=f'camera {name} is left out: {parameters.path} gives it no engine_path'
+                )
+            )
     lidar = on('use_lidar') and bool(fusion.get('lidar', True))
 
     topics = {
         '/sensing/camera/<camera>/image': argument('image_topic').replace('{name}', '<camera>'),
-        '/sensing/camera/<camera>/camera_info': argument('camera_info_topic').replace('{name}', '<camera>'),
+        '/sensing/camera/<camera>/camera_info': argument('camera_info_topic').replace(
+            '{name}', '<camera>'
+        ),
         '/sensing/lidar/points': argument('points_topic'),
     }
     namespace = '/' + argument('namespace').strip('/')
@@ -105,7 +114,12 @@ def launch_nodes(context: LaunchContext) -> list[Any]:
     if not nodes:
         notes.append(LogInfo(msg='nothing to start: neither a lidar nor a camera is left'))
     bringup = BringUp(nodes).entities() if on('autostart') and nodes else []
-    return [*notes, *bringup, *(node for _, node in nodes), *(_rviz(namespace) if on('use_rviz') else [])]
+    return [
+        *notes,
+        *bringup,
+        *(node for _, node in nodes),
+        *(_rviz(namespace) if on('use_rviz') else []),
+    ]
 
 
 def _cameras(fusion: dict[str, Any]) -> tuple[str, ...]:
@@ -121,19 +135,27 @@ def _parameters(values: dict[str, Any]) -> list[dict[str, Any]]:
     kinds = {str: str, list: list[str]}
     typed = {}
     for name, value in values.items():
-        plain = isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
+        plain = isinstance(value, str) or (
+            isinstance(value, list) and all(isinstance(item, str) for item in value)
+        )
         typed[name] = ParameterValue(value, value_type=kinds[type(value)]) if plain else value
     return [typed] if typed else []
 
 
-def _remappings(executable: str, cameras: list[str], topics: dict[str, str]) -> list[tuple[str, str]]:
+def _remappings(
+    executable: str, cameras: list[str], topics: dict[str, str]
+) -> list[tuple[str, str]]:
     """From the node's own topics to those of the vehicle, relative to the namespace."""
     node = next(item for item in NODES if item.name == executable)
     found = []
     for topic in (*node.inputs, *node.outputs):
         target = topics.get(topic.launched, topic.launched.lstrip('/'))
         names = cameras if '<camera>' in topic.name + target else ['']
-        found += [(topic.name.replace('<camera>', name), target.replace('<camera>', name)) for name in names if target]
+        found += [
+            (topic.name.replace('<camera>', name), target.replace('<camera>', name))
+            for name in names
+            if target
+        ]
     return found
 
 
@@ -143,4 +165,12 @@ def _rviz(namespace: str) -> list[Any]:
     except PackageNotFoundError:
         return [LogInfo(msg='use_rviz: rviz2 is not installed; the nodes start without it')]
     view = str(resource('config', 'airside.rviz'))
-    return [Node(package='rviz2', executable='rviz2', namespace=namespace, arguments=['-d', view], output='screen')]
+    return [
+        Node(
+            package='rviz2',
+            executable='rviz2',
+            namespace=namespace,
+            arguments=['-d', view],
+            output='screen',
+        )
+    ]

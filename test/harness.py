@@ -47,7 +47,9 @@ class Harness:
         """A node of class `kind` with these parameters, as if from a parameter file."""
         from rclpy.parameter import Parameter
 
-        overrides = [Parameter(name.replace('__', '.'), value=value) for name, value in parameters.items()]
+        overrides = [
+            Parameter(name.replace('__', '.'), value=value) for name, value in parameters.items()
+        ]
         node = kind(context=self.context, parameter_overrides=overrides)
         self.executor.add_node(node)
         self.executor.wake()
@@ -66,16 +68,22 @@ class Harness:
 
     def change(self, node: Any, transition: str) -> bool:
         """configure, activate, deactivate, cleanup or shutdown, through the service."""
+        return self.change_of(node.get_fully_qualified_name(), transition)
+
+    def change_of(self, name: str, transition: str) -> bool:
+        """The same, for a node of another process."""
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
-        name = f'{node.get_fully_qualified_name()}/change_state'
-        return self.call(ChangeState, name, transition=Transition(label=transition)).success
+        request = Transition(label=transition)
+        return bool(self.call(ChangeState, f'{name}/change_state', transition=request).success)
 
     def state(self, node: Any) -> str:
         from lifecycle_msgs.srv import GetState
 
-        return self.call(GetState, f'{node.get_fully_qualified_name()}/get_state').current_state.label
+        return self.call(
+            GetState, f'{node.get_fully_qualified_name()}/get_state'
+        ).current_state.label
 
     def activate(self, node: Any) -> None:
         assert self.change(node, 'configure')
@@ -86,7 +94,10 @@ class Harness:
         from rcl_interfaces.srv import SetParametersAtomically
         from rclpy.parameter import Parameter
 
-        items = [Parameter(key.replace('__', '.'), value=value).to_parameter_msg() for key, value in values.items()]
+        items = [
+            Parameter(key.replace('__', '.'), value=value).to_parameter_msg()
+            for key, value in values.items()
+        ]
         name = f'{node.get_fully_qualified_name()}/set_parameters_atomically'
         return self.call(SetParametersAtomically, name, parameters=items).result
 
@@ -138,7 +149,9 @@ class Harness:
             for array in list(got):
                 for status in array.status:
                     values = {item.key: item.value for item in status.values}
-                    if status.name.startswith(f'{name.lstrip("/")}:') and condition(status, values):
+                    if status.name.startswith(f'{name.lstrip("/")}:') and condition(
+                        status, values
+                    ):
                         return status, values
             return None
 
@@ -152,6 +165,8 @@ class Harness:
         for node in self.nodes:
             node.close()
             node.destroy_node()
+            # keeps the C node, seen by the tests that follow, for as long as the object lives
+            node._state_machine.destroy_when_not_in_use()
         self.node.destroy_node()
         self.executor.shutdown()
         rclpy.shutdown(context=self.context)
@@ -170,22 +185,32 @@ class Sensors:
         self._tf_kind = TFMessage
         self._tf: dict[str, Any] = {}
 
-    def image(self, brightness: int = 255, stamp: int = T0, frame: str = CAMERA, encoding: str = 'bgr8') -> Any:
+    def image(
+        self, brightness: int = 255, stamp: int = T0, frame: str = CAMERA, encoding: str = 'bgr8'
+    ) -> Any:
         from airside_perception.messages import image_message
         from airside_perception.types import Image
 
         shape = (HEIGHT, WIDTH) if encoding == 'mono8' else (HEIGHT, WIDTH, 3)
-        return image_message(Image(stamp, frame, np.full(shape, brightness, np.uint8), encoding), self.types)
+        return image_message(
+            Image(stamp, frame, np.full(shape, brightness, np.uint8), encoding), self.types
+        )
 
-    def info(self, stamp: int = T0, width: int = WIDTH, focal: float = 60.0, frame: str = CAMERA) -> Any:
+    def info(
+        self, stamp: int = T0, width: int = WIDTH, focal: float = 60.0, frame: str = CAMERA
+    ) -> Any:
         from sensor_msgs.msg import CameraInfo
 
         info = CameraInfo(width=width, height=HEIGHT, distortion_model='plumb_bob', d=[0.0] * 5)
         info.header = self.types('std_msgs/msg/Header')(frame_id=frame)
-        info.k = np.array([focal, 0, WIDTH / 2, 0, focal, 20.0, 0, 0, 1 if focal else 0], dtype=np.float64)
+        info.k = np.array(
+            [focal, 0, WIDTH / 2, 0, focal, 20.0, 0, 0, 1 if focal else 0], dtype=np.float64
+        )
         return info
 
-    def cloud(self, stamp: int = T0, points: Any = ((5.0, 1.0, 0.5, 0.9),), frame: str = 'lidar') -> Any:
+    def cloud(
+        self, stamp: int = T0, points: Any = ((5.0, 1.0, 0.5, 0.9),), frame: str = 'lidar'
+    ) -> Any:
         from airside_perception.messages import point_cloud_message
         from airside_perception.types import PointCloud
 
@@ -202,8 +227,12 @@ class Sensors:
         qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         publisher = self._tf.get(frame)
         if publisher is None:
-            publisher = self._tf[frame] = self.harness.node.create_publisher(self._tf_kind, '/tf_static', qos)
-        message = transform_message(parent, frame, 0, np.asarray(child2parent, np.float64), self.types)
+            publisher = self._tf[frame] = self.harness.node.create_publisher(
+                self._tf_kind, '/tf_static', qos
+            )
+        message = transform_message(
+            parent, frame, 0, np.asarray(child2parent, np.float64), self.types
+        )
         publisher.publish(self._tf_kind(transforms=[message]))
 
     def camera_mount(self) -> None:

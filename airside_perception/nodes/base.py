@@ -1,4 +1,4 @@
-"""What every lifecycle node does alike: parameters, transitions, worker, diagnostics, a clean end."""
+"""What all lifecycle nodes do alike: parameters, transitions, diagnostics, a clean end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
@@ -33,7 +33,7 @@ RESULT = QoSProfile(depth=10)
 """Results: reliable, volatile."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def message_type(name: str) -> Any:
     """The rclpy class of a type name such as `std_msgs/msg/Header`."""
     package, kind, message = name.split('/')
@@ -43,8 +43,8 @@ def message_type(name: str) -> Any:
 class PerceptionNode(LifecycleNode, Generic[Config]):
     """A lifecycle node whose transitions say why they fail, and leave nothing behind when they do.
 
-    A node defines `on_open` (load and warm up), `on_start` (subscribe), `on_stop` (unsubscribe) and
-    `on_free` (give everything back; must work after any of the others, and twice).
+    A node defines `on_open` (load and warm up), `on_start` (subscribe), `on_stop` (unsubscribe)
+    and `on_free` (give everything back; must work after any of the others, and twice).
     """
 
     def __init__(self, name: str, config: type[Config], **kwargs: Any) -> None:
@@ -90,12 +90,16 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
 
         result = self._transition('activate', start, TransitionCallbackReturn.FAILURE)
         if result != TransitionCallbackReturn.SUCCESS:
-            self._transition('deactivate', lambda: self._stop(state), TransitionCallbackReturn.FAILURE)
+            self._transition(
+                'deactivate', lambda: self._stop(state), TransitionCallbackReturn.FAILURE
+            )
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """active -> inactive."""
-        return self._transition('deactivate', lambda: self._stop(state), TransitionCallbackReturn.ERROR)
+        return self._transition(
+            'deactivate', lambda: self._stop(state), TransitionCallbackReturn.ERROR
+        )
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """inactive -> unconfigured."""
@@ -120,7 +124,7 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         self._release()
 
     def guarded(self, topic: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
-        """A subscription's callback that drops and reports what it cannot take, and never ends the node."""
+        """A callback that drops and reports what it cannot take, and never ends the node."""
 
         def call(message: Any) -> None:
             try:
@@ -190,12 +194,14 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except RCLError as error:  # a parameter file that is no YAML, a name that is none
+    except (
+        rclpy_implementation.RCLError
+    ) as error:  # a parameter file that is no YAML, a name that is none
         sys.stderr.write(f'{str(error).splitlines()[0]}\n')
         return 1
     finally:
-        # A terminal and a launch file may both interrupt; once is enough. rclpy puts Python's handler
-        # back when it shuts down.
+        # A terminal and a launch file may both interrupt; once is enough. rclpy puts Python's own
+        # handler back when it shuts down.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()

@@ -37,18 +37,24 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('bev_fusion', FusionConfig, **kwargs)
-        self._objects = self.create_lifecycle_publisher(Detection3DArray, '~/output/objects', RESULT)
+        self._objects = self.create_lifecycle_publisher(
+            Detection3DArray, '~/output/objects', RESULT
+        )
         self._markers = self.create_lifecycle_publisher(MarkerArray, '~/debug/markers', RESULT)
         self._pipeline: Any = None
         self._result: Any = None
         self._collector: Collector[Detection3DArray] | None = None
         self._synchronizer: Any = None
-        self._worker: Worker[Gathered[Detection3DArray]] = Worker('bev_fusion', self._work, self._failed)
+        self._worker: Worker[Gathered[Detection3DArray]] = Worker(
+            'bev_fusion', self._work, self._failed
+        )
         self._subscriptions_of_inputs: list[Any] = []
         self._topics: dict[str, str] = {}
         self._calibrations: dict[str, Calibration] = {}
         self._tf: TfSource | None = None
-        self._deadline = self.create_timer(1.0, self._flush, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._deadline = self.create_timer(
+            1.0, self._flush, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         self._deadline.cancel()
 
     def on_open(self) -> None:
@@ -80,9 +86,15 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
             Subscriber(self, Detection3DArray, f'~/input/{name}/detections', qos_profile=RESULT)
             for name in config.sources
         ]
-        self._topics = {name: item.sub.topic_name for name, item in zip(config.sources, inputs)}
-        for name, item in zip(config.sources, inputs):  # before the synchroniser gets to see it
-            item.registerCallback(self.guarded(self._topics[name], functools.partial(self._on_detections, name)))
+        self._topics = {
+            name: item.sub.topic_name for name, item in zip(config.sources, inputs, strict=True)
+        }
+        for name, item in zip(
+            config.sources, inputs, strict=True
+        ):  # before the synchroniser gets to see it
+            item.registerCallback(
+                self.guarded(self._topics[name], functools.partial(self._on_detections, name))
+            )
         # it asks for less than the slop, the collector for no more than the slop
         slop_s = config.sync_slop_ms / 1e3 + 1e-9
         self._synchronizer = ApproximateTimeSynchronizer(inputs, config.queue_size, slop_s)
@@ -90,11 +102,14 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         for item in inputs:  # and after it
             item.registerCallback(lambda _: self._flush())
         self._calibrations = {
-            name: Calibration(self.resolve_topic_name(f'~/input/{name}/camera_info')) for name in config.cameras
+            name: Calibration(self.resolve_topic_name(f'~/input/{name}/camera_info'))
+            for name in config.cameras
         }
         self._subscriptions_of_inputs = [item.sub for item in inputs]
         self._subscriptions_of_inputs += [
-            self.create_subscription(CameraInfo, f'~/input/{name}/camera_info', calibration.take, SENSOR)
+            self.create_subscription(
+                CameraInfo, f'~/input/{name}/camera_info', calibration.take, SENSOR
+            )
             for name, calibration in self._calibrations.items()
         ]
 
@@ -129,7 +144,8 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
             worst = name == 'lidar' or len(silent) == len(self.config.sources)
             report.find(
                 ERROR if worst else WARN,
-                f'input/{name}/age_ms {age * 1e3:.0f}, limit {limit_ms:.0f}: nothing on {self._topics[name]}',
+                f'input/{name}/age_ms {age * 1e3:.0f}, limit {limit_ms:.0f}: '
+                f'nothing on {self._topics[name]}',
             )
         for name, calibration in self._calibrations.items():
             report.add(f'input/{name}/calibrated', calibration.known)
@@ -141,7 +157,9 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         stamp = messages.stamp_ns(message.header.stamp)
         added = self._collector.add(name, stamp, message, time.monotonic_ns())
         if added is Added.RESET:
-            self.get_logger().warning(f'{self._topics[name]}: stamps jumped back; what waited is forgotten')
+            self.get_logger().warning(
+                f'{self._topics[name]}: stamps jumped back; what waited is forgotten'
+            )
             self._forget_queues()
         elif added is Added.STALE:
             self.diagnostics.late()
@@ -150,7 +168,9 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         """One message of every source. The synchroniser holds its lock: no exception may leave."""
         try:
             stamped = ((messages.stamp_ns(item.header.stamp), item) for item in found)
-            gathered = self._collector.complete(dict(zip(self.config.sources, stamped)))
+            gathered = self._collector.complete(
+                dict(zip(self.config.sources, stamped, strict=True))
+            )
         except PerceptionError as error:
             self.failed('sets', error)
             return
@@ -214,7 +234,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         self.diagnostics.processed(gathered.stamp_ns, spent_ms, config.expected_time_ms)
 
     def _cameras(self, detections: Mapping[str, Any]) -> dict[str, CameraModel]:
-        """The lenses that are known; without one, the positions of a camera's boxes still count."""
+        """The lenses that are known; without one, the places of a camera's boxes still count."""
         cameras = {}
         for name, calibration in self._calibrations.items():
             if name in detections and calibration.known:

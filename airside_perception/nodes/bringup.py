@@ -70,14 +70,16 @@ class Node:
         end = _now() + limit_s
         while _now() < end:
             if self._get.service_is_ready():
-                answer = await _result(self._get.call_async(GetState.Request()), min(ANSWER_S, limit_s))
+                answer = await _result(
+                    self._get.call_async(GetState.Request()), min(ANSWER_S, limit_s)
+                )
                 if answer is not None:
                     return str(answer.current_state.label)
             await asyncio.sleep(POLL_S)
         return ''
 
     async def change(self, transition: int, before: str, after: str) -> bool:
-        """Makes a transition; False where the node refused, or did not end it in `TRANSITION_S`."""
+        """Makes a transition; False where the node refused or took more than `TRANSITION_S`."""
         request = ChangeState.Request(transition=Transition(id=transition))
         end = _now() + TRANSITION_S
         while _now() < end:
@@ -104,7 +106,9 @@ class BringUp:
         pause_s: between two tries.
     """
 
-    def __init__(self, nodes: Iterable[tuple[str, Any]], attempts: int = 5, pause_s: float = 2.0) -> None:
+    def __init__(
+        self, nodes: Iterable[tuple[str, Any]], attempts: int = 5, pause_s: float = 2.0
+    ) -> None:
         self._nodes = [Node(name, action) for name, action in nodes]
         self._attempts = attempts
         self._pause_s = pause_s
@@ -117,7 +121,10 @@ class BringUp:
         """What a launch description needs: put these before the nodes."""
         handlers = [
             RegisterEventHandler(
-                OnProcessStart(target_action=node.action, on_start=lambda event, context, node=node: self._started(node))
+                OnProcessStart(
+                    target_action=node.action,
+                    on_start=lambda event, context, node=node: self._started(node),
+                )
             )
             for node in self._nodes
         ]
@@ -139,8 +146,8 @@ class BringUp:
     async def _run(self, context: LaunchContext) -> None:
         ros = get_ros_node(context)
         ros.create_subscription(Log, '/rosout', self._on_log, QoSProfile(depth=100))
-        # handlers run in reverse order: this one comes before launch closes its own ROS node, which
-        # takes a second or more, and before it thinks of interrupting processes
+        # handlers run in reverse order: this one comes before launch closes its own ROS node,
+        # which takes a second or more, and before it thinks of interrupting processes
         context.register_event_handler(OnShutdown(on_shutdown=self._interrupt))
         try:
             await self._wait_for_news(ros)
@@ -160,12 +167,14 @@ class BringUp:
                 node.connect(ros)
             await self._bring_up(pending)
             loop = asyncio.get_running_loop()
-            await asyncio.gather(*(loop.run_in_executor(None, node.disconnect, ros) for node in pending))
+            await asyncio.gather(
+                *(loop.run_in_executor(None, node.disconnect, ros) for node in pending)
+            )
 
     async def _bring_up(self, nodes: list[Node]) -> None:
         reasons = await asyncio.gather(*(self._configure(node) for node in nodes))
         failed = False
-        for node, reason in zip(nodes, reasons):
+        for node, reason in zip(nodes, reasons, strict=True):
             if not reason:
                 reason = await self._activate(node)
             if not reason:
@@ -176,13 +185,15 @@ class BringUp:
             node.attempts += 1
             if node.attempts < self._attempts:
                 self._logger.warning(
-                    f'{node.name}: {reason} (try {node.attempts} of {self._attempts}, again in {self._pause_s:g} s)'
+                    f'{node.name}: {reason} (try {node.attempts} of {self._attempts}, '
+                    f'again in {self._pause_s:g} s)'
                 )
                 self._pending.append(node)
                 failed = True
             else:
                 self._logger.error(
-                    f'{node.name}: cannot be brought to active: {reason}; the other nodes go on without it'
+                    f'{node.name}: cannot be brought to active: {reason}; '
+                    'the other nodes go on without it'
                 )
         if failed:
             asyncio.get_running_loop().call_later(self._pause_s, self._news.set)
@@ -194,15 +205,21 @@ class BringUp:
             return f'its lifecycle services did not answer within {START_S:g} s'
         if state in ('inactive', 'active'):
             return ''
-        return await self._change(node, 'configure', Transition.TRANSITION_CONFIGURE, 'unconfigured', 'inactive')
+        return await self._change(
+            node, 'configure', Transition.TRANSITION_CONFIGURE, 'unconfigured', 'inactive'
+        )
 
     async def _activate(self, node: Node) -> str:
         """Why the node is not active now; empty where it is."""
         if await node.state(ANSWER_S) == 'active':
             return ''
-        return await self._change(node, 'activate', Transition.TRANSITION_ACTIVATE, 'inactive', 'active')
+        return await self._change(
+            node, 'activate', Transition.TRANSITION_ACTIVATE, 'inactive', 'active'
+        )
 
-    async def _change(self, node: Node, label: str, transition: int, before: str, after: str) -> str:
+    async def _change(
+        self, node: Node, label: str, transition: int, before: str, after: str
+    ) -> str:
         self._errors.pop(node.name, None)
         if await node.change(transition, before, after):
             return ''

@@ -42,7 +42,8 @@ class Calibration:
         if info is None:
             raise MessageError(f'no calibration yet on {self.topic}')
         content = (
-            info.header.frame_id, info.width, info.height, info.distortion_model, bytes(info.k), bytes(info.d),
+            info.header.frame_id, info.width, info.height, info.distortion_model,
+            bytes(info.k), bytes(info.d),
         )  # fmt: skip
         if self._camera is None or content != self._content:
             self._camera = None

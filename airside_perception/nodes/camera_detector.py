@@ -22,16 +22,25 @@ from airside_perception.types import Boxes2D
 
 
 class CameraDetectorNode(DetectorNode[CameraConfig]):
-    """Publishes `~/output/detections_2d`, then, where calibration and transform are known, `~/output/detections`."""
+    """Publishes `~/output/detections_2d` for every image that can be read.
+
+    Then `~/output/detections`, where the calibration and the transform at the stamp are known.
+    """
 
     card_type = CameraCard
     input_name = 'image'
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('camera_detector', CameraConfig, **kwargs)
-        self._boxes2d = self.create_lifecycle_publisher(Detection2DArray, '~/output/detections_2d', RESULT)
-        self._boxes3d = self.create_lifecycle_publisher(Detection3DArray, '~/output/detections', RESULT)
-        self._picture = self.create_lifecycle_publisher(Image, '~/debug/image', QoSProfile(depth=1))
+        self._boxes2d = self.create_lifecycle_publisher(
+            Detection2DArray, '~/output/detections_2d', RESULT
+        )
+        self._boxes3d = self.create_lifecycle_publisher(
+            Detection3DArray, '~/output/detections', RESULT
+        )
+        self._picture = self.create_lifecycle_publisher(
+            Image, '~/debug/image', QoSProfile(depth=1)
+        )
         self.calibration = Calibration('')
 
     def make_pipeline(self, network: Any, engine: Engine) -> Any:
@@ -59,7 +68,9 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         self.calibration = Calibration(self.resolve_topic_name('~/input/camera_info'))
         image = self.create_subscription(kind, topic, self.take, SENSOR)
         self.topic = image.topic_name
-        info = self.create_subscription(CameraInfo, '~/input/camera_info', self.calibration.take, SENSOR)
+        info = self.create_subscription(
+            CameraInfo, '~/input/camera_info', self.calibration.take, SENSOR
+        )
         return [image, info]
 
     def detect(self, message: Any) -> int:

@@ -11,7 +11,7 @@ from airside_perception.card import ModelCard
 from airside_perception.config import EngineConfig
 from airside_perception.engine import Engine
 from airside_perception.nodes.base import PerceptionNode
-from airside_perception.nodes.diagnostics import ERROR, SILENCE_S, STALE, Report
+from airside_perception.nodes.diagnostics import SILENCE_S, STALE, Report
 from airside_perception.nodes.tf import TfSource
 from airside_perception.nodes.worker import Worker
 from airside_perception.parameter import flat_values
@@ -89,7 +89,8 @@ class DetectorNode(PerceptionNode[Config], ABC):
         self._worker.stop()
 
     def on_free(self) -> None:
-        """Closes the network."""
+        """Closes the network, but never one that still runs."""
+        self._worker.stop()
         self.pipeline = None
         if self.engine is not None:
             self.engine.close()
@@ -114,7 +115,11 @@ class DetectorNode(PerceptionNode[Config], ABC):
             report.add('engine/trt_version', 'not applicable')
         if self.active:
             for name, age in self.diagnostics.silent_inputs():
-                report.find(STALE, f'input/{name}/age_ms {age * 1e3:.0f}, limit {SILENCE_S * 1e3:.0f}: {self.topic}')
+                report.find(
+                    STALE,
+                    f'input/{name}/age_ms {age * 1e3:.0f}, limit {SILENCE_S * 1e3:.0f}: '
+                    f'nothing on {self.topic}',
+                )
             if self.tf is not None and self.tf.jumps:
                 report.add('time_jumps', self.tf.jumps)
 
@@ -124,7 +129,9 @@ class DetectorNode(PerceptionNode[Config], ABC):
         if self.tf is not None:
             self.tf.timeout_ms = config.tf_timeout_ms
         stamp_ns = self.detect(message)
-        self.diagnostics.processed(stamp_ns, (time.perf_counter() - started) * 1e3, config.expected_time_ms)
+        self.diagnostics.processed(
+            stamp_ns, (time.perf_counter() - started) * 1e3, config.expected_time_ms
+        )
 
     def _failed(self, message: Any, error: Exception) -> None:
         self.failed(self.topic, error)

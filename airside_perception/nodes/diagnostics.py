@@ -14,7 +14,12 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 
-OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+OK, WARN, ERROR, STALE = (
+    DiagnosticStatus.OK,
+    DiagnosticStatus.WARN,
+    DiagnosticStatus.ERROR,
+    DiagnosticStatus.STALE,
+)
 
 PERIOD_S = 1.0
 LOG_PERIOD_S = 1.0
@@ -72,11 +77,13 @@ class Input:
             self.arrivals.popleft()
         if len(self.arrivals) < 2:
             return 0.0
-        return (len(self.arrivals) - 1) / max(now - self.arrivals[0], self.arrivals[-1] - self.arrivals[0])
+        return (len(self.arrivals) - 1) / max(
+            now - self.arrivals[0], self.arrivals[-1] - self.arrivals[0]
+        )
 
 
 class Diagnostics:
-    """Counters of one node, published once a second on a steady clock; safe to use from any thread.
+    """Counters of one node, published once a second on a steady clock; for any thread.
 
     Keys: `processing_time_ms`, `is_processing_time_ms_in_expected_range`,
     `consecutive_processing_delay_ms`, `pipeline_latency_ms`, `input/<name>/{age_ms,hz}`,
@@ -89,7 +96,12 @@ class Diagnostics:
         dropped_error: messages that could not be used.
     """
 
-    def __init__(self, node: LifecycleNode, extra: Callable[[Report], None], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        extra: Callable[[Report], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._node = node
         self._extra = extra
         self._now = now
@@ -223,14 +235,19 @@ class Diagnostics:
         report.add('dropped/overrun', self.dropped_overrun)
         report.add('dropped/late', self.dropped_late)
         report.add('dropped/error', self.dropped_error)
-        fresh, self._reported_errors = self.dropped_error - self._reported_errors, self.dropped_error
+        fresh, self._reported_errors = (
+            self.dropped_error - self._reported_errors,
+            self.dropped_error,
+        )
         if self._last_error:
             at, text = self._last_error
             report.add('last_error', text.splitlines()[-1] if '\n' in text else text)
             report.add('last_error_age_ms', (now - at) * 1e3)
             if active and fresh:
                 level = WARN if self._times or not self._inputs else ERROR
-                report.find(level, f'{fresh} dropped in the last second: {report.values["last_error"]}')
+                report.find(
+                    level, f'{fresh} dropped since the last report: {report.values["last_error"]}'
+                )
         self._times = []
 
     def _fill_times(self, report: Report, now: float) -> None:
@@ -247,7 +264,9 @@ class Diagnostics:
         report.add('pipeline_latency_ms', self._latency_ms)
         if not good:
             level = ERROR if delay_ms > DELAY_LIMIT_MS else WARN
-            report.find(level, f'processing_time_ms {self._slowest:.1f}, limit {self._limit_ms:.1f}')
+            report.find(
+                level, f'processing_time_ms {self._slowest:.1f}, limit {self._limit_ms:.1f}'
+            )
 
     def silent_inputs(self, limit_s: float = SILENCE_S) -> list[tuple[str, float]]:
         """Inputs that have not spoken for more than `limit_s`, and for how many seconds."""

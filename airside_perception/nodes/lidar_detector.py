@@ -18,14 +18,16 @@ from airside_perception.nodes.diagnostics import WARN, Report
 
 
 class LidarDetectorNode(DetectorNode[LidarConfig]):
-    """Publishes `~/output/detections` in the target frame for every cloud whose transform is known."""
+    """Publishes `~/output/detections` for every cloud whose transform is known."""
 
     card_type = LidarCard
     input_name = 'points'
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('lidar_detector', LidarConfig, **kwargs)
-        self._boxes = self.create_lifecycle_publisher(Detection3DArray, '~/output/detections', RESULT)
+        self._boxes = self.create_lifecycle_publisher(
+            Detection3DArray, '~/output/detections', RESULT
+        )
 
     def make_pipeline(self, network: Any, engine: Engine) -> Any:
         """The core's way of a cloud; ONNX Runtime loads only now."""
@@ -60,7 +62,10 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         """Adds the number of pillars, and whether the network can take them all."""
         super().report(report)
         if self.pipeline is not None and self.diagnostics.processed_count:
-            pillars, most = self.pipeline.detector.last_pillars, self.pipeline.detector.card.max_pillars
+            pillars, most = (
+                self.pipeline.detector.last_pillars,
+                self.pipeline.detector.card.max_pillars,
+            )
             report.add('num_pillars', pillars)
             report.add('is_num_pillars_within_range', pillars <= most)
             if pillars > most:

@@ -27,14 +27,20 @@ LONGEST = 60.0
 def markers(boxes: Boxes3D, lifetime_ms: float) -> MarkerArray:
     """Boxes, labels and covariance ellipses; the first marker deletes those of the message before.
 
-    Namespaces `lidar+camera`, `lidar` and `camera` hold the boxes by their evidence, `label` class,
-    score and sources, `covariance` ellipses of two standard deviations of the position. Ids follow
-    the order of the boxes, best first.
+    Namespaces `lidar+camera`, `lidar` and `camera` hold the boxes by their evidence, `label` the
+    class, score and sources, `covariance` ellipses of two standard deviations of the position.
+    Ids follow the order of the boxes, best first.
     """
     lifetime = Duration(nanoseconds=round(lifetime_ms * 1e6)).to_msg()
-    found = [Marker(header=header(boxes.stamp_ns, boxes.frame_id, message_type), action=Marker.DELETEALL)]
+    found = [
+        Marker(
+            header=header(boxes.stamp_ns, boxes.frame_id, message_type), action=Marker.DELETEALL
+        )
+    ]
 
-    def add(namespace: str, number: int, kind: int, pose: Pose, scale: Vector3, color: ColorRGBA) -> Marker:
+    def add(
+        namespace: str, number: int, kind: int, pose: Pose, scale: Vector3, color: ColorRGBA
+    ) -> Marker:
         marker = Marker(
             header=header(boxes.stamp_ns, boxes.frame_id, message_type),
             ns=namespace, id=number, type=kind, action=Marker.ADD,
@@ -50,7 +56,14 @@ def markers(boxes: Boxes3D, lifetime_ms: float) -> MarkerArray:
         red, green, blue = COLORS[name]
         size = Vector3(x=row[LENGTH], y=row[WIDTH], z=row[HEIGHT])
         # weak objects are fainter, but never invisible
-        add(name, number, Marker.CUBE, _pose(x, y, z, row[YAW]), size, _color(red, green, blue, 0.25 + 0.5 * score))
+        add(
+            name,
+            number,
+            Marker.CUBE,
+            _pose(x, y, z, row[YAW]),
+            size,
+            _color(red, green, blue, 0.25 + 0.5 * score),
+        )
         text = add(
             'label', number, Marker.TEXT_VIEW_FACING, _pose(x, y, z + row[HEIGHT] / 2 + 0.6, 0.0),
             Vector3(x=0.0, y=0.0, z=0.8), _color(1.0, 1.0, 1.0, 1.0),
@@ -59,7 +72,14 @@ def markers(boxes: Boxes3D, lifetime_ms: float) -> MarkerArray:
         long, short, angle = _ellipse(boxes.covariances[number, :2, :2])
         flat = Vector3(x=long, y=short, z=0.05)
         ground = z - row[HEIGHT] / 2
-        add('covariance', number, Marker.CYLINDER, _pose(x, y, ground, angle), flat, _color(red, green, blue, 0.2))
+        add(
+            'covariance',
+            number,
+            Marker.CYLINDER,
+            _pose(x, y, ground, angle),
+            flat,
+            _color(red, green, blue, 0.2),
+        )
     return MarkerArray(markers=found)
 
 

@@ -77,7 +77,9 @@ class Parameters(Generic[Config]):
             self._refused.pop(name, None)
             if self._node.has_parameter(name):
                 self._node.undeclare_parameter(name)
-        plain = {name: value for name, value in flat_values(self.config).items() if name in self._plain}
+        plain = {
+            name: value for name, value in flat_values(self.config).items() if name in self._plain
+        }
         self.config = from_values(self._type, plain)
         self._per_class = {}
 
@@ -98,16 +100,26 @@ class Parameters(Generic[Config]):
             except ConfigError as error:
                 self._refused[spec.name] = str(error)
         self._declaring.add(spec.name)
-        self._node.declare_parameter(spec.name, _to_ros(spec, value), _descriptor(spec), ignore_override=True)
+        self._node.declare_parameter(
+            spec.name, _to_ros(spec, value), _descriptor(spec), ignore_override=True
+        )
         self._declaring.discard(spec.name)
         return value
 
     def _check_overrides(self) -> None:
         known = {*self._plain, *self._per_class}
         for name in sorted(self._overrides()):
-            if name not in known and not self._node.has_parameter(name) and not name.startswith('qos_overrides.'):
+            if (
+                name not in known
+                and not self._node.has_parameter(name)
+                and not name.startswith('qos_overrides.')
+            ):
                 near = difflib.get_close_matches(name, sorted(known), 1)
-                hint = f'; did you mean {near[0]!r}?' if near else f'; known: {", ".join(sorted(known))}'
+                hint = (
+                    f'; did you mean {near[0]!r}?'
+                    if near
+                    else f'; known: {", ".join(sorted(known))}'
+                )
                 raise ConfigError(f'unknown parameter {name!r}{hint}')
         if self._refused:
             raise ConfigError(next(iter(self._refused.values())))
@@ -115,7 +127,11 @@ class Parameters(Generic[Config]):
     def _on_set(self, items: list[RosParameter]) -> SetParametersResult:
         known = {**self._plain, **self._per_class}
         items = [item for item in items if item.name not in self._declaring]
-        values = {item.name: _from_ros(known[item.name], item.value) for item in items if item.name in known}
+        values = {
+            item.name: _from_ros(known[item.name], item.value)
+            for item in items
+            if item.name in known
+        }
         if not values:
             return SetParametersResult(successful=True)
         before = flat_values(self.config)
@@ -127,7 +143,8 @@ class Parameters(Generic[Config]):
                     'deactivate and cleanup, set it, then configure and activate',
                 )
         current = {
-            name: _from_ros(spec, self._node.get_parameter(name).value) for name, spec in known.items()
+            name: _from_ros(spec, self._node.get_parameter(name).value)
+            for name, spec in known.items()
         }
         try:
             # from what every parameter says, not from the last valid set: the two differ where the
@@ -148,7 +165,9 @@ def _descriptor(spec: Parameter) -> ParameterDescriptor:
         descriptor.additional_constraints = f'One of {", ".join(spec.choices)}.'
     if spec.low is not None and spec.high is not None:
         if spec.type is int:
-            descriptor.integer_range = [IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)]
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)
+            ]
         else:
             descriptor.floating_point_range = [
                 FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high), step=0.0)
@@ -162,4 +181,8 @@ def _to_ros(spec: Parameter, value: Any) -> Any:
 
 
 def _from_ros(spec: Parameter, value: Any) -> Any:
-    return tuple(name for name in value if name) if spec.type is tuple and isinstance(value, (list, tuple)) else value
+    return (
+        tuple(name for name in value if name)
+        if spec.type is tuple and isinstance(value, (list, tuple))
+        else value
+    )

@@ -23,7 +23,7 @@ from airside_perception.errors import TransformError
 from airside_perception.messages import rigid_transform, stamp_ns
 
 JUMP_NS = 1_000_000_000
-"""A transform that is older than the one before it by more than this says that time has jumped back."""
+"""A transform that is this much older than the one before it says that time has jumped back."""
 
 
 class TfSource:
@@ -53,13 +53,21 @@ class TfSource:
         self._news = threading.Condition()
         self._newest: dict[str, int] = {}
         self._closed = False
-        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-JUMP_NS), on_clock_change=False)
-        self._clock = node.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
+        back = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-JUMP_NS), on_clock_change=False
+        )
+        self._clock = node.get_clock().create_jump_callback(
+            back, post_callback=self._on_clock_jump
+        )
         group = ReentrantCallbackGroup()
         static = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._subscriptions = [
-            node.create_subscription(TFMessage, '/tf', self._on_tf, QoSProfile(depth=100), callback_group=group),
-            node.create_subscription(TFMessage, '/tf_static', self._on_static, static, callback_group=group),
+            node.create_subscription(
+                TFMessage, '/tf', self._on_tf, QoSProfile(depth=100), callback_group=group
+            ),
+            node.create_subscription(
+                TFMessage, '/tf_static', self._on_static, static, callback_group=group
+            ),
         ]
 
     def close(self) -> None:
@@ -77,7 +85,9 @@ class TfSource:
         if target == source:
             return np.eye(4)
         stamp = Time(nanoseconds=stamp_ns)
-        return self._wait(lambda: self._buffer.lookup_transform_core(target, source, stamp), target, source)
+        return self._wait(
+            lambda: self._buffer.lookup_transform_core(target, source, stamp), target, source
+        )
 
     def lookup_between(
         self, target: str, target_ns: int, source: str, source_ns: int, fixed: str
@@ -87,7 +97,9 @@ class TfSource:
             return np.eye(4)
         stamps = Time(nanoseconds=target_ns), Time(nanoseconds=source_ns)
         return self._wait(
-            lambda: self._buffer.lookup_transform_full_core(target, stamps[0], source, stamps[1], fixed),
+            lambda: self._buffer.lookup_transform_full_core(
+                target, stamps[0], source, stamps[1], fixed
+            ),
             target,
             source,
         )
@@ -100,9 +112,15 @@ class TfSource:
                     return rigid_transform(look())[3]
                 except tf2_ros.TransformException as error:
                     left = deadline - time.monotonic()
-                    if left <= 0 or self._closed or isinstance(error, tf2_ros.InvalidArgumentException):
+                    if (
+                        left <= 0
+                        or self._closed
+                        or isinstance(error, tf2_ros.InvalidArgumentException)
+                    ):
                         waited = f' (waited {self.timeout_ms:g} ms)' if self.timeout_ms > 0 else ''
-                        raise TransformError(f'no transform {source} -> {target}{waited}: {error}') from error
+                        raise TransformError(
+                            f'no transform {source} -> {target}{waited}: {error}'
+                        ) from error
                 self._news.wait(left)
 
     def _on_tf(self, message: TFMessage) -> None:
@@ -114,7 +132,9 @@ class TfSource:
     def _add(self, item: TransformStamped) -> None:
         stamp, newest = stamp_ns(item.header.stamp), self._newest.get(item.child_frame_id, 0)
         if stamp < newest - JUMP_NS:
-            self._jumped(f'/tf: time of {item.child_frame_id} jumped back by {(newest - stamp) / 1e9:.1f} s')
+            self._jumped(
+                f'/tf: time of {item.child_frame_id} jumped back by {(newest - stamp) / 1e9:.1f} s'
+            )
             newest = 0
         self._newest[item.child_frame_id] = max(stamp, newest)
         self._buffer.set_transform(item, 'tf')

@@ -65,7 +65,9 @@ class Worker(Generic[Item]):
             return
         self._thread.join(timeout)
         if self._thread.is_alive():
-            raise PerceptionError(f'{self._name}: the frame in work did not finish within {timeout:g} s')
+            raise PerceptionError(
+                f'{self._name}: the frame in work did not finish within {timeout:g} s'
+            )
         self._thread = None
 
     def _run(self) -> None:

@@ -18,7 +18,11 @@ PARAMETERS = """
 camera_detector: {{ros__parameters: {{engine_path: {folder}/tiny_camera.onnx}}}}
 lidar_detector: {{ros__parameters: {{engine_path: {folder}/tiny_lidar.onnx}}}}
 bev_fusion:
-  ros__parameters: {{cameras: [front, rear], fixed_frame: base_link, deadline_ms: 200.0, silence_ms: 1000.0}}
+  ros__parameters:
+    cameras: [front, rear]
+    fixed_frame: base_link
+    deadline_ms: 200.0
+    silence_ms: 1000.0
 """
 
 
@@ -45,7 +49,9 @@ class Launched:
             if len(found) >= times:
                 return found
             time.sleep(0.05)
-        raise AssertionError(f'waited {timeout} s for {text!r} {times} times in:\n' + '\n'.join(self.lines))
+        raise AssertionError(
+            f'waited {timeout} s for {text!r} {times} times in:\n' + '\n'.join(self.lines)
+        )
 
     def pid(self, name: str) -> int:
         """Process of the node of that name."""

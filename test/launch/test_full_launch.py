@@ -28,9 +28,13 @@ class Drive:
         sensors.lidar_mount()
         sensors.camera_mount()
         self.clouds = self.publisher(PointCloud2, '/sensing/lidar/points')
-        self.images = {name: self.publisher(Image, f'/sensing/camera/{name}/image') for name in ('front', 'rear')}
+        self.images = {
+            name: self.publisher(Image, f'/sensing/camera/{name}/image')
+            for name in ('front', 'rear')
+        }
         self.infos = {
-            name: self.publisher(CameraInfo, f'/sensing/camera/{name}/camera_info') for name in ('front', 'rear')
+            name: self.publisher(CameraInfo, f'/sensing/camera/{name}/camera_info')
+            for name in ('front', 'rear')
         }
         self.objects = harness.listen(Detection3DArray, '/perception/objects')
         self.markers = harness.listen(MarkerArray, '/perception/markers')
@@ -53,7 +57,9 @@ class Drive:
 
     def sources(self):
         """The sensors that the newest objects name."""
-        labels = [m.text for m in self.markers[-1].markers if m.ns == 'label'] if self.markers else []
+        labels = (
+            [m.text for m in self.markers[-1].markers if m.ns == 'label'] if self.markers else []
+        )
         return {name for text in labels for name in text.split('\n')[1].split('+')}
 
     def close(self):
@@ -65,7 +71,9 @@ def state(harness, name):
     return harness.call(GetState, f'/{name}/get_state').current_state.label
 
 
-def test_a_camera_that_is_killed_is_missed_started_again_and_used(launch, networks, harness, sensors):
+def test_a_camera_that_is_killed_is_missed_started_again_and_used(
+    launch, networks, harness, sensors
+):
     graph = launch(f'params_file:={networks}/params.yaml')
     for name in NODES:
         graph.said(f'/{name}: active')
@@ -75,7 +83,9 @@ def test_a_camera_that_is_killed_is_missed_started_again_and_used(launch, networ
 
     drive = Drive(harness, sensors)
     try:
-        harness.until(lambda: drive.sources() >= {'lidar', 'front', 'rear'}, 'objects of all sensors')
+        harness.until(
+            lambda: drive.sources() >= {'lidar', 'front', 'rear'}, 'objects of all sensors'
+        )
 
         os.kill(graph.pid('camera_front'), signal.SIGKILL)
         harness.until(lambda: 'front' not in drive.sources(), 'objects without the camera')
@@ -84,7 +94,9 @@ def test_a_camera_that_is_killed_is_missed_started_again_and_used(launch, networ
         assert drive.sources() >= {'lidar', 'rear'}
 
         graph.said('/camera_front: active', times=2)
-        harness.until(lambda: drive.sources() >= {'lidar', 'front', 'rear'}, 'objects of all sensors again')
+        harness.until(
+            lambda: drive.sources() >= {'lidar', 'front', 'rear'}, 'objects of all sensors again'
+        )
     finally:
         drive.close()
     status, seconds = graph.interrupt()
@@ -99,7 +111,9 @@ def test_a_camera_that_stays_dead_is_named_in_diagnostics(launch, networks, harn
     graph.said('/bev_fusion: active')
     drive = Drive(harness, sensors)
     try:
-        harness.until(lambda: drive.sources() >= {'lidar', 'front', 'rear'}, 'objects of all sensors')
+        harness.until(
+            lambda: drive.sources() >= {'lidar', 'front', 'rear'}, 'objects of all sensors'
+        )
         os.kill(graph.pid('camera_front'), signal.SIGKILL)
         status, values = harness.diagnosis_of(
             'bev_fusion', lambda status, values: 'input/front/age_ms' in status.message
@@ -117,7 +131,8 @@ def test_a_camera_that_stays_dead_is_named_in_diagnostics(launch, networks, harn
 
 def test_a_node_that_cannot_is_named_with_its_reason_and_the_others_go_on(launch, networks):
     (networks / 'params.yaml').write_text(
-        (networks / 'params.yaml').read_text() + 'camera_rear: {ros__parameters: {engine_path: /nowhere/net.onnx}}\n'
+        (networks / 'params.yaml').read_text()
+        + 'camera_rear: {ros__parameters: {engine_path: /nowhere/net.onnx}}\n'
     )
     graph = launch(f'params_file:={networks}/params.yaml')
     for name in NODES:
@@ -140,7 +155,10 @@ def test_without_autostart_nodes_wait(launch, networks, harness):
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        ('camera_frnt: {ros__parameters: {nms_iou: 0.5}}', "no node reads the section '/camera_frnt'"),
+        (
+            'camera_frnt: {ros__parameters: {nms_iou: 0.5}}',
+            "no node reads the section '/camera_frnt'",
+        ),
         ('bev_fusion: {ros__parameters: {cameras: [Front]}}', "'Front' cannot be part of a topic"),
         ('bev_fusion: [', 'not readable as YAML'),
     ],

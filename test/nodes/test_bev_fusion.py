@@ -26,7 +26,9 @@ MS = 1_000_000
 def boxes(stamp, places, score=0.6, frame='base_link', name='car'):
     rows = np.array([[x, y, 0.75, 4.2, 1.8, 1.5, 0.0] for x, y in places]).reshape(-1, 7)
     covariances = np.tile(np.diag([0.3, 0.3, 0.1, 0.1]), (len(rows), 1, 1))
-    found = Boxes3D(stamp, frame, rows, np.full(len(rows), score), (name,) * len(rows), covariances)
+    found = Boxes3D(
+        stamp, frame, rows, np.full(len(rows), score), (name,) * len(rows), covariances
+    )
     return messages.detections3d(found, message_type)
 
 
@@ -35,7 +37,12 @@ class Fusion:
         self.harness = harness
         self.cameras = cameras
         # the times of a machine that does other things besides; fixed_frame: no odometry here
-        parameters = {'deadline_ms': 300.0, 'silence_ms': 2000.0, 'fixed_frame': 'base_link', **parameters}
+        parameters = {
+            'deadline_ms': 300.0,
+            'silence_ms': 2000.0,
+            'fixed_frame': 'base_link',
+            **parameters,
+        }
         self.node = harness.add(BevFusionNode, cameras=list(cameras), **parameters)
         self.objects = harness.listen(Detection3DArray, f'{NAME}/output/objects')
         harness.activate(self.node)
@@ -115,13 +122,15 @@ def test_the_deadline_flushes_what_there_is_and_a_source_that_comes_back_is_used
     assert float(values['input/front/age_ms']) > 300
     assert int(values['sets/missing/front']) >= 1
 
-    # nobody waits for a silent source, so its first message may come after its set; not the next one
+    # nobody waits for a silent source: its first message may come after its set, the next not
     def both():
         return fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)])).scores[0] > 0.6
 
     assert both() or both()
     fusion.send(lidar=[], front=[])
-    status, values = fusion.diagnosis(lambda status, values: 'input/front/age_ms' not in status.message)
+    status, values = fusion.diagnosis(
+        lambda status, values: 'input/front/age_ms' not in status.message
+    )
     assert status.level in (b'\x00', b'\x02')  # ERROR: by now both may be silent again
 
 
@@ -131,7 +140,9 @@ def test_without_a_lidar_cameras_go_on_and_diagnostics_call_it_an_error(fusion):
 
     def camera_alone():
         fusion.send(front=[(15.0, 1.0)])
-        return fusion.objects and messages.stamp_ns(fusion.objects[-1].header.stamp) > T0 + 200 * MS
+        return (
+            fusion.objects and messages.stamp_ns(fusion.objects[-1].header.stamp) > T0 + 200 * MS
+        )
 
     fusion.harness.until(camera_alone, 'objects without the lidar')
     assert messages.boxes3d(fusion.objects[-1]).boxes[0, 0] == pytest.approx(15.0)
@@ -146,7 +157,10 @@ def test_late_messages_are_counted_and_change_nothing(fusion):
     _, values = fusion.diagnosis(lambda status, values: values['dropped/late'] == '1')
     assert values['sets/stale/front'] == '1'
     fusion.result(fusion.send(lidar=[], front=[]))
-    assert [messages.stamp_ns(item.header.stamp) for item in fusion.objects] == [stamp, stamp + 100 * MS]
+    assert [messages.stamp_ns(item.header.stamp) for item in fusion.objects] == [
+        stamp,
+        stamp + 100 * MS,
+    ]
 
 
 def test_a_source_with_bad_boxes_is_left_out_and_named(fusion):
@@ -156,8 +170,10 @@ def test_a_source_with_bad_boxes_is_left_out_and_named(fusion):
     fusion.inputs['front'].publish(bad)
     fusion.inputs['lidar'].publish(boxes(fusion.stamp, [(20.0, 0.0)]))
     assert fusion.result(fusion.stamp).boxes[0, 0] == 20.0
-    status, values = fusion.diagnosis(
-        lambda status, values: values.get('last_error', '').startswith('/bev_fusion/input/front/detections: ')
+    _, values = fusion.diagnosis(
+        lambda status, values: values.get('last_error', '').startswith(
+            '/bev_fusion/input/front/detections: '
+        )
     )
     assert values['dropped/error'] == '1'
 
@@ -167,7 +183,9 @@ def test_without_a_transform_a_source_is_left_out_and_named(fusion):
     fusion.inputs['front'].publish(boxes(fusion.stamp, [(10.0, 0.0)], frame='nowhere'))
     fusion.inputs['lidar'].publish(boxes(fusion.stamp, [(20.0, 0.0)]))
     assert len(fusion.result(fusion.stamp)) == 1
-    fusion.diagnosis(lambda status, values: 'no transform nowhere -> base_link' in values.get('last_error', ''))
+    fusion.diagnosis(
+        lambda status, values: 'no transform nowhere -> base_link' in values.get('last_error', '')
+    )
     fusion.stamp += 100 * MS
     before = fusion.node.diagnostics.dropped_error
     for name in fusion.inputs:
@@ -198,10 +216,12 @@ def test_time_of_transforms_that_jumps_back_clears_transforms_and_sets(harness, 
     tf = fusion.node._tf
     move(T0)
     move(T0 + 100 * MS)
-    harness.until(lambda: len(tf._newest) == 1 and tf._newest['base_link'] == T0 + 100 * MS, 'transforms')
+    harness.until(
+        lambda: len(tf._newest) == 1 and tf._newest['base_link'] == T0 + 100 * MS, 'transforms'
+    )
     np.testing.assert_array_equal(tf.lookup('odom', 'base_link', T0 + 50 * MS), np.eye(4))
     move(T0 - 3600 * 1000 * MS)
-    _, values = fusion.diagnosis(lambda status, values: values.get('time_jumps') == '1')
+    fusion.diagnosis(lambda status, values: values.get('time_jumps') == '1')
     with pytest.raises(Exception, match='no transform base_link -> odom'):
         tf.lookup('odom', 'base_link', T0 + 50 * MS)
 
@@ -212,7 +232,9 @@ def test_boxes_are_taken_to_the_time_of_the_lidar(harness):
     for k in range(10):  # 10 m/s forward
         pose = np.eye(4)
         pose[0, 3] = k * 1.0
-        transform = messages.transform_message('odom', 'base_link', T0 + k * 100 * MS, pose, message_type)
+        transform = messages.transform_message(
+            'odom', 'base_link', T0 + k * 100 * MS, pose, message_type
+        )
         publisher.publish(TFMessage(transforms=[transform]))
     fusion.inputs['front'].publish(boxes(T0 + 500 * MS, [(10.0, 0.0)]))
     fusion.inputs['lidar'].publish(boxes(T0 + 530 * MS, []))
@@ -248,7 +270,10 @@ def test_a_class_can_have_a_prior_of_its_own_from_a_file(harness):
         ({'cameras': ['Front Left']}, "'Front Left' cannot be part of a topic"),
         ({'cameras': ['a', 'a']}, 'names differ'),
         ({'cameras': [''], 'lidar': False}, 'nothing to fuse'),
-        ({'deadline_ms': 400.0, 'silence_ms': 300.0}, 'silence_ms = 300 is shorter than deadline_ms = 400'),
+        (
+            {'deadline_ms': 400.0, 'silence_ms': 300.0},
+            'silence_ms = 300 is shorter than deadline_ms = 400',
+        ),
     ],
 )
 def test_a_wrong_parameter_file_fails_configure_in_one_line(harness, capfd, parameters, said):
@@ -290,10 +315,14 @@ def test_markers_tell_the_evidence(fusion):
 
 
 def test_a_camera_info_that_is_none_is_named_and_positions_still_count(fusion, sensors):
-    infos = fusion.harness.publisher(CameraInfo, f'{NAME}/input/front/camera_info', qos_profile_sensor_data)
+    infos = fusion.harness.publisher(
+        CameraInfo, f'{NAME}/input/front/camera_info', qos_profile_sensor_data
+    )
     infos.publish(sensors.info(focal=0.0))
     fusion.diagnosis(lambda status, values: values['input/front/calibrated'] == 'True')
     assert len(fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)]))) == 1
     fusion.diagnosis(
-        lambda status, values: values.get('last_error', '').startswith('/bev_fusion/input/front/camera_info: ')
+        lambda status, values: values.get('last_error', '').startswith(
+            '/bev_fusion/input/front/camera_info: '
+        )
     )

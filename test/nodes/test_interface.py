@@ -1,4 +1,4 @@
-"""The topics that the README lists are those that nodes have."""
+"""The nodes have the topics that the interface describes, and no others."""
 
 from __future__ import annotations
 
@@ -11,49 +11,39 @@ from airside_perception.nodes.bev_fusion import BevFusionNode
 from airside_perception.nodes.camera_detector import CameraDetectorNode
 from airside_perception.nodes.lidar_detector import LidarDetectorNode
 
-OWN = ('/rosout', '/parameter_events', '/clock')
+KINDS = {
+    'camera_detector': (CameraDetectorNode, 'tiny_camera.onnx'),
+    'lidar_detector': (LidarDetectorNode, 'tiny_lidar.onnx'),
+    'bev_fusion': (BevFusionNode, ''),
+}
+OF_EVERY_NODE = {'/parameter_events', '/rosout', '/clock'}
 
 
-def listed(topics, name):
-    """{topic: type} of the table, for a camera `front`, as the node `name` resolves them."""
-    found = {}
-    for topic in topics:
-        package, kind = topic.type.split('/')
-        resolved = topic.name.replace('~', f'/{name}').replace('<camera>', 'front')
-        found[resolved] = f'{package}/msg/{kind}'
-    return found
-
-
-def real(pairs):
-    return {
-        topic: kinds[0]
-        for topic, kinds in pairs
-        if topic not in OWN and not topic.endswith('/transition_event')
-    }
-
-
-@pytest.mark.parametrize(
-    ('kind', 'parameters'),
-    [
-        (CameraDetectorNode, {'engine_path': 'tiny_camera.onnx'}),
-        (LidarDetectorNode, {'engine_path': 'tiny_lidar.onnx'}),
-        (BevFusionNode, {'cameras': ['front']}),
-    ],
-    ids=lambda value: getattr(value, '__name__', ''),
-)
-def test_topics_are_those_of_the_table(harness, networks, kind, parameters):
-    if 'engine_path' in parameters:
-        parameters = {'engine_path': str(networks / parameters['engine_path'])}
-    node = harness.add(kind, **parameters)
+@pytest.mark.parametrize('described', NODES, ids=lambda node: node.name)
+def test_topics_and_types_of_a_running_node(harness, networks, described):
+    kind, network = KINDS[described.name]
+    node = harness.add(kind, **({'engine_path': str(networks / network)} if network else {}))
     harness.activate(node)
-    table = next(item for item in NODES if item.name == node.get_name())
-    name, space = node.get_name(), node.get_namespace()
-    graph = harness.node
-    wanted_out, wanted_in = listed(table.outputs, name), listed(table.inputs, name)
+
+    def of(topics):
+        names = {}
+        for topic in topics:
+            name = topic.name.replace('<camera>', 'front').replace('~', f'/{described.name}')
+            package, message = topic.type.split('/')
+            names[name] = [f'{package}/msg/{message}']
+        return names
+
+    def found(get):
+        topics = dict(get(described.name, '/'))
+        return {
+            name: types
+            for name, types in topics.items()
+            if name not in OF_EVERY_NODE and not name.endswith('/transition_event')
+        }
+
+    inputs, outputs = of(described.inputs), of(described.outputs)
     harness.until(
-        lambda: (
-            real(graph.get_publisher_names_and_types_by_node(name, space)) == wanted_out
-            and real(graph.get_subscriber_names_and_types_by_node(name, space)) == wanted_in
-        ),
-        f'{wanted_out} and {wanted_in}',
+        lambda: found(harness.node.get_subscriber_names_and_types_by_node) == inputs,
+        f'the inputs {inputs}',
     )
+    assert found(harness.node.get_publisher_names_and_types_by_node) == outputs

@@ -1,4 +1,4 @@
-"""lidar_detector over DDS: clouds in any layout, transforms at the stamp, and what it must refuse."""
+"""lidar_detector over DDS: clouds in any layout, transforms at the stamp, what it refuses."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ MS = 1_000_000
 
 
 class Lidar:
-    def __init__(self, harness, sensors, networks, mounted=True, network='tiny_lidar.onnx', **parameters):
+    def __init__(
+        self, harness, sensors, networks, mounted=True, network='tiny_lidar.onnx', **parameters
+    ):
         self.harness, self.sensors = harness, sensors
-        self.node = harness.add(LidarDetectorNode, engine_path=str(networks / network), **parameters)
+        self.node = harness.add(
+            LidarDetectorNode, engine_path=str(networks / network), **parameters
+        )
         self.found = harness.listen(Detection3DArray, f'{NAME}/output/detections')
         harness.activate(self.node)
         self.clouds = harness.publisher(PointCloud2, TOPIC, qos_profile_sensor_data)
@@ -82,7 +86,9 @@ def test_a_missing_and_an_old_transform_are_named_and_waited_for(harness, sensor
     publisher = harness.publisher(TFMessage, '/tf', 100)
 
     def move(stamp):
-        transform = messages.transform_message('base_link', 'lidar', stamp, np.eye(4), sensors.types)
+        transform = messages.transform_message(
+            'base_link', 'lidar', stamp, np.eye(4), sensors.types
+        )
         publisher.publish(TFMessage(transforms=[transform]))
 
     lidar.refuse(sensors.cloud(), 'no transform lidar -> base_link (waited 500 ms)')
@@ -161,13 +167,15 @@ def test_five_million_points_do_no_harm(lidar, sensors):
     assert len(lidar.see()) == 1
 
 
-def test_more_pillars_than_the_network_takes_are_a_warning(harness, sensors, tmp_path, tiny_models):
+def test_more_pillars_than_the_network_takes_are_a_warning(
+    harness, sensors, tmp_path, tiny_models
+):
     grid = {'range': tiny_models.RANGE, 'pillar': [0.5, 0.5], 'max_points': 8, 'max_pillars': 3}
     tiny_models.tiny_lidar_model(tmp_path, input=grid)
     lidar = Lidar(harness, sensors, tmp_path)
     points = np.array([[x, 0.5, 0.0, 0.0] for x in range(1, 8)])
     lidar.see(sensors.cloud(points=points))
-    status, values = harness.diagnosis(
+    status, _ = harness.diagnosis(
         lidar.node, lambda status, values: values.get('is_num_pillars_within_range') == 'False'
     )
     assert status.level == b'\x01'
@@ -175,6 +183,8 @@ def test_more_pillars_than_the_network_takes_are_a_warning(harness, sensors, tmp
 
 
 def test_a_silent_sensor_is_stale(lidar):
-    status, values = lidar.harness.diagnosis(lidar.node, lambda status, values: status.level == b'\x03')
+    status, values = lidar.harness.diagnosis(
+        lidar.node, lambda status, values: status.level == b'\x03'
+    )
     assert TOPIC in status.message
     assert float(values['input/points/age_ms']) > 1000

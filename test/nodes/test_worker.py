@@ -62,7 +62,9 @@ def test_stop_finishes_the_item_in_work_and_forgets_the_waiting_one(log):
     worker.put(1)
     assert log.entered.acquire(timeout=5.0)
     worker.put(2)
-    with pytest.raises(PerceptionError, match=r'test: the frame in work did not finish within 0.01 s'):
+    with pytest.raises(
+        PerceptionError, match=r'test: the frame in work did not finish within 0.01 s'
+    ):
         worker.stop(timeout=0.01)
     log.free.release()
     worker.stop()

@@ -1,0 +1,157 @@
+"""The counters and levels of diagnostics, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
+
+from airside_perception.nodes.diagnostics import ERROR, OK, STALE, WARN, Diagnostics, Report
+
+
+class Clock:
+    def __init__(self):
+        self.s = 100.0
+
+    def __call__(self):
+        return self.s
+
+    def now(self):
+        return self
+
+    nanoseconds = 5_000_000_000
+
+    def to_msg(self):
+        raise AssertionError('not published here')
+
+
+class Logger:
+    def __init__(self):
+        self.lines = []
+
+    def warning(self, text):
+        self.lines.append(text)
+
+
+class Node:
+    """As much of a lifecycle node as diagnostics use."""
+
+    def __init__(self):
+        self.active = True
+        self.logger, self.published = Logger(), []
+
+    def create_publisher(self, *_):
+        return self
+
+    create_lifecycle_publisher = create_publisher
+
+    def create_timer(self, *_, **__):
+        return None
+
+    def publish(self, message):
+        self.published.append(message.data)
+
+    def get_clock(self):
+        return Clock()
+
+    def get_logger(self):
+        return self.logger
+
+
+@pytest.fixture
+def made():
+    node, clock = Node(), Clock()
+    diagnostics = Diagnostics(node, lambda report: None, clock)
+    diagnostics.watch('image')
+    return diagnostics, node, clock
+
+
+def report(diagnostics):
+    found = Report()
+    diagnostics._fill(found)
+    return found
+
+
+def test_nothing_yet_is_ok(made):
+    found = report(made[0])
+    assert (found.level, found.message) == (OK, 'running')
+    assert 'processing_time_ms' not in found.values
+
+
+def test_not_active_is_stale_and_a_failed_transition_is_an_error(made):
+    diagnostics, node, _ = made
+    node.active = False
+    assert report(diagnostics).level == STALE
+    diagnostics.problem = 'configure failed: no network'
+    found = report(diagnostics)
+    assert (found.level, found.message) == (ERROR, 'configure failed: no network')
+
+
+def test_slow_processing_warns_and_becomes_an_error_after_a_second(made):
+    diagnostics, _, clock = made
+    diagnostics.processed(0, 20.0, limit_ms=50.0)
+    diagnostics.processed(0, 10.0, limit_ms=50.0)
+    found = report(diagnostics)
+    assert found.values['processing_time_ms'] == '20'  # the worst since the last report
+    assert found.values['is_processing_time_ms_in_expected_range'] == 'True'
+    assert found.level == OK
+    diagnostics.processed(0, 80.0, limit_ms=50.0)
+    found = report(diagnostics)
+    assert found.level == WARN
+    assert found.message == 'processing_time_ms 80.0, limit 50.0'
+    assert float(found.values['consecutive_processing_delay_ms']) == pytest.approx(80.0)
+    clock.s += 1.2
+    diagnostics.processed(0, 90.0, limit_ms=50.0)
+    found = report(diagnostics)
+    assert found.level == ERROR
+    assert float(found.values['consecutive_processing_delay_ms']) == pytest.approx(1280.0)
+    diagnostics.processed(0, 30.0, limit_ms=50.0)
+    assert report(diagnostics).values['consecutive_processing_delay_ms'] == '0'
+
+
+def test_latency_is_on_the_clock_of_the_stamps_and_cycles_on_the_steady_one(made):
+    diagnostics, node, clock = made
+    diagnostics.processed(4_900_000_000, 20.0, limit_ms=50.0)
+    assert node.published == [20.0, pytest.approx(100.0)]
+    clock.s += 0.25
+    diagnostics.processed(4_900_000_000, 20.0, limit_ms=50.0)
+    assert node.published[2] == pytest.approx(250.0)
+    assert report(diagnostics).values['pipeline_latency_ms'] == '100'
+
+
+def test_drops_are_counted_and_said_once_a_second_a_topic(made):
+    diagnostics, node, clock = made
+    for _ in range(5):
+        diagnostics.dropped('/image', 'truncated')
+    diagnostics.dropped('/info', 'no calibration')
+    assert node.logger.lines == ['/image: dropped: truncated', '/info: dropped: no calibration']
+    found = report(diagnostics)
+    assert found.values['dropped/error'] == '6'
+    assert found.level == ERROR  # and nothing was processed
+    assert found.message == '6 dropped since the last report: /info: no calibration'
+    clock.s += 1.1
+    diagnostics.dropped('/image', 'truncated')
+    assert node.logger.lines[-1] == '/image: dropped: truncated (4 more since the last report)'
+    diagnostics.processed(0, 1.0, limit_ms=50.0)
+    assert report(diagnostics).level == WARN
+    found = report(diagnostics)
+    assert found.level == OK  # nothing new
+    assert found.values['last_error'] == '/image: truncated'
+
+
+def test_rates_and_ages_of_inputs(made):
+    diagnostics, _, clock = made
+    for _ in range(21):
+        diagnostics.received('image')
+        clock.s += 0.1
+    found = report(diagnostics)
+    assert float(found.values['input/image/hz']) == pytest.approx(20 / 2.1, rel=1e-3)
+    assert float(found.values['input/image/age_ms']) == pytest.approx(100.0)
+    assert diagnostics.silent_inputs() == []
+    clock.s += 10.0
+    found = report(diagnostics)
+    assert found.values['input/image/hz'] == '0'
+    assert float(found.values['input/image/age_ms']) == pytest.approx(10_100.0, rel=1e-3)
+    assert diagnostics.silent_inputs(0.5) == [('image', pytest.approx(10.1))]
+    diagnostics.received('another')  # nobody watches that one
+    assert 'input/another/hz' not in report(diagnostics).values

@@ -1,0 +1,101 @@
+"""Nodes as processes of their own: how they start and how they end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
+
+from lifecycle_msgs.srv import GetState
+from sensor_msgs.msg import PointCloud2
+from tf2_msgs.msg import TFMessage
+
+EXECUTABLES = ('camera_detector', 'lidar_detector', 'bev_fusion')
+
+
+def start(name, *arguments):
+    code = f'from airside_perception.nodes.{name} import main; main()'
+    return subprocess.Popen(
+        [sys.executable, '-c', code, *arguments], stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize('name', EXECUTABLES)
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_node_with_status_0(harness, name, number):
+    process = start(name)
+    try:
+        assert harness.call(GetState, f'/{name}/get_state').current_state.label == 'unconfigured'
+        process.send_signal(number)
+        assert process.wait(5.0) == 0
+        assert process.stderr.read() == ''
+    finally:
+        process.kill()
+
+
+def test_an_interrupt_while_messages_come_is_clean_too(harness, sensors, networks):
+    process = start(
+        'lidar_detector', '--ros-args', '-p', f'engine_path:={networks}/tiny_lidar.onnx',
+        '-p', 'tf_timeout_ms:=1000.0',
+    )  # fmt: skip
+    try:
+        for transition in ('configure', 'activate'):
+            assert harness.change_of('/lidar_detector', transition)
+        clouds = harness.publisher(PointCloud2, '/lidar_detector/input/points')
+        for _ in range(5):  # the worker waits for their transforms, which nobody publishes
+            clouds.publish(sensors.cloud())
+        harness.diagnosis_of('lidar_detector', lambda s, values: values['dropped/error'] != '0')
+        clouds.publish(sensors.cloud())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5.0) == 0
+        assert 'Traceback' not in process.stderr.read()
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'), [('lidar_detector: [', 'params file'), (None, 'params file')]
+)
+def test_a_file_that_ros_cannot_read_ends_the_process_with_a_reason(tmp_path, text, said):
+    path = tmp_path / 'wrong.yaml'
+    if text is not None:
+        path.write_text(text)
+    process = start('lidar_detector', '--ros-args', '--params-file', str(path))
+    try:
+        assert process.wait(10.0) == 1
+        complaint = process.stderr.read()
+        assert said in complaint
+        assert str(path) in complaint
+        assert 'Traceback' not in complaint
+    finally:
+        process.kill()
+
+
+def test_simulated_time_that_jumps_back_clears_transforms(harness, sensors, networks):
+    from rosgraph_msgs.msg import Clock
+
+    from airside_perception import messages
+    from airside_perception.nodes.lidar_detector import LidarDetectorNode
+
+    node = harness.add(
+        LidarDetectorNode, engine_path=str(networks / 'tiny_lidar.onnx'), use_sim_time=True
+    )
+    harness.activate(node)
+    clock = harness.publisher(Clock, '/clock')
+    transforms = harness.publisher(TFMessage, '/tf')
+    stamp = 1_700_000_000_000_000_000
+    clock.publish(Clock(clock=messages.time_message(stamp, sensors.types)))
+    harness.until(lambda: node.get_clock().now().nanoseconds == stamp, 'simulated time')
+    import numpy as np
+
+    pose = messages.transform_message('base_link', 'lidar', stamp, np.eye(4), sensors.types)
+    transforms.publish(TFMessage(transforms=[pose]))
+    harness.until(lambda: node.tf._newest, 'the transform')
+    clock.publish(Clock(clock=messages.time_message(stamp - 60 * 10**9, sensors.types)))
+    _, values = harness.diagnosis(node, lambda status, values: 'time_jumps' in values)
+    assert values['time_jumps'] == '1'
+    assert not node.tf._newest
