@@ -1,1 +1,1 @@
-"""Camera, lidar and fused 3D detection on the airport apron, as ROS 2 lifecycle nodes over a plain core."""
+"""Camera, lidar and fused 3D detection on the airport apron: ROS 2 nodes over a plain core."""
