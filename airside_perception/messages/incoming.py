@@ -115,9 +115,9 @@ def point_cloud(
     message: Any,
     min_range: float = 0.0,
     max_range: float = float('inf'),
-    need: tuple[str, ...] = (),
+    need: tuple[str, ...] | None = None,
 ) -> PointCloud:
-    """sensor_msgs/PointCloud2 of any field layout, as float32 x, y, z and intensity where there.
+    """sensor_msgs/PointCloud2 of any field layout, as float32 x, y, z and perhaps intensity.
 
     Points with a NaN or infinite value, nearer than `min_range` or not nearer than `max_range`
     metres (distance from the sensor) are left out. Big-endian data, double precision, padding
@@ -127,19 +127,22 @@ def point_cloud(
         message: the cloud.
         min_range: metres.
         max_range: metres.
-        need: names of further fields that must be there, such as `intensity`.
+        need: ('intensity',) where it must be there, () where it is not looked at: a driver may
+            leave NaN in what nobody needs. None: it is read where there is one.
 
     Raises:
         MessageError: a field is missing or of an unusable type, the layout contradicts itself, or
             the data are shorter than announced.
     """
     fields = {item.name: item for item in message.fields}
-    for name in ('x', 'y', 'z', *need):
+    if need is None:
+        need = ('intensity',) if 'intensity' in fields else ()
+    names = ('x', 'y', 'z', *need)
+    for name in names:
         if name not in fields:
             raise MessageError(
                 f'point cloud has no field {name!r}; its fields are {", ".join(fields) or "none"}'
             )
-    names = ('x', 'y', 'z', 'intensity') if 'intensity' in fields else ('x', 'y', 'z')
     count = message.width * message.height
     if count > MAX_POINTS:
         raise MessageError(f'point cloud of {count} points; more than {MAX_POINTS} are refused')

@@ -127,6 +127,14 @@ def test_cloud_filters_what_is_not_finite_or_out_of_range():
     assert_array_equal(far.points[:, 0], [30])
 
 
+def test_cloud_whose_intensity_nobody_needs():
+    columns = [*xyz()[:3], ('intensity', FLOAT32, np.full(6, np.nan))]
+    cloud = messages.point_cloud(cloud_message(columns), need=())
+    assert cloud.fields == ('x', 'y', 'z')
+    assert_array_equal(cloud.points, np.stack([v for _, _, v in columns[:3]], axis=1))
+    assert len(messages.point_cloud(cloud_message(columns), need=('intensity',))) == 0
+
+
 def test_cloud_without_points():
     cloud = messages.point_cloud(cloud_message([(n, FLOAT32, []) for n in 'xyz']))
     assert cloud.points.shape == (0, 3)
