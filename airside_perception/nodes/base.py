@@ -188,17 +188,23 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
     node = None
     try:
         rclpy.init(args=args)
+    except rclpy_implementation.RCLError as error:  # a parameter file that is none, for one
+        sys.stderr.write(f'{str(error).splitlines()[0]}\n')
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    try:
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (
-        rclpy_implementation.RCLError
-    ) as error:  # a parameter file that is no YAML, a name that is none
-        sys.stderr.write(f'{str(error).splitlines()[0]}\n')
-        return 1
+    except RuntimeError as error:  # what rclpy's own errors derive from
+        if rclpy.ok():
+            raise
+        # the signal came while rclpy was about to use the context that it has shut down
+        sys.stderr.write(f'ended by a signal ({str(error).splitlines()[0]})\n')
     finally:
         # A terminal and a launch file may both interrupt; once is enough. rclpy puts Python's own
         # handler back when it shuts down.

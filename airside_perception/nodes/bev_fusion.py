@@ -48,7 +48,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         self._worker: Worker[Gathered[Detection3DArray]] = Worker(
             'bev_fusion', self._work, self._failed
         )
-        self._subscriptions_of_inputs: list[Any] = []
+        self._inputs: list[Any] = []
         self._topics: dict[str, str] = {}
         self._calibrations: dict[str, Calibration] = {}
         self._tf: TfSource | None = None
@@ -82,50 +82,46 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         self._tf = TfSource(self, config.tf_timeout_ms, on_jump=self._forget)
         self.diagnostics.watch(*config.sources)
         self._worker.start()
-        inputs = [
-            Subscriber(self, Detection3DArray, f'~/input/{name}/detections', qos_profile=RESULT)
-            for name in config.sources
-        ]
-        self._topics = {
-            name: item.sub.topic_name for name, item in zip(config.sources, inputs, strict=True)
-        }
-        for name, item in zip(
-            config.sources, inputs, strict=True
-        ):  # before the synchroniser gets to see it
-            item.registerCallback(
-                self.guarded(self._topics[name], functools.partial(self._on_detections, name))
-            )
+        self._subscribe(config)
+
+    def _subscribe(self, config: FusionConfig) -> None:
+        filters = []
+        for name in config.sources:
+            topic = f'~/input/{name}/detections'
+            filters.append(Subscriber(self, Detection3DArray, topic, qos_profile=RESULT))
+            self._inputs.append(filters[-1].sub)
+            self._topics[name] = topic = filters[-1].sub.topic_name
+            # first the collector: it tells the synchroniser when stamps have jumped back
+            collect = functools.partial(self._on_detections, name)
+            filters[-1].registerCallback(self.guarded(topic, collect))
         # it asks for less than the slop, the collector for no more than the slop
         slop_s = config.sync_slop_ms / 1e3 + 1e-9
-        self._synchronizer = ApproximateTimeSynchronizer(inputs, config.queue_size, slop_s)
+        self._synchronizer = ApproximateTimeSynchronizer(filters, config.queue_size, slop_s)
         self._synchronizer.registerCallback(self._on_set)
-        for item in inputs:  # and after it
+        for item in filters:  # and last what no complete set has taken
             item.registerCallback(lambda _: self._flush())
-        self._calibrations = {
-            name: Calibration(self.resolve_topic_name(f'~/input/{name}/camera_info'))
-            for name in config.cameras
-        }
-        self._subscriptions_of_inputs = [item.sub for item in inputs]
-        self._subscriptions_of_inputs += [
-            self.create_subscription(
-                CameraInfo, f'~/input/{name}/camera_info', calibration.take, SENSOR
+        for name in config.cameras:
+            topic = f'~/input/{name}/camera_info'
+            calibration = Calibration(self.resolve_topic_name(topic))
+            self._calibrations[name] = calibration
+            self._inputs.append(
+                self.create_subscription(CameraInfo, topic, calibration.take, SENSOR)
             )
-            for name, calibration in self._calibrations.items()
-        ]
 
     def on_stop(self) -> None:
         """Ends the subscriptions and the work."""
         self._deadline.cancel()
-        for subscription in self._subscriptions_of_inputs:
+        for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        self._subscriptions_of_inputs = []
-        self._synchronizer = None
+        self._inputs, self._synchronizer = [], None
         if self._tf is not None:
-            self._tf.close()
+            self._tf.close()  # ends a wait of the worker
         self._worker.stop()
+        self._topics, self._calibrations = {}, {}
 
     def on_free(self) -> None:
         """Forgets views and sets."""
+        self._worker.stop()
         self._pipeline = self._result = self._collector = self._tf = None
 
     def report(self, report: Report) -> None:
@@ -171,14 +167,19 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
             gathered = self._collector.complete(
                 dict(zip(self.config.sources, stamped, strict=True))
             )
-        except PerceptionError as error:
+            if gathered is not None:
+                self._put(gathered)
+        except Exception as error:  # noqa: BLE001  # with its lock held it would take no more
             self.failed('sets', error)
-            return
-        if gathered is not None:
-            self._put(gathered)
 
     def _flush(self) -> None:
         """Hands over the sets that are due, and sets the alarm for the next deadline."""
+        try:
+            self._flush_collector()
+        except Exception as error:  # noqa: BLE001  # an exception in a timer would end the executor
+            self.failed('sets', error)
+
+    def _flush_collector(self) -> None:
         collector, now = self._collector, time.monotonic_ns()
         if collector is None or not self.active:
             return

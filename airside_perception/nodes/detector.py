@@ -84,9 +84,9 @@ class DetectorNode(PerceptionNode[Config], ABC):
             self.destroy_subscription(subscription)
         self._inputs = []
         if self.tf is not None:
-            self.tf.close()
-            self.tf = None
+            self.tf.close()  # ends a wait of the worker, which still has it
         self._worker.stop()
+        self.tf = None
 
     def on_free(self) -> None:
         """Closes the network, but never one that still runs."""

@@ -199,7 +199,8 @@ class Diagnostics:
         try:
             self.publish()
         except Exception as error:  # noqa: BLE001  # an exception in a timer would end the executor
-            self._node.get_logger().error(f'diagnostics: {error!r}')
+            if self._node.context.ok():  # else the process ends, and the publishers went before
+                self._node.get_logger().error(f'diagnostics: {error!r}')
 
     def publish(self) -> None:
         """Publishes one DiagnosticArray with one status."""

@@ -141,6 +141,10 @@ def test_odd_layouts_give_the_same_result(lidar, sensors):
     values = np.frombuffer(bytes(wide.data), '<f4')
     wide.is_bigendian, wide.data = True, array.array('B', values.astype('>f4').tobytes())
     np.testing.assert_array_equal(lidar.see(wide).boxes, expected)
+    rows = sensors.cloud(stamp=lidar.stamp)  # two rows of one point, with padding between them
+    padded = bytes(rows.data) + b'\xff' * 12
+    rows.height, rows.row_step, rows.data = 2, len(padded), array.array('B', padded * 2)
+    np.testing.assert_array_equal(lidar.see(rows).boxes, expected)
     double = sensors.cloud(stamp=lidar.stamp)
     double.data = array.array('B', b''.join(v.astype('<f8').tobytes() for v in values) + bytes(8))
     for index, field in enumerate(double.fields):

@@ -100,3 +100,32 @@ def test_simulated_time_that_jumps_back_clears_transforms(harness, sensors, netw
     _, values = harness.diagnosis(node, lambda status, values: 'time_jumps' in values)
     assert values['time_jumps'] == '1'
     assert not node.tf._newest
+
+
+@pytest.mark.parametrize(
+    ('values', 'said'),
+    [
+        ('{nms_iuo: 0.1}', "unknown parameter 'nms_iuo'; did you mean 'nms_iou'?"),
+        ('{score_thresholds: {cat: 0.1}}', "unknown parameter 'score_thresholds.cat'"),
+        ('{nms_iou: 7.5}', 'nms_iou = 7.5: outside [0, 1]'),
+        ('{max_detections: many}', "max_detections = 'many': expected an integer"),
+    ],
+)
+def test_a_parameter_file_with_a_mistake_fails_configure_and_the_process_lives(
+    harness, networks, tmp_path, values, said
+):
+    path = tmp_path / 'wrong.yaml'
+    path.write_text(f'lidar_detector:\n  ros__parameters: {values}\n')
+    engine = f'engine_path:={networks}/tiny_lidar.onnx'
+    process = start('lidar_detector', '--ros-args', '--params-file', str(path), '-p', engine)
+    try:
+        assert not harness.change_of('/lidar_detector', 'configure')
+        state = harness.call(GetState, '/lidar_detector/get_state').current_state.label
+        assert state == 'unconfigured'
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5.0) == 0
+        errors = [line for line in process.stderr.read().splitlines() if 'ERROR' in line]
+        assert len(errors) == 1
+        assert f'configure failed: {said}' in errors[0]
+    finally:
+        process.kill()
