@@ -28,7 +28,7 @@ def main() -> int:
     arguments = parser.parse_args()
     print(
         f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, '
-        f'NumPy {np.__version__}, OpenCV {cv2.__version__}; medians of turns, in milliseconds\n'
+        f'NumPy {np.__version__}, OpenCV {cv2.__version__}; medians, everybody in turn\n'
     )
     rows = [row for part in (sensors, lidar, fusion, node) for row in part.rows(arguments.only)]
     print(table(rows))

@@ -25,7 +25,8 @@ def card() -> LidarCard:
     rng = np.random.default_rng(0)
     return LidarCard(
         '', 'bench', 'pointpillars', ('car',), {}, {},
-        limits=(-76.8, -76.8, -1.0, 76.8, 76.8, 7.0), pillar=(0.32, 0.32), max_points=32, max_pillars=40_000,
+        limits=(-76.8, -76.8, -1.0, 76.8, 76.8, 7.0), pillar=(0.32, 0.32),
+        max_points=32, max_pillars=40_000,
         features=FEATURES, weight=rng.normal(size=(9, 32)).astype(np.float32),
         bias=rng.normal(size=32).astype(np.float32),
     )  # fmt: skip

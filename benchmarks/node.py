@@ -1,4 +1,4 @@
-"""What the nodes cost beside their networks: from the callback's message to the published result."""
+"""What the nodes cost beside their networks: from the message to the published result."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def _cloud() -> Row:
 
         others = {'sensor_msgs_py.read_points': structured, 'read_points_numpy': plain}
     return compare(
-        CLOUD, 1.0, lambda: messages.point_cloud(message, max_range=MAX_RANGE), others, 60
+        CLOUD, 1.0, lambda: messages.point_cloud(message, max_range=MAX_RANGE), others, 30
     )
 
 
@@ -100,7 +100,7 @@ def _letterbox() -> Row:
         4.0,
         lambda: prepare(image),
         {'cv2 + NumPy': numpy_way, 'cv2.dnn blob': blob_way},
-        60,
+        30,
     )
 
 

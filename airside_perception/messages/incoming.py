@@ -154,10 +154,31 @@ def point_cloud(
         else np.empty(0, dtype)
         for name, dtype in zip(names, dtypes, strict=True)
     ]
-    points = _select(columns, min_range, max_range)
+    points = _select(columns, _rows(columns, message.point_step), min_range, max_range)
     return PointCloud(
         stamp_ns(message.header.stamp), message.header.frame_id, points, names, count
     )
+
+
+def _rows(columns: list[NDArray[Any]], step: int) -> NDArray[Any] | None:
+    """The points as one 16-byte element each, where they lie in the message as they are wanted.
+
+    NumPy moves such elements three times faster than rows of four floats. None where the columns
+    are no neighbours, of another type or byte order, or not aligned.
+    """
+    first = columns[0]
+    start = first.__array_interface__['data'][0]
+    neighbours = all(
+        column.dtype == np.float32 and column.__array_interface__['data'][0] == start + 4 * index
+        for index, column in enumerate(columns)
+    )
+    if not len(first) or not neighbours or first.base is None:
+        return None
+    data = np.asarray(first.base)
+    offset = start - data.__array_interface__['data'][0]
+    if offset % step + 16 > step or start % 8 or step % 8:
+        return None
+    return np.ndarray((len(first),), np.complex128, data, offset, (step,))
 
 
 def _point_bytes(message: Any) -> NDArray[np.uint8]:
@@ -199,7 +220,10 @@ def _point_type(field: Any, message: Any) -> np.dtype[Any]:
 
 
 def _select(
-    columns: list[NDArray[Any]], min_range: float, max_range: float
+    columns: list[NDArray[Any]],
+    rows: NDArray[Any] | None,
+    min_range: float,
+    max_range: float,
 ) -> NDArray[np.float32]:
     """float32 [N, C] of the columns, without what is not finite or out of range.
 
@@ -207,29 +231,39 @@ def _select(
     """
     count = len(columns[0])
     points = np.empty((count, 4), np.float32)
+    chosen = points.view(np.complex128)[:, 0]
     block = np.empty((min(count, BLOCK), 4), np.float32)
     far, near = np.float32(max_range) ** 2, np.float32(min_range) ** 2
     found = 0
     with np.errstate(over='ignore', invalid='ignore'):
         for start in range(0, count, BLOCK):
-            part = [column[start : start + BLOCK].astype(np.float32) for column in columns]
-            x, y, z = part[:3]
-            square = x * x
-            square += y * y
-            square += z * z
-            keep = square < far  # NaN compares false, infinity is not below infinity
-            if near > 0:
-                keep &= square >= near
-            if len(part) > 3:
-                keep &= np.isfinite(part[3])
-            rows = block[: len(x)]
-            for index, column in enumerate(part):
-                rows[:, index] = column
-            # one 16-byte element a point: moved three times faster than rows of four floats
-            kept = rows.view(np.complex128)[keep[:, None]]
-            points[found : found + len(kept)] = kept.view(np.float32).reshape(-1, 4)
+            part = [column[start : start + BLOCK] for column in columns]
+            if rows is None:
+                part = [column.astype(np.float32) for column in part]
+                for index, column in enumerate(part):
+                    block[: len(column), index] = column
+                source = block.view(np.complex128)[: len(part[0]), 0]
+            else:
+                source = rows[start : start + BLOCK]
+            keep = _usable(part, near, far)
+            kept = source[keep]
+            chosen[found : found + len(kept)] = kept
             found += len(kept)
     return points[:found, : len(columns)]
+
+
+def _usable(part: list[NDArray[Any]], near: np.float32, far: np.float32) -> NDArray[np.bool_]:
+    """Points whose squared distance is in [near, far) and whose intensity is finite."""
+    x, y, z = part[:3]
+    square = x * x
+    square += y * y
+    square += z * z
+    keep: NDArray[np.bool_] = square < far  # NaN compares false, infinity is not below infinity
+    if near > 0:
+        keep &= square >= near
+    if len(part) > 3:
+        keep &= np.isfinite(part[3])
+    return keep
 
 
 def camera_model(message: Any) -> CameraModel:
