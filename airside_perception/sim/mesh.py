@@ -176,7 +176,7 @@ def quad(size: Vector, at: Vector, yaw: float, material: int) -> Mesh:
         [[half_l, half_w, 0], [-half_l, half_w, 0], [-half_l, -half_w, 0], [half_l, -half_w, 0]]
     )
     points = (flat @ rotation(yaw).T + np.asarray(at)).astype(np.float32)
-    return Mesh(points[[[0, 1, 2], [0, 2, 3]]], np.full(2, material, np.int32))
+    return Mesh(points[np.array([[0, 1, 2], [0, 2, 3]])], np.full(2, material, np.int32))
 
 
 @lru_cache(maxsize=64)
