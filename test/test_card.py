@@ -94,6 +94,23 @@ def test_a_lidar_card(tmp_path: Path) -> None:
     assert card.input_name == 'canvas'
 
 
+def test_anchors_may_say_which_classes_they_score(tmp_path: Path) -> None:
+    truck, person = LIDAR['output']['anchors']
+    every = load_card(write(tmp_path, LIDAR))
+    assert isinstance(every, LidarCard)
+    assert every.scored == tuple((anchor, label) for anchor in range(3) for label in range(4))
+    truck = {**truck, 'labels': ['tree', 'truck', 'car']}
+    person = {**person, 'labels': ['person']}
+    some = load_card(write(tmp_path, LIDAR, {'output.anchors': [truck, person]}))
+    assert isinstance(some, LidarCard)
+    assert [anchor.labels for anchor in some.anchors] == [(3, 1, 0), (3, 1, 0), (2,)]
+    assert some.scored == ((0, 3), (0, 1), (0, 0), (1, 3), (1, 1), (1, 0), (2, 2))
+    del person['labels']
+    mixed = load_card(write(tmp_path, LIDAR, {'output.anchors': [person, truck]}))
+    assert isinstance(mixed, LidarCard)
+    assert mixed.scored[:5] == ((0, 0), (0, 1), (0, 2), (0, 3), (1, 3))
+
+
 def test_a_camera_card(tmp_path: Path) -> None:
     card = load_card(write(tmp_path, CAMERA))
     assert isinstance(card, CameraCard)
@@ -135,6 +152,12 @@ WRONG_LIDAR = [
     ({'output.anchors': [{**ANCHOR, 'z': float('nan')}]}, 'expected a finite number'),
     ({'output.anchors': [{**ANCHOR, 'colour': 'red'}]}, "unknown key 'colour'"),
     ({'output.anchors': ['car']}, 'expected a mapping'),
+    ({'output.anchors': [{**ANCHOR, 'labels': []}]}, 'expected names'),
+    ({'output.anchors': [{**ANCHOR, 'labels': 'car'}]}, "labels is 'car', expected list"),
+    ({'output.anchors': [{**ANCHOR, 'labels': ['car', 'car']}]}, 'names one twice'),
+    ({'output.anchors': [{**ANCHOR, 'labels': ['car', 'tug']}]}, "labels: 'tug' is not among"),
+    ({'output.anchors': [{**ANCHOR, 'labels': ['truck']}]}, "'car' is not among its own labels"),
+    ({'output.anchors': [{**ANCHOR, 'labels': ['car', 'tree']}]}, "no labels name 'truck'"),
     ({'output.anchor_places': 'corners'}, "'corners'"),
     ({'output.stride': 0}, 'stride is 0, expected 1 or more'),
     ({'output.stride': 3}, 'no whole number'),

@@ -25,15 +25,18 @@ RANGE = [0.0, -20.0, -1.0, 40.0, 20.0, 3.0]
 SIZES = {'person': list(PERSON), 'car': list(CAR)}
 
 
-def tiny_lidar_model(folder: Path, **changes: Any) -> Path:
+def tiny_lidar_model(folder: Path, own_labels: bool = False, **changes: Any) -> Path:
     """Writes tiny_lidar.onnx and its card into `folder`; `changes` replace keys of the card.
 
-    The grid is 80 x 80 pillars of 0.5 m, the output 40 x 40 cells; classes car, person.
+    The grid is 80 x 80 pillars of 0.5 m, the output 40 x 40 cells; classes car, person. There is a
+    score channel for every class at every anchor, or with `own_labels` only for the anchor's own.
     """
     weight = np.zeros((4, 4, 1, 1))  # [anchor * 2 + class, channel]
     bias = np.full(4, -50.0)
     weight[0, 1], weight[0, 0], bias[0] = 20.0, 20.0, -30.0  # car: 20 i - 10, where occupied
     weight[3, 1], weight[3, 0], bias[3] = -20.0, 40.0, -30.0  # person: 10 - 20 i
+    if own_labels:
+        weight, bias = weight[[0, 3]], bias[[0, 3]]
     nodes = [
         helper.make_node('MaxPool', ['canvas'], ['cells'], kernel_shape=[2, 2], strides=[2, 2]),
         helper.make_node('Conv', ['cells', 'weight', 'bias'], ['scores']),
@@ -46,14 +49,19 @@ def tiny_lidar_model(folder: Path, **changes: Any) -> Path:
         'nothing_14': np.zeros((14, 4, 1, 1)),
         'nothing_4': np.zeros((4, 4, 1, 1)),
     }
-    outputs = {
-        name: [1, n, 40, 40] for name, n in (('scores', 4), ('boxes', 14), ('directions', 4))
-    }
+    channels = {'scores': len(bias), 'boxes': 14, 'directions': 4}
+    outputs = {name: [1, n, 40, 40] for name, n in channels.items()}
     path = folder / 'tiny_lidar.onnx'
     _save(path, nodes, {'canvas': [1, 4, 80, 80]}, outputs, constants)
     features = ['x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp']
     encoder = np.zeros((len(features), 4))
     encoder[3, 1] = 1.0  # channel 0: occupied, channel 1: intensity, 2 and 3: nothing
+    anchors: list[dict[str, Any]] = [
+        {'class': 'car', 'size': list(CAR), 'z': CAR[2] / 2, 'yaws': [0.0]},
+        {'class': 'person', 'size': list(PERSON), 'z': PERSON[2] / 2, 'yaws': [0.0]},
+    ]
+    if own_labels:
+        anchors = [{**anchor, 'labels': [anchor['class']]} for anchor in anchors]
     card = {
         'name': 'tiny_lidar',
         'architecture': 'pointpillars',
@@ -65,13 +73,7 @@ def tiny_lidar_model(folder: Path, **changes: Any) -> Path:
             'weight': encoder.tolist(),
             'bias': [1.0, 0.0, 0.0, 0.0],
         },
-        'output': {
-            'stride': 2,
-            'anchors': [
-                {'class': 'car', 'size': list(CAR), 'z': CAR[2] / 2, 'yaws': [0.0]},
-                {'class': 'person', 'size': list(PERSON), 'z': PERSON[2] / 2, 'yaws': [0.0]},
-            ],
-        },
+        'output': {'stride': 2, 'anchors': anchors},
     }
     return _write_card(path, card, changes)
 

@@ -1,7 +1,8 @@
 """Writes a trained network and its card: `python -m training.export --run OUT --models models`.
 
-The network becomes ONNX (opset 17, batch 1, batch norm folded into the convolutions), the pillar
-feature net goes into the card. Both are checked against torch before anything is kept.
+The network becomes ONNX (opset 17, batch 1, batch norm folded into the convolutions), checked
+against torch; the pillar feature net goes into the card, and so do the labels that each anchor
+scores: there is one score channel for each of them and no other.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from training.network import Dense
 from training.recipe import Training, load
 from training.train import Model
 
-SILENT = -20.0
-"""Logit of a class that an anchor does not answer for."""
 TOLERANCE = 1e-3
 """Largest difference between ONNX Runtime and torch, of outputs of the order of 1 to 10."""
 
@@ -43,20 +42,6 @@ def folded(dense: Dense) -> Dense:
     return dense
 
 
-def with_all_classes(dense: Dense, training: Training) -> Dense:
-    """A score channel for every class at every anchor: anchor * classes + class, as in cards."""
-    pair = training.anchor_tensors(torch.device('cpu')).pair.flatten()
-    scores = nn.Conv2d(dense.scores.in_channels, len(pair), 1)
-    answered = pair >= 0
-    with torch.no_grad():
-        scores.weight.zero_()
-        scores.bias.fill_(SILENT)  # type: ignore[union-attr]  # has a bias
-        scores.weight[answered] = dense.scores.weight[pair[answered]]
-        scores.bias[answered] = dense.scores.bias[pair[answered]]  # type: ignore[index]  # the same
-    dense.scores = scores
-    return dense
-
-
 def export_onnx(dense: Dense, training: Training, path: Path) -> float:
     """Writes the dense network and returns its largest difference from torch on a random canvas.
 
@@ -69,10 +54,9 @@ def export_onnx(dense: Dense, training: Training, path: Path) -> float:
     canvas = canvas * (torch.rand((1, 1, rows, columns), generator=generator) < 0.05)
     with torch.no_grad():
         expected = dense(canvas)
-    exported = with_all_classes(folded(dense), training)
     names = ['scores', 'boxes', 'directions']
     torch.onnx.export(
-        exported,
+        folded(dense),
         (canvas,),
         str(path),
         opset_version=17,
@@ -81,10 +65,7 @@ def export_onnx(dense: Dense, training: Training, path: Path) -> float:
         output_names=names,
     )
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    scores, boxes, directions = session.run(names, {'canvas': canvas.numpy()})
-    pair = training.anchor_tensors(torch.device('cpu')).pair.flatten().numpy()
-    order = np.flatnonzero(pair >= 0)
-    found = (scores[:, order], boxes, directions)
+    found = session.run(names, {'canvas': canvas.numpy()})
     error = max(float(np.abs(f - e.numpy()).max()) for f, e in zip(found, expected, strict=True))
     if not error < TOLERANCE:
         raise ValueError(f'{path}: ONNX Runtime differs from torch by {error}')
@@ -119,6 +100,7 @@ def card(
             'anchors': [
                 {
                     'class': shape.labels[0],
+                    'labels': [name for name in training.classes if name in shape.labels],
                     'size': list(shape.size),
                     'z': shape.z,
                     'yaws': list(shape.yaws),

@@ -68,8 +68,7 @@ def up(inputs: int, outputs: int) -> nn.Sequential:
 class Dense(nn.Module):
     """Canvas [B, C, H, W] to scores, boxes and directions at half the resolution.
 
-    In training there is one score channel for every class that an anchor answers for; the export
-    adds the others, which say no.
+    There is one score channel for every class that an anchor answers for.
     """
 
     def __init__(

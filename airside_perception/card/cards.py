@@ -82,7 +82,11 @@ class CameraCard(ModelCard):
 
 @dataclass(frozen=True)
 class Anchor:
-    """One anchor shape: label index, size in metres, height of its centre, yaw in radians."""
+    """One anchor shape: label index, size in metres, height of its centre, yaw in radians.
+
+    `labels` are the label indices that it scores, in the order of its score channels. Empty: all,
+    in the order of the classes.
+    """
 
     label: int
     length: float
@@ -90,6 +94,7 @@ class Anchor:
     height: float
     z: float
     yaw: float
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,11 @@ class LidarCard(ModelCard):
             from border to border, as OpenPCDet places them.
         direction_offset: radians, as in OpenPCDet; directions split the circle in two bins there.
         input_name: canvas, float32 [1, C, rows (y), columns (x)].
-        score_output, box_output, direction_output: [1, A * n, rows / stride, columns / stride]
-            with n = number of classes, 7 and 2; channel = anchor * n + k. Scores are logits, one
-            sigmoid a class.
+        score_output: [1, S, rows / stride, columns / stride] with one channel for every entry of
+            `scored`; where no anchor names its labels, S = A * K and channel = anchor * K + label.
+            Scores are logits, one sigmoid a class.
+        box_output, direction_output: [1, A * n, rows / stride, columns / stride] with n = 7 and 2;
+            channel = anchor * n + k.
     """
 
     limits: tuple[float, ...] = ()
@@ -145,6 +152,16 @@ class LidarCard(ModelCard):
         """Rows and columns of the outputs."""
         rows, columns = self.grid
         return rows // self.stride, columns // self.stride
+
+    @property
+    def scored(self) -> tuple[tuple[int, int], ...]:
+        """(anchor, label index) of every channel of the score output: anchor after anchor."""
+        every = tuple(range(len(self.classes)))
+        return tuple(
+            (index, label)
+            for index, anchor in enumerate(self.anchors)
+            for label in anchor.labels or every
+        )
 
     @property
     def needs_intensity(self) -> bool:

@@ -203,12 +203,31 @@ def _anchors(output: Reader, classes: tuple[str, ...]) -> tuple[Anchor, ...]:
         yaws = anchor.take('yaws', list)
         if not yaws or not all(map(is_number, yaws)):
             raise CardError(f'{anchor.path}: {name!r} has the yaws {yaws!r}, expected numbers')
-        label = classes.index(name)
-        anchors += [Anchor(label, length, width, height, z, float(yaw)) for yaw in yaws]
+        label, labels = classes.index(name), _labels(anchor, name, classes)
+        anchors += [Anchor(label, length, width, height, z, float(yaw), labels) for yaw in yaws]
         anchor.finish()
     if not anchors:
         raise CardError(f'{output.path}: anchors is empty')
+    scored = {label for anchor in anchors for label in anchor.labels or range(len(classes))}
+    silent = [name for label, name in enumerate(classes) if label not in scored]
+    if silent:
+        raise CardError(
+            f'{output.path}: anchors: no labels name {silent[0]!r}, so nothing finds it'
+        )
     return tuple(anchors)
+
+
+def _labels(anchor: Reader, name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """Indices of the classes that an anchor says it scores; empty where it does not say."""
+    if 'labels' not in anchor.left:
+        return ()
+    names = anchor.names('labels')
+    unknown = [label for label in names if label not in classes]
+    if unknown:
+        raise CardError(f'{anchor.path}: labels: {unknown[0]!r} is not among {", ".join(classes)}')
+    if name not in names:
+        raise CardError(f'{anchor.path}: {name!r} is not among its own labels {", ".join(names)}')
+    return tuple(classes.index(label) for label in names)
 
 
 def _check_grid(path: str, card: LidarCard) -> None:

@@ -43,6 +43,7 @@ class AnchorDecoder:
         self._y = _places(y0, y1, rows, card.anchor_places)
         fields = [(a.length, a.width, a.height, a.z, a.yaw) for a in card.anchors]
         self._anchors = np.array(fields, dtype=np.float64)
+        self._owner, self._label = np.array(card.scored, dtype=np.int64).T  # of score channels
 
     def decode(
         self, outputs: Mapping[str, NDArray[Any]], thresholds: Sequence[float], most: int
@@ -70,16 +71,18 @@ class AnchorDecoder:
         self, scores: NDArray[Any], thresholds: Sequence[float]
     ) -> tuple[Int64, Int64, Float64]:
         """Anchors over threshold: place (anchor * cells + cell, ascending), label and logit."""
-        if np.isnan(scores.max(initial=-np.inf)):
+        logits = scores.reshape(len(self._label), -1)
+        peaks = logits.max(axis=1)
+        if np.isnan(peaks).any():
             name, output = self._card.name, self._card.score_output
             raise EngineError(f'{name}: output {output!r} contains NaN')
-        anchors, classes = len(self._anchors), len(self._card.classes)
-        logits = scores.reshape(anchors, classes, -1)
-        least = _logits(thresholds)
-        passing = np.flatnonzero(logits >= least[:, None])
-        anchor, label, cell = np.unravel_index(passing, logits.shape)
-        values = logits[anchor, label, cell].astype(np.float64)
-        places = anchor * logits.shape[2] + cell
+        least = _logits(thresholds)[self._label]
+        reaching = np.flatnonzero(peaks >= least)  # most channels hold nothing in most scans
+        passing = np.flatnonzero(logits[reaching] >= least[reaching, None])
+        index, cell = np.divmod(passing, logits.shape[1])
+        channel = reaching[index]
+        label, values = self._label[channel], logits[channel, cell].astype(np.float64)
+        places = self._owner[channel] * logits.shape[1] + cell
         order = np.lexsort((label, -values, places))  # by place, then the best, then the first
         first = np.ones(len(order), dtype=bool)
         first[1:] = places[order][1:] != places[order][:-1]

@@ -120,12 +120,12 @@ def _check(engine: Engine, card: LidarCard) -> None:
     canvas = require(engine, 'input', card.input_name, (1, len(card.bias), *card.grid))
     if canvas.dtype != np.float32:
         raise EngineError(f'{engine.info.path}: input {canvas}; a canvas is float32')
-    for name, values in (
-        (card.score_output, len(card.classes)),
-        (card.box_output, 7),
-        (card.direction_output, 2),
+    for name, channels in (
+        (card.score_output, len(card.scored)),
+        (card.box_output, 7 * len(card.anchors)),
+        (card.direction_output, 2 * len(card.anchors)),
     ):
-        require(engine, 'output', name, (1, len(card.anchors) * values, *card.output_grid))
+        require(engine, 'output', name, (1, channels, *card.output_grid))
 
 
 def _covariances(boxes: Float64, config: LidarConfig) -> Float64:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,19 @@ MakeCard = Callable[..., LidarCard]
 Outputs = dict[str, np.ndarray]
 
 
+def with_labels(card: LidarCard, *labels: tuple[int, ...]) -> LidarCard:
+    """The card, its anchors scoring these labels."""
+    anchors = zip(card.anchors, labels, strict=True)
+    return replace(card, anchors=tuple(replace(anchor, labels=own) for anchor, own in anchors))
+
+
 def random_outputs(card: LidarCard, seed: int = 0, digits: int = 2) -> Outputs:
     """Logits are rounded, so that many are equal."""
     rng, (rows, columns) = np.random.default_rng(seed), card.output_grid
-    sizes = {'scores': len(card.classes), 'boxes': 7, 'directions': 2}
-    shapes = {name: (1, len(card.anchors) * n, rows, columns) for name, n in sizes.items()}
+    scored = sum(len(anchor.labels or card.classes) for anchor in card.anchors)
+    count = len(card.anchors)
+    sizes = {'scores': scored, 'boxes': count * 7, 'directions': count * 2}
+    shapes = {name: (1, n, rows, columns) for name, n in sizes.items()}
     found = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     found['scores'] = np.round(found['scores'] * 2, digits)
     return found
@@ -32,15 +41,16 @@ def slow_decode(
     outputs: Outputs, card: LidarCard, thresholds: list[float], most: int
 ) -> list[tuple[float, int, list[float]]]:
     """(score, label, box) of the best candidates, anchor by anchor."""
-    (rows, columns), classes = card.output_grid, len(card.classes)
+    rows, columns = card.output_grid
     x0, y0, _, x1, y1, _ = card.limits
     scores, codes = outputs['scores'][0], outputs['boxes'][0]
-    found = []
+    found, first = [], 0
     for index, anchor in enumerate(card.anchors):
+        labels = anchor.labels or tuple(range(len(card.classes)))
         for row in range(rows):
             for column in range(columns):
-                logits = [scores[index * classes + k, row, column] for k in range(classes)]
-                passing = [k for k in range(classes) if sigmoid(logits[k]) >= thresholds[k]]
+                logits = {k: scores[first + n, row, column] for n, k in enumerate(labels)}
+                passing = [k for k in labels if sigmoid(logits[k]) >= thresholds[k]]
                 if not passing:
                     continue
                 label = max(passing, key=lambda k: (logits[k], -k))
@@ -62,6 +72,7 @@ def slow_decode(
                     heading(anchor.yaw + code[6], front[1] > front[0], card.direction_offset),
                 ]
                 found.append((sigmoid(logits[label]), label, box))
+        first += len(labels)
     return sorted(found, key=lambda one: -one[0])[:most]  # stable: equal scores by place
 
 
@@ -97,18 +108,53 @@ def test_agrees_with_the_loop(make_card: MakeCard, most: int, offset: float, pla
     check(card, random_outputs(card), [0.3, 0.6], most)
 
 
+CASES = [((0,), (0,), (1,)), ((1,), (0, 1), (0,)), ((), (1, 0), (1,)), ((1, 0), (1, 0), (1, 0))]
+
+
+@pytest.mark.parametrize('labels', CASES, ids=str)
+@pytest.mark.parametrize('thresholds', [[0.3, 0.6], [0.9999, 0.2], [0.0, 0.0]], ids=str)
+def test_anchors_that_score_some_labels(
+    make_card: MakeCard, thresholds: list[float], labels: tuple[tuple[int, ...], ...]
+) -> None:
+    card = with_labels(make_card(), *labels)
+    for seed in range(3):
+        check(card, random_outputs(card, seed, digits=0), thresholds, 1000)
+
+
+def test_channels_that_never_win_may_be_left_out(make_card: MakeCard) -> None:
+    every = make_card()
+    some = with_labels(every, (0,), (1,), (1, 0))
+    outputs = random_outputs(some)
+    filled = np.full((1, 6, *every.output_grid), -20.0, np.float32)
+    filled[:, [0, 3, 5, 4]] = outputs['scores']
+    a = AnchorDecoder(some).decode(outputs, [0.2, 0.4], 30)
+    b = AnchorDecoder(every).decode({**outputs, 'scores': filled}, [0.2, 0.4], 30)
+    assert len(a) > 20
+    assert set(a.labels.tolist()) == {0, 1}
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.scores, b.scores)
+    np.testing.assert_array_equal(a.boxes, b.boxes)
+
+
 @given(
     st.integers(0, 10_000),
     st.integers(1, 40),
     st.tuples(*[st.sampled_from([0.0, 0.05, 0.5, 0.9, 1.0])] * 2),
+    st.tuples(*[st.sampled_from([(), (0,), (1,), (0, 1), (1, 0)])] * 2),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_outputs(seed: int, most: int, thresholds: tuple[float, float]) -> None:
+def test_any_outputs(
+    seed: int,
+    most: int,
+    thresholds: tuple[float, float],
+    labels: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
     card = LidarCard(
         'c', 'c', 'pointpillars', ('car', 'person'), {}, {}, stride=2, pillar=(0.5, 0.5),
         limits=(0.0, -2.0, -1.0, 3.0, 2.0, 3.0), direction_offset=0.5,
         anchors=(Anchor(0, 4.0, 1.8, 1.5, 0.75, 0.3), Anchor(1, 0.6, 0.5, 1.8, 0.9, -2.0)),
     )  # fmt: skip
+    card = with_labels(card, *labels)
     check(card, random_outputs(card, seed, digits=0), list(thresholds), most)
 
 

@@ -9,12 +9,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from airside_perception.card import LidarCard, find_card
+from airside_perception.card import Anchor, LidarCard, find_card
 from airside_perception.config import LidarConfig
 from airside_perception.engine import open_engine
 from airside_perception.errors import EngineError, MessageError
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.types import PointCloud
+
+CAR = (4.0, 2.0, 1.5, 0.75)
 
 
 def cloud(*points: tuple[float, ...], fields: tuple[str, ...] = ()) -> PointCloud:
@@ -53,6 +55,21 @@ def test_boxes_stand_where_the_points_are(detector: LidarDetector) -> None:
         [[10.5, 3.5, 0.75, 4.0, 2.0, 1.5, 0.0], [20.5, -5.5, 0.9, 0.6, 0.6, 1.8, 0.0]],
         atol=1e-5,
     )
+
+
+def test_anchors_that_score_their_own_class_only(
+    tmp_path: Path, tiny_models: ModuleType, detector: LidarDetector
+) -> None:
+    (tmp_path / 'own').mkdir()
+    network = tiny_models.tiny_lidar_model(tmp_path / 'own', own_labels=True)
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    own = LidarDetector(open_engine(network, threads=1), card, LidarConfig())
+    points = cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.4), (30.1, 2.2, 0.5, 0.55))
+    found, expected = own.detect(points), detector.detect(points)
+    assert found.classes == expected.classes == ('car', 'person', 'car')
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-6)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
 
 
 def test_covariances_grow_with_range(detector: LidarDetector) -> None:
@@ -203,6 +220,7 @@ def test_pillars_beyond_the_limit_are_counted(network: Path, card: LidarCard) ->
         ({'input_name': 'image'}, "no input 'image'"),
         ({'score_output': 'logits'}, "no output 'logits'"),
         ({'classes': ('car', 'person', 'cone')}, 'scores'),
+        ({'anchors': (Anchor(0, *CAR, 0.0, (0,)), Anchor(1, *CAR, 0.0, (0, 1)))}, r'scores.* 3,'),
         ({'stride': 4}, 'contradicts its model card'),
         ({'max_pillars': 5, 'bias': np.zeros(3, np.float32)}, 'canvas'),
     ],

@@ -11,8 +11,11 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 yaml = pytest.importorskip('yaml')
 
 from airside_perception.card import load_card  # noqa: E402  (after the check for torch)
+from airside_perception.config import LidarConfig  # noqa: E402
+from airside_perception.engine import open_engine  # noqa: E402
 from airside_perception.geometry import wrap_angle  # noqa: E402
 from airside_perception.lidar.anchors import AnchorDecoder  # noqa: E402
+from airside_perception.lidar.detector import LidarDetector  # noqa: E402
 from airside_perception.lidar.encoder import Encoder  # noqa: E402
 from airside_perception.lidar.pillars import Grid  # noqa: E402
 from training.export import card, export_onnx  # noqa: E402
@@ -94,9 +97,7 @@ def test_targets_decode_to_the_boxes(training, model, tmp_path):
     anchors = training.anchor_tensors(torch.device('cpu'))
     a, k = anchors.pair.shape
     rows, columns = targets.heat.shape[2:]
-    pair = anchors.pair.flatten()
-    scores = torch.full((1, a * k, rows, columns), -20.0)
-    scores[:, pair >= 0] = torch.logit(targets.heat, eps=1e-6)
+    scores = torch.logit(targets.heat, eps=1e-6)
     codes, turns = torch.zeros(1, a, 7, rows, columns), torch.zeros(1, a, 2, rows, columns)
     scan, anchor, row, column = targets.places.unbind(1)
     codes[scan, anchor, :, row, column] = targets.codes
@@ -153,7 +154,18 @@ def test_pillars_and_encoder_agree_with_the_package(training, model, tmp_path):
     np.testing.assert_allclose(canvas.numpy(), expected, atol=2e-5)
 
 
-def test_export_is_the_network_with_every_class(training, model, tmp_path):
+def test_export_is_the_network(training, model, tmp_path):
     path = tmp_path / 'net.onnx'
     assert export_onnx(model.dense, training, path) < 1e-3
     assert 3e6 < path.stat().st_size < 6e6
+
+
+def test_the_card_says_what_each_score_channel_is(training, model, tmp_path):
+    found = write_card(training, model, tmp_path)
+    anchors = training.anchor_tensors(torch.device('cpu'))
+    assert len(found.scored) == model.dense.scores.out_channels == 21
+    for channel, (anchor, label) in enumerate(found.scored):
+        assert anchors.pair[anchor, label] == channel
+    export_onnx(model.dense, training, tmp_path / 'net.onnx')
+    with open_engine(tmp_path / 'net.onnx', threads=1) as engine:
+        LidarDetector(engine, found, LidarConfig())  # the shapes agree
