@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # percent of the core's lines that the tests must run
-COVERAGE_MIN ?= 0
+COVERAGE_MIN ?= 90
 
 in_ros := . .ci/ros.bash &&
 

@@ -22,15 +22,26 @@ find_python() {
   done
 }
 
+# Torch, for the tests of training/, where pip is set up with a folder that holds a wheel of it:
+# from an index it would come with gigabytes of CUDA. Those tests are skipped elsewhere.
+add_torch() {
+  local pip=(.venv/bin/python -m pip --python "$1/bin/python" install --quiet
+    --disable-pip-version-check --only-binary :all:)
+  "${pip[@]}" --no-index --no-deps "$(grep '^torch==' .ci/requirements-training.txt)" 2>/dev/null ||
+    return 0
+  "${pip[@]}" -r .ci/requirements-training.txt
+}
+
 # The core's tests on another Python, in an environment of their own.
 test_core() {
   local version=$1 python=$2 venv=$root/.venv-$1 inputs
-  inputs=$(cat "$root/.ci/requirements-core.txt" <(echo "$root $python") | sha256sum)
+  inputs=$(cat "$root"/.ci/requirements-{core,training}.txt <(echo "$root $python") | sha256sum)
   if [ "$(cat "$venv/inputs" 2>/dev/null)" != "$inputs" ]; then
     rm -rf "$venv"
     "$python" -m venv --without-pip "$venv" &&
       .venv/bin/python -m pip --python "$venv/bin/python" install --quiet \
         --disable-pip-version-check --only-binary :all: -r .ci/requirements-core.txt &&
+      add_torch "$venv" &&
       echo "$inputs" >"$venv/inputs" || return
   fi
   env -u PYTHONPATH -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH \
