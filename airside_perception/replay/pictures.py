@@ -43,8 +43,10 @@ EDGES = (
 )
 ZOOM = 2
 """Of camera pictures, so that labels fit."""
+PIECES = 24
+"""Of an edge; each is drawn if both its ends are in front of the lens."""
 NEAR = 0.1
-"""Depth in metres in front of the camera at which the edges of a box are cut."""
+"""Depth in metres nearer than which nothing is drawn."""
 
 
 def evidence(sources: Sequence[str]) -> str:
@@ -143,9 +145,7 @@ def camera_overlay(
     for row in np.argsort(depths, kind='stable'):
         color = EVIDENCE[evidence(found.sources[row])]
         points = apply(frame2camera, corners(found.boxes[row : row + 1])[0])
-        drawn = [
-            line for a, b in EDGES if (line := _edge(points[a], points[b], camera)) is not None
-        ]
+        drawn = [line for a, b in EDGES for line in _edge(points[a], points[b], camera)]
         for start, stop in drawn:
             cv2.line(picture, start, stop, color, 2, cv2.LINE_AA)
         if drawn:
@@ -159,21 +159,23 @@ def camera_overlay(
     return picture
 
 
-def _edge(a: Float64, b: Float64, camera: CameraModel) -> tuple[Any, Any] | None:
-    """Pixels of the visible part of the edge a-b (optical frame), None where there is none."""
-    if a[2] < NEAR and b[2] < NEAR:
-        return None
-    if a[2] < NEAR or b[2] < NEAR:
-        t = (NEAR - a[2]) / (b[2] - a[2])
-        cut = a + t * (b - a)
-        a, b = (cut, b) if a[2] < NEAR else (a, cut)
-    pixels, valid = camera.project(np.stack([a, b]))
-    if not valid.all() or np.abs(pixels).max() > 20 * (camera.width + camera.height):
-        return None
-    start, stop = _whole(pixels * ZOOM)
+def _edge(a: Float64, b: Float64, camera: CameraModel) -> list[tuple[Any, Any]]:
+    """Visible parts of the edge a-b (optical frame) in pixels of the picture.
+
+    In pieces, as a lens bends lines, and knows only rays that are not too far outside its image.
+    """
+    points = a + np.linspace(0.0, 1.0, PIECES + 1)[:, None] * (b - a)
+    pixels, valid = camera.project(points)
+    valid &= points[:, 2] > NEAR
+    valid[valid] &= np.abs(pixels[valid]).max(axis=1) < 20 * (camera.width + camera.height)
     frame = (0, 0, camera.width * ZOOM, camera.height * ZOOM)
-    seen, first, last = cv2.clipLine(frame, start, stop)
-    return (first, last) if seen else None
+    found = []
+    for index in np.flatnonzero(valid[1:] & valid[:-1]):
+        start, stop = _whole(pixels[index : index + 2] * ZOOM)
+        seen, first, last = cv2.clipLine(frame, start, stop)
+        if seen:
+            found.append((first, last))
+    return found
 
 
 def _whole(points: Float64) -> list[tuple[int, int]]:
