@@ -28,8 +28,10 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m airside_perception.demo', description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('build/demo'), help='default: build/demo')
     parser.add_argument('--seed', type=int, default=46, help='of the apron; default: 46')
-    parser.add_argument('--seconds', type=float, default=5.0, help='of the drive; default: 5')
-    parser.add_argument('--rate', type=float, default=0.25, help='times real time; default: 0.25')
+    parser.add_argument('--seconds', type=_positive, default=5.0, help='of the drive; default: 5')
+    parser.add_argument(
+        '--rate', type=_positive, default=0.25, help='times real time; default: 0.25'
+    )
     options = parser.parse_args(args)
     try:
         rig = load_rig(resource('config', 'rig.yaml'))
@@ -51,6 +53,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     print(f'the graph ended {run.end_s:.1f} s after SIGINT with exit status {run.exit_status}')
     return run.exit_status
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
 
 
 def _drive(rig: Rig, out: Path, seed: int, seconds: float) -> Path:
