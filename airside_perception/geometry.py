@@ -112,12 +112,14 @@ def move_boxes(
 def move_cloud(cloud: PointCloud, a2b: Float64, frame_id: str) -> PointCloud:
     """A cloud of frame a in frame b; columns beyond x, y, z stay. Computed in float32."""
     points = np.empty(cloud.points.shape, np.float32)
-    rotation, shift = a2b[:3, :3].T.astype(np.float32), a2b[:3, 3].astype(np.float32)
+    matrix = a2b.astype(np.float32)
     for start in range(0, len(points), BLOCK):
         block = cloud.points[start : start + BLOCK]
         moved = points[start : start + BLOCK]
+        x, y, z = (np.ascontiguousarray(block[:, axis]) for axis in range(3))
+        for axis, (along_x, along_y, along_z, shift) in enumerate(matrix[:3]):
+            moved[:, axis] = x * along_x + y * along_y + z * along_z + shift
         moved[:, 3:] = block[:, 3:]
-        moved[:, :3] = block[:, :3] @ rotation + shift
     return replace(cloud, points=points, frame_id=frame_id)
 
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from airside_perception import geometry
 from airside_perception.errors import TransformError
-from airside_perception.types import Boxes3D
+from airside_perception.types import Boxes3D, PointCloud
 
 angles = st.floats(-3.1, 3.1)
 
@@ -76,3 +76,15 @@ def test_corners_of_one_box_by_hand():
     found = geometry.corners(box)[0]
     assert_allclose(found[:4, :2], footprint, atol=1e-12)
     assert_allclose(found[:, 2], [-0.5] * 4 + [2.5] * 4)
+
+
+@pytest.mark.parametrize('count', [0, 1, 8192, 20_000])
+@pytest.mark.parametrize('fields', [('x', 'y', 'z'), ('x', 'y', 'z', 'intensity')])
+def test_moved_cloud_against_float64(count, fields):
+    points = np.random.default_rng(2).uniform(-80, 80, (count, len(fields))).astype(np.float32)
+    rotation = Rotation.from_euler('zyx', [2.0, 0.2, -0.1]).as_matrix()
+    a2b = geometry.transform(rotation, np.array([1.0, -2.0, 1.9]))
+    moved = geometry.move_cloud(PointCloud(3, 'lidar', points, fields, 9), a2b, 'base_link')
+    assert (moved.stamp_ns, moved.frame_id, moved.received) == (3, 'base_link', 9)
+    assert_allclose(moved.points[:, :3], geometry.apply(a2b, points[:, :3]), atol=5e-5)
+    assert (moved.points[:, 3:] == points[:, 3:]).all()
