@@ -24,6 +24,7 @@ class LidarDetector:
         config: may be replaced between two clouds.
         timings: {stage: ms} of the last cloud: pillars, encoder, engine, decode, nms.
         last_pillars: occupied pillars of the last cloud, also those beyond `card.max_pillars`.
+        last_usable: points of the last cloud within the range of the network.
 
     Raises:
         EngineError: the inputs and outputs of the engine are not those of the card.
@@ -34,6 +35,7 @@ class LidarDetector:
         self.config = config
         self.timings: dict[str, float] = {}
         self.last_pillars = 0
+        self.last_usable = 0
         self._engine = engine
         _check(engine, card)
         self._grid = Grid.of(card)
@@ -63,7 +65,8 @@ class LidarDetector:
         laps('decode')
         kept = self._suppress(found, config)[: config.max_detections]
         laps('nms')
-        self.last_pillars, self.timings = pillars.occupied, laps.ms
+        self.last_pillars, self.last_usable = pillars.occupied, pillars.in_range
+        self.timings = laps.ms
         return Boxes3D(
             cloud.stamp_ns,
             cloud.frame_id,

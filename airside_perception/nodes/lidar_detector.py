@@ -28,6 +28,7 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         self._boxes = self.create_lifecycle_publisher(
             Detection3DArray, '~/output/detections', RESULT
         )
+        self._points: tuple[int, int] | None = None
 
     def make_pipeline(self, network: Any, engine: Engine) -> Any:
         """The core's way of a cloud; ONNX Runtime loads only now."""
@@ -49,27 +50,37 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         """The point cloud."""
         subscription = self.create_subscription(PointCloud2, '~/input/points', self.take, SENSOR)
         self.topic = subscription.topic_name
+        self._points = None
         return [subscription]
 
     def detect(self, message: Any) -> int:
         """Takes the cloud to the target frame at its stamp, and detects there."""
         cloud = messages.point_cloud(message, need=self.pipeline.needed_fields)
         boxes = self.pipeline.detect(cloud, self.tf)
+        self._points = cloud.received, self.pipeline.detector.last_usable
         self._boxes.publish(messages.detections3d(boxes, message_type))
         return boxes.stamp_ns
 
     def report(self, report: Report) -> None:
-        """Adds the number of pillars, and whether the network can take them all."""
+        """Adds what the last cloud was good for, and whether the network can take all pillars."""
         super().report(report)
-        if self.pipeline is not None and self.diagnostics.processed_count:
-            pillars, most = (
-                self.pipeline.detector.last_pillars,
-                self.pipeline.detector.card.max_pillars,
+        if self.pipeline is None or self._points is None:
+            return
+        received, usable = self._points
+        detector = self.pipeline.detector
+        pillars, most = detector.last_pillars, detector.card.max_pillars
+        report.add('points/received', received)
+        report.add('points/usable', usable)
+        report.add('num_pillars', pillars)
+        report.add('is_num_pillars_within_range', pillars <= most)
+        if received and not usable:
+            report.find(
+                WARN,
+                f'points/usable 0 of {received}: all are NaN, nearer than min_range, '
+                'or beyond the range of the network',
             )
-            report.add('num_pillars', pillars)
-            report.add('is_num_pillars_within_range', pillars <= most)
-            if pillars > most:
-                report.find(WARN, f'num_pillars {pillars}, limit {most}: the surplus is left out')
+        if pillars > most:
+            report.find(WARN, f'num_pillars {pillars}, limit {most}: the surplus is left out')
 
 
 def main() -> None:

@@ -159,6 +159,22 @@ def test_nothing_but_nan_and_no_points_at_all_are_empty_results(lidar, sensors):
     assert len(lidar.see(sensors.cloud(points=np.empty((0, 4))))) == 0
 
 
+@pytest.mark.parametrize('far', [np.nan, 1000.0])
+def test_a_cloud_without_a_usable_point_is_a_warning(lidar, sensors, far):
+    harness = lidar.harness
+    points = np.array([[5.0, 1.0, 0.5, 0.9], [far, 1.0, 0.5, 0.9]])
+    lidar.see(sensors.cloud(points=points))
+    _, values = harness.diagnosis(lidar.node, lambda _, values: values['points/received'] == '2')
+    assert values['points/usable'] == '1'
+    lidar.see(sensors.cloud(points=np.full((7, 4), far)))
+    status, _ = harness.diagnosis(lidar.node, lambda _, values: values['points/usable'] == '0')
+    assert status.level == b'\x01'
+    assert 'points/usable 0 of 7' in status.message
+    lidar.see(sensors.cloud(points=np.empty((0, 4))))  # an empty cloud is what it says it is
+    status, _ = harness.diagnosis(lidar.node, lambda _, values: values['points/received'] == '0')
+    assert 'points/usable' not in status.message
+
+
 def test_five_million_points_do_no_harm(lidar, sensors):
     points = np.zeros((5_000_000, 4), np.float32)
     points[:, 0] = np.linspace(0.0, 14.0, len(points), dtype=np.float32)
