@@ -42,12 +42,14 @@ class Node:
     Attributes:
         name: fully qualified.
         attempts: how often it was tried since its process started.
+        due: when it may be tried again, on the clock of the event loop.
     """
 
     def __init__(self, name: str, action: Any) -> None:
         self.name = name
         self.action = action
         self.attempts = 0
+        self.due = 0.0
         self._change: Any = None
         self._get: Any = None
 
@@ -131,7 +133,7 @@ class BringUp:
         return [*handlers, OpaqueCoroutine(coroutine=self._run)]
 
     def _started(self, node: Node) -> None:
-        node.attempts = 0
+        node.attempts, node.due = 0, 0.0
         if node not in self._pending:
             self._pending.append(node)
         self._news.set()
@@ -161,8 +163,9 @@ class BringUp:
             await self._news.wait()
             self._news.clear()
             await asyncio.sleep(POLL_S)  # processes that start together are brought up together
-            pending, self._pending = self._pending, []
-            pending.sort(key=self._nodes.index)
+            now = _now()
+            pending = [node for node in self._nodes if node in self._pending and node.due <= now]
+            self._pending = [node for node in self._pending if node not in pending]
             for node in pending:
                 node.connect(ros)
             await self._bring_up(pending)
@@ -173,7 +176,6 @@ class BringUp:
 
     async def _bring_up(self, nodes: list[Node]) -> None:
         reasons = await asyncio.gather(*(self._configure(node) for node in nodes))
-        failed = False
         for node, reason in zip(nodes, reasons, strict=True):
             if not reason:
                 reason = await self._activate(node)
@@ -188,15 +190,14 @@ class BringUp:
                     f'{node.name}: {reason} (try {node.attempts} of {self._attempts}, '
                     f'again in {self._pause_s:g} s)'
                 )
+                node.due = _now() + self._pause_s
                 self._pending.append(node)
-                failed = True
+                asyncio.get_running_loop().call_later(self._pause_s, self._news.set)
             else:
                 self._logger.error(
                     f'{node.name}: cannot be brought to active: {reason}; '
                     'the other nodes go on without it'
                 )
-        if failed:
-            asyncio.get_running_loop().call_later(self._pause_s, self._news.set)
 
     async def _configure(self, node: Node) -> str:
         """Why the node is neither inactive nor active now; empty where it is."""
