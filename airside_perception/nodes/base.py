@@ -90,9 +90,8 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
 
         result = self._transition('activate', start, TransitionCallbackReturn.FAILURE)
         if result != TransitionCallbackReturn.SUCCESS:
-            self._transition(
-                'deactivate', lambda: self._stop(state), TransitionCallbackReturn.FAILURE
-            )
+            self.active = False
+            self._attempt(self.on_stop, functools.partial(super().on_deactivate, state))
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -172,11 +171,14 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
     def _release(self) -> None:
         """Stops and frees as far as that goes, and logs what does not."""
         self.active = False
-        for step in (self.on_stop, self.on_free, self.parameters.release):
+        self._attempt(self.on_stop, self.on_free, self.parameters.release)
+
+    def _attempt(self, *steps: Callable[[], Any]) -> None:
+        for step in steps:
             try:
                 step()
             except Exception as error:  # noqa: BLE001  # the other steps must still run
-                self.get_logger().error(f'{step.__name__}: {error}')
+                self.get_logger().error(f'not undone: {error}')
 
 
 def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = None) -> int:

@@ -117,7 +117,7 @@ class Diagnostics:
         self._last_error: tuple[float, str] | None = None
         self._reported_errors = 0
         self._times: list[float] = []
-        self._slowest = 0.0
+        self._slowest: float | None = None
         self._limit_ms = float('inf')
         self._latency_ms = float('nan')
         self._slow_since: float | None = None
@@ -134,7 +134,7 @@ class Diagnostics:
         with self._lock:
             self._inputs = {name: Input(self._now()) for name in names}
             self._slow_since = self._cycle_at = None
-            self._times = []
+            self._times, self._slowest = [], None
 
     def received(self, name: str) -> None:
         """A message of input `name` has arrived."""
@@ -228,7 +228,7 @@ class Diagnostics:
         elif not active:
             report.find(STALE, 'not active')
         if active:
-            self._fill_times(report, now)
+            self._fill_times(report)
             for name, source in self._inputs.items():
                 report.add(f'input/{name}/age_ms', source.age_s(now) * 1e3)
                 report.add(f'input/{name}/hz', source.hz(now))
@@ -251,13 +251,13 @@ class Diagnostics:
                 )
         self._times = []
 
-    def _fill_times(self, report: Report, now: float) -> None:
-        if not self.processed_count:
+    def _fill_times(self, report: Report) -> None:
+        self._slowest = max(self._times, default=self._slowest)
+        if self._slowest is None or self._cycle_at is None:
             return
-        slowest = max(self._times, default=None)
-        if slowest is not None:
-            self._slowest = slowest
-        delay_ms = (now - self._slow_since) * 1e3 if self._slow_since is not None else 0.0
+        # up to the last message: a sensor that is silent is not slow
+        slow_since = self._cycle_at if self._slow_since is None else self._slow_since
+        delay_ms = (self._cycle_at - slow_since) * 1e3
         good = self._slowest <= self._limit_ms
         report.add('processing_time_ms', self._slowest)
         report.add('is_processing_time_ms_in_expected_range', good)

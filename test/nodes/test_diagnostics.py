@@ -109,6 +109,25 @@ def test_slow_processing_warns_and_becomes_an_error_after_a_second(made):
     assert report(diagnostics).values['consecutive_processing_delay_ms'] == '0'
 
 
+def test_a_sensor_that_falls_silent_is_not_slow(made):
+    diagnostics, _, clock = made
+    diagnostics.processed(0, 80.0, limit_ms=50.0)
+    clock.s += 10.0
+    found = report(diagnostics)
+    assert found.level == WARN
+    assert float(found.values['consecutive_processing_delay_ms']) == pytest.approx(80.0)
+
+
+def test_times_of_an_earlier_activation_are_forgotten(made):
+    diagnostics, _, _ = made
+    diagnostics.processed(0, 80.0, limit_ms=50.0)
+    assert report(diagnostics).level == WARN
+    diagnostics.watch('image')
+    found = report(diagnostics)
+    assert found.level == OK
+    assert 'processing_time_ms' not in found.values
+
+
 def test_latency_is_on_the_clock_of_the_stamps_and_cycles_on_the_steady_one(made):
     diagnostics, node, clock = made
     diagnostics.processed(4_900_000_000, 20.0, limit_ms=50.0)

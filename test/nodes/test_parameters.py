@@ -10,6 +10,7 @@ from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter
 
 from airside_perception.config import CameraConfig, specs
+from airside_perception.errors import PerceptionError
 from airside_perception.nodes.camera_detector import CameraDetectorNode
 
 
@@ -43,6 +44,27 @@ def test_transitions_open_and_close_the_network_again_and_again(harness, network
         node.topic = ''
     assert harness.change(node, 'shutdown')
     assert harness.state(node) == 'finalized'
+
+
+def test_an_activation_that_fails_leaves_nothing_behind_and_stays_in_diagnostics(
+    harness, networks, monkeypatch
+):
+    node = camera(harness, networks)
+    assert harness.change(node, 'configure')
+
+    def refuse():
+        raise PerceptionError('no such topic')
+
+    monkeypatch.setattr(node, 'subscribe', refuse)
+    assert not harness.change(node, 'activate')
+    assert harness.state(node) == 'inactive'
+    assert node.tf is None
+    status, values = harness.diagnosis(node, lambda status, values: status.level == b'\x02')
+    assert status.message == 'activate failed: no such topic'
+    assert values['state'] == 'not active'
+    monkeypatch.undo()
+    assert harness.change(node, 'activate')
+    assert node.diagnostics.problem == ''
 
 
 def test_every_setting_is_described_with_both_ends_of_its_range(harness, networks):
