@@ -56,6 +56,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
         """Opens network and card, declares the thresholds of its classes, warms up."""
         from airside_perception.pipeline import find_network  # brings what only detectors need
 
+        self.on_free()  # a frame that would not end may have kept the network from before open
         network = find_network(self._kind, self.card_type, flat_values(self.config))
         config = self.parameters.configure({'score_thresholds': network.config.score_thresholds})
         began = time.perf_counter()

@@ -35,7 +35,13 @@ class Worker(Generic[Item]):
         self._stopping = False
 
     def start(self) -> None:
-        """Begins to work; what lay in the slot from before is gone."""
+        """Begins to work; what lay in the slot from before is gone.
+
+        Raises:
+            PerceptionError: an item that `stop` did not see finish is still in work.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise PerceptionError(f'{self._name}: a frame from before is still in work')
         self._stopping, self._slot = False, None
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()

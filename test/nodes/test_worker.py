@@ -56,6 +56,25 @@ def test_an_error_ends_the_item_and_not_the_thread(log):
     assert log.done == ['good']
 
 
+def test_no_second_thread_while_an_item_will_not_end(log):
+    worker = Worker('test', log.work, log.fail)
+    worker.start()
+    worker.put('slow')
+    assert log.entered.acquire(timeout=5.0)
+    with pytest.raises(PerceptionError, match='did not finish'):
+        worker.stop(timeout=0.01)
+    with pytest.raises(PerceptionError, match='still in work'):
+        worker.start()
+    log.free.release()
+    worker.stop()
+    worker.start()
+    worker.put('next')
+    log.free.release()
+    assert log.entered.acquire(timeout=5.0)
+    worker.stop()
+    assert log.done == ['slow', 'next']
+
+
 def test_stop_finishes_the_item_in_work_and_forgets_the_waiting_one(log):
     worker = Worker('test', log.work, log.fail)
     worker.start()
