@@ -86,7 +86,8 @@ def live(tmp_path_factory, repository, shared_data):
 def test_frames_have_answers_and_the_graph_ends_cleanly(live):
     run, topics, _ = live
     assert run.exit_status == 0
-    assert run.end_s < 5.0
+    # after 5 s without an end, launch would have sent SIGTERM and said so
+    assert 'escalating' not in run.log.read_text(encoding='utf-8', errors='replace')
     assert sorted(topics[FLAT]) == list(range(30))
     # newest frame wins: on a busy machine the lidar's network passes some over
     assert len(topics[OBJECTS]) >= 25
