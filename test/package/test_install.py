@@ -117,6 +117,17 @@ def test_command_lines_run_as_executables_and_as_modules(executable: str) -> Non
     assert 'usage' in module.stdout
 
 
+@pytest.mark.parametrize(
+    'verb',
+    [('node', 'list'), ('param', 'set'), ('topic', 'hz'), ('service', 'call')],
+    ids=' '.join,
+)
+def test_verbs_of_the_ros2_command_load(verb: tuple[str, str]) -> None:
+    result = ros2(*verb, '--help')
+    assert result.returncode == 0, result.stderr
+    assert 'usage' in result.stdout
+
+
 def test_launch_shows_arguments(launch_file: Path) -> None:
     result = ros2('launch', str(launch_file), '--show-args')
     assert result.returncode == 0, result.stderr
