@@ -32,8 +32,8 @@ from airside_perception.errors import ConfigError
 SECTION = 'ros__parameters'
 CAMERA_NODE = 'camera_{}'
 ALL_CAMERAS = 'camera_detector'
-BUILT_IN = ('use_sim_time',)
-"""Parameters that every ROS node has."""
+BUILT_IN = ('use_sim_time', 'start_type_description_service')
+"""Parameters that every ROS node has, and that `ros2 param dump` writes with its own."""
 
 
 @dataclass(frozen=True)

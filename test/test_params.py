@@ -37,6 +37,20 @@ def test_sections_of_one_node_and_of_all(tmp_path: Path) -> None:
     assert found.for_node('bev_fusion') == {'tf_timeout_ms': 80.0}
 
 
+def test_what_ros2_param_dump_adds_is_not_for_the_settings(tmp_path: Path) -> None:
+    found = parameters(
+        tmp_path,
+        """
+        /lidar_detector:
+          ros__parameters:
+            nms_iou: 0.3
+            start_type_description_service: true
+            use_sim_time: false
+        """,
+    )
+    assert found.for_node('lidar_detector') == {'nms_iou': 0.3}
+
+
 def test_later_sections_win(tmp_path: Path) -> None:
     found = parameters(
         tmp_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import pytest
 import yaml
@@ -209,26 +210,43 @@ def test_the_shipped_configuration_starts_every_camera_that_it_lists(launch_file
     assert not made.notes
 
 
-def test_every_shipped_parameter_file_fits_the_settings(repository):
-    files = [
-        path
+def examples(repository):
+    """{where it stands: text} of every parameter file that is shipped or shown."""
+    found = {
+        path.name: path.read_text()
         for path in (repository / 'config').glob('*.yaml')
         if 'ros__parameters' in path.read_text()
-    ]
-    assert files
-    for path in files:
+    }
+    blocks = re.findall(r'```yaml\n(.*?)```', (repository / 'README.md').read_text(), re.DOTALL)
+    found.update({f'README {n}': text for n, text in enumerate(blocks)})
+    plain, _, commented = found['perception.yaml'].partition('# For one camera:\n')
+    found['perception.yaml, with one camera'] = plain + commented.replace('# ', '')
+    return found
+
+
+def test_every_parameter_file_that_is_shipped_or_shown_fits_the_settings(
+    repository, launch_file, tmp_path
+):
+    shown = examples(repository)
+    assert len(shown) == 3
+    for name, text in shown.items():
+        path = tmp_path / f'{name}.yaml'
+        path.write_text(text)
         parameters = read_parameters(path)
         cameras = from_values(FusionConfig, parameters.for_node('bev_fusion')).cameras
-        parameters.check_nodes(
-            ['lidar_detector', 'bev_fusion', *(f'camera_{name}' for name in cameras)]
-        )
-        for name in cameras:
-            plain = {
-                k: v for k, v in parameters.for_node(f'camera_{name}').items() if '.' not in k
-            }
-            from_values(CameraConfig, plain)
-        lidar = parameters.for_node('lidar_detector')
-        from_values(LidarConfig, {k: v for k, v in lidar.items() if '.' not in k})
+        assert cameras
+        made = Made(launch_file, params_file=str(path))
+        expected = ['/lidar_detector', *(f'/camera_{item}' for item in cameras), '/bev_fusion']
+        assert list(made.nodes) == expected
+        for item in ('lidar_detector', *(f'camera_{camera}' for camera in cameras)):
+            kind, card = (
+                (LidarConfig, 'apron_pointpillars')
+                if item == 'lidar_detector'
+                else (CameraConfig, 'apron_yolox')
+            )
+            classes = yaml.safe_load((repository / 'models' / f'{card}.yaml').read_text())
+            thresholds = dict.fromkeys(classes['classes'], 0.5)
+            from_values(kind, parameters.for_node(item), {'score_thresholds': thresholds})
 
 
 def test_the_view_shows_topics_that_there_are(repository, launch_file, networks):
