@@ -139,6 +139,10 @@ class BringUp:
         self._news.set()
 
     def _interrupt(self, event: Any, context: LaunchContext) -> None:
+        # Launch itself sees signals another way. Python's own answer to an impatient second
+        # ctrl-c, KeyboardInterrupt, would strike amid launch's handlers: the end would never come.
+        with contextlib.suppress(ValueError):  # not in the main thread, where signals arrive
+            signal.signal(signal.SIGINT, lambda number, frame: None)
         for node in self._nodes:
             details = node.action.process_details
             if details is not None and node.action.return_code is None:

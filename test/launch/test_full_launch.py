@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -143,6 +144,18 @@ def test_a_node_that_cannot_is_named_with_its_reason_and_the_others_go_on(launch
     assert '/camera_rear: cannot be brought to active: configure failed: /nowhere/net.' in line[0]
     assert len(graph.said('try 4 of 5')) == 1
     assert graph.interrupt()[0] == 0
+
+
+def test_a_second_interrupt_does_not_keep_the_launch_from_its_end(launch, networks):
+    graph = launch(f'params_file:={networks}/params.yaml')
+    for name in NODES:
+        graph.said(f'/{name}: active')
+    graph.process.send_signal(signal.SIGINT)
+    graph.said('user interrupted')
+    for _ in range(10):  # while launch closes its own ROS node
+        time.sleep(0.02)
+        graph.process.send_signal(signal.SIGINT)
+    assert graph.process.wait(10.0) == 0
 
 
 def test_without_autostart_nodes_wait(launch, networks, harness):
