@@ -63,11 +63,10 @@ class Launched:
                     return int(folder.name)
         raise AssertionError(f'no process of {name}')
 
-    def interrupt(self) -> tuple[int, float]:
-        """SIGINT as from a terminal; exit status and seconds until the end."""
-        began = time.monotonic()
+    def interrupt(self) -> int:
+        """SIGINT as from a terminal; the exit status."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20.0), time.monotonic() - began
+        return self.process.wait(20.0)
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -100,9 +100,9 @@ def test_a_camera_that_is_killed_is_missed_started_again_and_used(
         )
     finally:
         drive.close()
-    status, seconds = graph.interrupt()
-    assert status == 0, graph.lines
-    assert seconds < 5.0
+    assert graph.interrupt() == 0, graph.lines
+    # after 5 s without an end, launch would have sent SIGTERM and said so
+    assert not [line for line in graph.lines if 'escalating' in line]
     ends = [line for line in graph.lines if 'process has finished cleanly' in line]
     assert len(ends) == len(NODES), graph.lines
 
@@ -127,7 +127,7 @@ def test_a_camera_that_stays_dead_is_named_in_diagnostics(launch, networks, harn
         harness.until(lambda: len(drive.objects) > before, 'objects without the camera')
     finally:
         drive.close()
-    assert graph.interrupt()[0] == 0
+    assert graph.interrupt() == 0
 
 
 def test_a_node_that_cannot_is_named_with_its_reason_and_the_others_go_on(launch, networks):
@@ -143,7 +143,7 @@ def test_a_node_that_cannot_is_named_with_its_reason_and_the_others_go_on(launch
     assert len(line) == 1
     assert '/camera_rear: cannot be brought to active: configure failed: /nowhere/net.' in line[0]
     assert len(graph.said('try 4 of 5')) == 1
-    assert graph.interrupt()[0] == 0
+    assert graph.interrupt() == 0
 
 
 def test_a_second_interrupt_does_not_keep_the_launch_from_its_end(launch, networks):
@@ -162,7 +162,7 @@ def test_without_autostart_nodes_wait(launch, networks, harness):
     graph = launch(f'params_file:={networks}/params.yaml', 'autostart:=false', 'use_camera:=false')
     for name in ('lidar_detector', 'bev_fusion'):
         assert state(harness, name) == 'unconfigured'
-    assert graph.interrupt()[0] == 0
+    assert graph.interrupt() == 0
 
 
 @pytest.mark.parametrize(
