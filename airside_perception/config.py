@@ -58,6 +58,12 @@ class EngineConfig:
         low=-1, high=1,
     )  # fmt: skip
     threads: int = parameter(0, 'CPU threads of ONNX Runtime; 0: all.', low=0, high=64)
+    input_qos: str = parameter(
+        'sensor_data',
+        'QoS of the sensor: sensor_data takes what arrives; reliable has lost parts of large '
+        'messages sent again, and needs a sensor that publishes reliably.',
+        choices=('sensor_data', 'reliable'),
+    )
     expected_time_ms: float = parameter(
         100.0,
         'Longest processing time that diagnostics call normal.',

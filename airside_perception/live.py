@@ -61,7 +61,7 @@ def run_live(
 
     Args:
         bag: the recording.
-        out: folder for results and log; made if it is not there.
+        out: folder for results.jsonl, launch.log and tools.log; made if it is not there.
         play: topics of the bag that are published.
         record: result topics that are written down.
         arguments: launch arguments.
@@ -73,7 +73,7 @@ def run_live(
         PerceptionError: a process failed; its last words are in the message.
     """
     out.mkdir(parents=True, exist_ok=True)
-    results, log = out / 'results.jsonl', out / 'launch.log'
+    results, log, said = out / 'results.jsonl', out / 'launch.log', out / 'tools.log'
     latencies = results.with_name(f'{results.name}.latency.json')
     for old in (results, latencies):  # what an earlier run left is no result of this one
         old.unlink(missing_ok=True)
@@ -81,29 +81,33 @@ def run_live(
     launch += [f'{name}:={value}' for name, value in arguments.items()]
     module = [sys.executable, '-m']
     recorder = [*module, 'airside_perception.nodes.recorder', '--out', str(results), *record]
-    recorder += ['--inputs', *(topic for topic in play if not topic.startswith('/tf'))]
+    small = [
+        topic for topic in play if not topic.startswith('/tf') and not topic.endswith('/image')
+    ]
+    recorder += ['--inputs', *small]  # camera_info has the stamps of the images
     player = [*module, 'airside_perception.replay', 'play', '--bag', str(bag), '--rate', str(rate)]
     player += ['--wait-for-subscribers', '10', '--topics', *play]
     with (
         log.open('w', encoding='utf-8') as file,
+        said.open('w', encoding='utf-8') as tools,
         _process(launch, file) as graph,
-        _process(recorder, file) as writer,
+        _process(recorder, tools) as writer,
     ):
         _wait_until_active(graph, log, start_s)
-        with _process(player, file) as source:
+        with _process(player, tools) as source:
             while source.poll() is None:
                 _check_alive(graph, log)
-                _check_alive(writer, log)
+                _check_alive(writer, said)
                 time.sleep(POLL_S)
         if source.returncode:
-            raise PerceptionError(f'the player ended with {source.returncode}: {_tail(log)}')
+            raise PerceptionError(f'the player ended with {source.returncode}: {_tail(said)}')
         time.sleep(settle_s)
         _end(writer)
         began = time.monotonic()
         status = _end(graph)
         spent = time.monotonic() - began
     if not results.is_file():
-        raise PerceptionError(f'the recorder wrote nothing: {_tail(log)}')
+        raise PerceptionError(f'the recorder wrote nothing: {_tail(said)}')
     return LiveRun(results, log, status, spent, json.loads(latencies.read_text(encoding='utf-8')))
 
 

@@ -36,7 +36,7 @@ def test_results_of_an_earlier_run_are_not_taken_for_new_ones(
         (out / name).write_text('{}')
     with pytest.raises(PerceptionError, match=r'ros2 launch .* ended with 3: no such launch file'):
         run_live(tmp_path / 'bag', out, [], [], {})
-    assert [path.name for path in out.iterdir()] == ['launch.log']
+    assert not [path.name for path in out.iterdir() if path.suffix != '.log']
 
 
 def test_a_node_that_cannot_be_active_is_named(

@@ -29,6 +29,9 @@ SENSOR = QoSProfile(
 )
 """Sensors: best effort, and only the newest message."""
 
+RELIABLE_SENSOR = QoSProfile(depth=1)
+"""The same with lost messages sent again, for sensors that publish reliably."""
+
 RESULT = QoSProfile(depth=10)
 """Results: reliable, volatile."""
 

@@ -66,7 +66,7 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         if self.config.compressed:
             topic, kind = f'{topic}/compressed', CompressedImage  # as image_transport names it
         self.calibration = Calibration(self.resolve_topic_name('~/input/camera_info'))
-        image = self.create_subscription(kind, topic, self.take, SENSOR)
+        image = self.create_subscription(kind, topic, self.take, self.input_qos)
         self.topic = image.topic_name
         info = self.create_subscription(
             CameraInfo, '~/input/camera_info', self.calibration.take, SENSOR

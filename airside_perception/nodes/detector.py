@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from rclpy.qos import QoSProfile
+
 from airside_perception.card import ModelCard
 from airside_perception.config import EngineConfig
 from airside_perception.engine import Engine
-from airside_perception.nodes.base import PerceptionNode
+from airside_perception.nodes.base import RELIABLE_SENSOR, SENSOR, PerceptionNode
 from airside_perception.nodes.diagnostics import SILENCE_S, STALE, Report
 from airside_perception.nodes.tf import TfSource
 from airside_perception.nodes.worker import Worker
@@ -71,6 +73,11 @@ class DetectorNode(PerceptionNode[Config], ABC):
             f'{info.path} on {info.backend} {info.version}, {info.device}, {info.precision}: '
             f'ready in {spent:.2f} s'
         )
+
+    @property
+    def input_qos(self) -> QoSProfile:
+        """QoS of the sensor's subscription, by the parameter of that name."""
+        return RELIABLE_SENSOR if self.config.input_qos == 'reliable' else SENSOR
 
     def on_start(self) -> None:
         """Subscribes to the sensor and to transforms."""

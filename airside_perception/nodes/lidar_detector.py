@@ -12,7 +12,7 @@ from airside_perception import messages
 from airside_perception.card import LidarCard
 from airside_perception.config import LidarConfig
 from airside_perception.engine import Engine
-from airside_perception.nodes.base import RESULT, SENSOR, message_type, run
+from airside_perception.nodes.base import RESULT, message_type, run
 from airside_perception.nodes.detector import DetectorNode
 from airside_perception.nodes.diagnostics import WARN, Report
 
@@ -48,7 +48,9 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
 
     def subscribe(self) -> list[Any]:
         """The point cloud."""
-        subscription = self.create_subscription(PointCloud2, '~/input/points', self.take, SENSOR)
+        subscription = self.create_subscription(
+            PointCloud2, '~/input/points', self.take, self.input_qos
+        )
         self.topic = subscription.topic_name
         self._points = None
         return [subscription]

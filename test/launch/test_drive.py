@@ -66,10 +66,11 @@ def live(tmp_path_factory, repository, shared_data):
     card = repository / 'config' / 'cards' / 'yolox_nano_coco.yaml'
     resize_network(shared_data / 'yolox_nano' / 'yolox_nano.onnx', network, 384, 1248, str(card))
     lidar = repository / 'models' / 'apron_pointpillars.onnx'
+    lidar_settings = {'engine_path': str(lidar), 'input_qos': 'reliable'}
     settings = {
         'bev_fusion': {'cameras': ['front']},
-        'camera_front': {'engine_path': str(network)},
-        'lidar_detector': {'engine_path': str(lidar)},
+        'camera_front': {'engine_path': str(network), 'input_qos': 'reliable'},
+        'lidar_detector': lidar_settings,
     }
     params = folder / 'params.yaml'
     params.write_text(yaml.safe_dump({k: {'ros__parameters': v} for k, v in settings.items()}))
@@ -89,7 +90,7 @@ def test_frames_have_answers_and_the_graph_ends_cleanly(live):
     # after 5 s without an end, launch would have sent SIGTERM and said so
     assert 'escalating' not in run.log.read_text(encoding='utf-8', errors='replace')
     assert sorted(topics[FLAT]) == list(range(30))
-    # newest frame wins: on a busy machine the lidar's network passes some over
+    # newest frame wins: on a busy machine the lidar's network may pass one over
     assert len(topics[OBJECTS]) >= 25
 
 

@@ -208,3 +208,18 @@ def test_a_silent_sensor_is_stale(lidar):
     )
     assert TOPIC in status.message
     assert float(values['input/points/age_ms']) > 1000
+
+
+@pytest.mark.parametrize('name', ['sensor_data', 'reliable'])
+def test_lost_parts_of_clouds_are_sent_again_where_the_parameter_says_so(
+    harness, sensors, networks, name
+):
+    from rclpy.qos import ReliabilityPolicy
+
+    node = harness.add(
+        LidarDetectorNode, engine_path=str(networks / 'tiny_lidar.onnx'), input_qos=name
+    )
+    harness.activate(node)
+    (info,) = node.get_subscriptions_info_by_topic(TOPIC)
+    wanted = ReliabilityPolicy.RELIABLE if name == 'reliable' else ReliabilityPolicy.BEST_EFFORT
+    assert info.qos_profile.reliability == wanted
