@@ -19,6 +19,10 @@ class EngineError(PerceptionError):
     """A network that cannot be opened or run: missing, corrupt, wrong inputs or outputs."""
 
 
+class DeviceError(EngineError):
+    """A GPU that is not there, or a CUDA call that failed: no memory, no driver, a broken kernel."""
+
+
 class MessageError(PerceptionError):
     """A message (cloud, image, calibration, detections) whose content cannot be trusted."""
 
