@@ -1,0 +1,38 @@
+"""What travels to the device and back with every frame; `frame.cuh` says the same to the kernels.
+
+All live parameters are in the frame, so that a recorded graph serves for all of their values.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LABELS = 128
+"""Most labels of a network."""
+
+FRAME = np.dtype(
+    {
+        'names': [
+            'points', 'most', 'max_detections', 'min_range2', 'intensity_scale', 'nms_iou',
+            'nms_iou_across', 'reserved', 'thresholds', 'groups',
+        ],
+        'formats': [
+            'i4', 'i4', 'i4', 'f4', 'f4', 'f4', 'f4', 'i4', ('f4', (LABELS,)), ('u1', (LABELS,)),
+        ],
+        'offsets': [0, 4, 8, 12, 16, 20, 24, 28, 32, 544],
+        'itemsize': 1024,
+    }
+)  # fmt: skip
+"""Begins every input block; points (float32 [n, 4]) or pixels follow it.
+
+Fields:
+    points: number of points that follow.
+    most: candidates that enter suppression.
+    max_detections: boxes that are put out.
+    min_range2: m^2; points nearer to the z axis are left out.
+    intensity_scale: brings the intensity to 0..1.
+    nms_iou, nms_iou_across: within a group, and between groups.
+    thresholds: lowest value (lidar: logit, camera: probability) of every label; inf where a label
+        is dropped.
+    groups: suppression group of every label.
+"""
