@@ -6,18 +6,22 @@ A third-party network runs by writing a card; nothing else in the package knows 
 from __future__ import annotations
 
 from airside_perception.card.cards import (
+    HEADINGS,
     POINT_FEATURES,
     Anchor,
     CameraCard,
+    CenterHead,
     LidarCard,
     ModelCard,
 )
 from airside_perception.card.load import find_card, load_card
 
 __all__ = [
+    'HEADINGS',
     'POINT_FEATURES',
     'Anchor',
     'CameraCard',
+    'CenterHead',
     'LidarCard',
     'ModelCard',
     'find_card',

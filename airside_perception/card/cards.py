@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,13 @@ import numpy as np
 
 from airside_perception.types import Float32
 
-POINT_FEATURES = ('x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp', 'zp')
+POINT_FEATURES = (
+    'x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp', 'zp', 'time_lag',
+)  # fmt: skip
+MOST_LABELS = 128
+"""Classes of a lidar network: a label has 7 bits where candidates are sorted."""
+HEADINGS = {'x_counterclockwise': (1.0, 0.0), 'minus_y_clockwise': (-1.0, -math.pi / 2)}
+"""Where a network's angle is 0 and which way it grows: (a, b) of yaw = a * angle + b."""
 MOST_CELLS = 65535
 """Rows or columns of a pillar grid: they are sorted as 16-bit numbers."""
 
@@ -21,7 +28,7 @@ class ModelCard:
 
     Attributes:
         name: of the network.
-        architecture: `yolox` or `pointpillars`.
+        architecture: `yolox`, `pointpillars` or `centerpoint`.
         classes: label names in the order of the network's outputs.
         publish: {label: published class name}; labels that are not named are dropped. Empty: all
             are published as they are.
@@ -98,8 +105,47 @@ class Anchor:
 
 
 @dataclass(frozen=True)
+class CenterHead:
+    """Outputs of a centre head, each [1, channels, rows / stride, columns / stride].
+
+    Networks disagree about the order of channels and about what an angle of 0 is:
+
+    | network | size_order | rotation_order | heading |
+    |---|---|---|---|
+    | OpenPCDet | lwh | cos_sin | x_counterclockwise |
+    | mmdetection3d 1.0 and later | lwh | sin_cos | x_counterclockwise |
+    | Autoware (deployed), det3d, mmdetection3d 0.x | wlh | sin_cos | minus_y_clockwise |
+
+    Attributes:
+        heatmap: name of the output with a logit for every class.
+        offset: of the two with x and y of the centre from the corner of the cell, in cells.
+        height: of the one with z of the centre, metres.
+        size: of the three with the logarithms of the sizes, metres.
+        rotation: of the two with sine and cosine of the angle, of any length.
+        size_order: `lwh` or `wlh`, channels of `size`.
+        rotation_order: `sin_cos` or `cos_sin`, channels of `rotation`.
+        heading: `x_counterclockwise`: the angle is the yaw; `minus_y_clockwise`: it is 0 towards
+            -y and grows clockwise seen from above, so yaw = -angle - pi / 2.
+        peaks: whether a class is found only where none of the eight cells around has more of it.
+        least_norms: for every class: a box whose (sine, cosine) is shorter is left out. Networks
+            put out short ones where they see nothing with a heading.
+    """
+
+    heatmap: str = 'heatmap'
+    offset: str = 'reg'
+    height: str = 'height'
+    size: str = 'dim'
+    rotation: str = 'rot'
+    size_order: str = 'lwh'
+    rotation_order: str = 'sin_cos'
+    heading: str = 'x_counterclockwise'
+    peaks: bool = False
+    least_norms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class LidarCard(ModelCard):
-    """A PointPillars network whose pillar feature net is linear (batch norm folded).
+    """A network on pillars whose feature net is linear (batch norm folded); anchors or centres.
 
     Attributes:
         limits: (x0, y0, z0, x1, y1, z1) of the grid in metres, lower bounds inclusive.
@@ -107,11 +153,13 @@ class LidarCard(ModelCard):
         max_points, max_pillars: points kept in a pillar; pillars kept.
         features: point features in the order of the weights' rows: x, y, z (metres, frame of the
             network), intensity (0..1), xc, yc, zc (offset to the mean of the points in the
-            pillar), xp, yp, zp (offset to the centre of the pillar, z: to the middle of the grid).
+            pillar), xp, yp, zp (offset to the centre of the pillar, z: to the middle of the grid),
+            time_lag (age of the sweep of a point, seconds: always 0, one sweep is used).
         weight, bias: float32 [F, C] and [C] of the pillar feature net.
         zero_row: whether a pillar with fewer than `max_points` points takes ReLU(bias) into its
             maximum (networks that were trained on zero-padded pillars).
         stride: of the output grid against the pillar grid.
+        centers: the outputs of a centre head; None: there are anchors.
         anchors: shapes at every output cell, in the order of the outputs' channels.
         anchor_places: `cells`: anchors stand in the middle of the output cells; `borders`: evenly
             from border to border, as OpenPCDet places them.
@@ -133,6 +181,7 @@ class LidarCard(ModelCard):
     bias: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
     zero_row: bool = False
     stride: int = 2
+    centers: CenterHead | None = None
     anchors: tuple[Anchor, ...] = ()
     anchor_places: str = 'cells'
     direction_offset: float = 0.0
@@ -152,6 +201,25 @@ class LidarCard(ModelCard):
         """Rows and columns of the outputs."""
         rows, columns = self.grid
         return rows // self.stride, columns // self.stride
+
+    @property
+    def outputs(self) -> Mapping[str, int]:
+        """{name: channels} of the outputs that are decoded, each [1, channels, *output_grid]."""
+        if self.centers is not None:
+            head = self.centers
+            return {
+                head.heatmap: len(self.classes),
+                head.offset: 2,
+                head.height: 1,
+                head.size: 3,
+                head.rotation: 2,
+            }
+        count = len(self.anchors)
+        return {
+            self.score_output: len(self.scored),
+            self.box_output: 7 * count,
+            self.direction_output: 2 * count,
+        }
 
     @property
     def scored(self) -> tuple[tuple[int, int], ...]:

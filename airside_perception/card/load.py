@@ -10,13 +10,14 @@ import yaml
 
 from airside_perception.card.cards import (
     MOST_CELLS,
+    MOST_LABELS,
     POINT_FEATURES,
-    Anchor,
     CameraCard,
     LidarCard,
     ModelCard,
 )
-from airside_perception.card.reader import Reader, is_number
+from airside_perception.card.heads import read_anchors, read_centers
+from airside_perception.card.reader import Reader
 from airside_perception.errors import CardError
 
 
@@ -52,10 +53,12 @@ def load_card(path: str | Path) -> ModelCard:
     }
     if architecture == 'yolox':
         card: ModelCard = _camera(reader, common)
-    elif architecture == 'pointpillars':
+    elif architecture in ('pointpillars', 'centerpoint'):
         card = _lidar(reader, common)
     else:
-        raise CardError(f'{path}: architecture {architecture!r} is not one of yolox, pointpillars')
+        raise CardError(
+            f'{path}: architecture {architecture!r} is not one of yolox, pointpillars, centerpoint'
+        )
     reader.finish()
     _check_names(card)
     return card
@@ -160,9 +163,6 @@ def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
             f'{encoder.path}: weight {weight.shape} and bias {bias.shape} do not fit '
             f'{len(features)} features'
         )
-    places = output.take('anchor_places', str, 'cells')
-    if places not in ('cells', 'borders'):
-        raise CardError(f'{output.path}: anchor_places is {places!r}, expected cells or borders')
     card = LidarCard(
         **common,
         limits=shape.numbers('range', 6),
@@ -175,12 +175,7 @@ def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
         bias=bias,
         zero_row=encoder.take('zero_row', bool, False),
         stride=output.count('stride'),
-        anchors=_anchors(output, common['classes']),
-        anchor_places=places,
-        direction_offset=output.number('direction_offset', 0.0),
-        score_output=output.take('scores', str, 'scores'),
-        box_output=output.take('boxes', str, 'boxes'),
-        direction_output=output.take('directions', str, 'directions'),
+        **_head(output, common),
     )
     for part in (shape, encoder, output):
         part.finish()
@@ -188,46 +183,24 @@ def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
     return card
 
 
-def _anchors(output: Reader, classes: tuple[str, ...]) -> tuple[Anchor, ...]:
-    """Shapes as they are listed, each with all its yaws."""
-    anchors = []
-    for item in output.take('anchors', list):
-        anchor = Reader(f'{output.path}: anchors', item)
-        name = anchor.take('class', str)
-        if name not in classes:
-            raise CardError(f'{anchor.path}: {name!r} is not among {", ".join(classes)}')
-        length, width, height = anchor.numbers('size', 3)
-        if min(length, width, height) <= 0.0:
-            raise CardError(f'{anchor.path}: {name!r} has a size of {length, width, height} m')
-        z = anchor.number('z')
-        yaws = anchor.take('yaws', list)
-        if not yaws or not all(map(is_number, yaws)):
-            raise CardError(f'{anchor.path}: {name!r} has the yaws {yaws!r}, expected numbers')
-        label, labels = classes.index(name), _labels(anchor, name, classes)
-        anchors += [Anchor(label, length, width, height, z, float(yaw), labels) for yaw in yaws]
-        anchor.finish()
-    if not anchors:
-        raise CardError(f'{output.path}: anchors is empty')
-    scored = {label for anchor in anchors for label in anchor.labels or range(len(classes))}
-    silent = [name for label, name in enumerate(classes) if label not in scored]
-    if silent:
-        raise CardError(
-            f'{output.path}: anchors: no labels name {silent[0]!r}, so nothing finds it'
-        )
-    return tuple(anchors)
-
-
-def _labels(anchor: Reader, name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
-    """Indices of the classes that an anchor says it scores; empty where it does not say."""
-    if 'labels' not in anchor.left:
-        return ()
-    names = anchor.names('labels')
-    unknown = [label for label in names if label not in classes]
-    if unknown:
-        raise CardError(f'{anchor.path}: labels: {unknown[0]!r} is not among {", ".join(classes)}')
-    if name not in names:
-        raise CardError(f'{anchor.path}: {name!r} is not among its own labels {", ".join(names)}')
-    return tuple(classes.index(label) for label in names)
+def _head(output: Reader, common: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a lidar card that belong to its kind of head."""
+    classes = common['classes']
+    if len(classes) > MOST_LABELS:
+        raise CardError(f'{common["path"]}: {len(classes)} classes, at most {MOST_LABELS} can be')
+    if common['architecture'] == 'centerpoint':
+        return {'centers': read_centers(output, classes)}
+    places = output.take('anchor_places', str, 'cells')
+    if places not in ('cells', 'borders'):
+        raise CardError(f'{output.path}: anchor_places is {places!r}, expected cells or borders')
+    return {
+        'anchors': read_anchors(output, classes),
+        'anchor_places': places,
+        'direction_offset': output.number('direction_offset', 0.0),
+        'score_output': output.take('scores', str, 'scores'),
+        'box_output': output.take('boxes', str, 'boxes'),
+        'direction_output': output.take('directions', str, 'directions'),
+    }
 
 
 def _check_grid(path: str, card: LidarCard) -> None:

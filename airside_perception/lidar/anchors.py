@@ -8,7 +8,6 @@ bins that say which half of the circle the front points to.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,8 @@ from numpy.typing import NDArray
 from airside_perception.card import LidarCard
 from airside_perception.errors import EngineError
 from airside_perception.geometry import wrap_angle
-from airside_perception.types import Float32, Float64, Int64, by_score
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Boxes before suppression, best first: boxes [N, 7], scores [N], label indices [N]."""
-
-    boxes: Float64
-    scores: Float64
-    labels: Int64
-
-    def __len__(self) -> int:
-        return len(self.labels)
+from airside_perception.lidar.candidates import Candidates, best, logits_of, sigmoid
+from airside_perception.types import Float64, Int64
 
 
 class AnchorDecoder:
@@ -61,11 +49,11 @@ class AnchorDecoder:
             EngineError: the network put out values that are not finite.
         """
         places, labels, logits = self._passing(outputs[self._card.score_output], thresholds)
-        chosen = _best(logits, most)
+        chosen = best(logits, most)
         places, labels, logits = places[chosen], labels[chosen], logits[chosen]
         anchor, cell = np.divmod(places, len(self._x) * len(self._y))
         boxes = self._boxes(outputs, anchor, cell)
-        return Candidates(boxes, _sigmoid(logits), labels)
+        return Candidates(boxes, sigmoid(logits), labels)
 
     def _passing(
         self, scores: NDArray[Any], thresholds: Sequence[float]
@@ -76,7 +64,7 @@ class AnchorDecoder:
         if np.isnan(peaks).any():
             name, output = self._card.name, self._card.score_output
             raise EngineError(f'{name}: output {output!r} contains NaN')
-        least = _logits(thresholds)[self._label]
+        least = logits_of(thresholds)[self._label]
         reaching = np.flatnonzero(peaks >= least)  # most channels hold nothing in most scans
         passing = np.flatnonzero(logits[reaching] >= least[reaching, None])
         index, cell = np.divmod(passing, logits.shape[1])
@@ -130,26 +118,3 @@ def _headed(yaw: Float64, front: Int64, offset: float) -> Float64:
     half = yaw - offset
     half = half - np.floor(half / np.pi) * np.pi
     return wrap_angle(half + offset + np.pi * front)
-
-
-def _best(scores: Float64, most: int) -> Int64:
-    """Indices of the `most` highest scores, best first; equal scores by index."""
-    if len(scores) <= most:
-        return by_score(scores)
-    least = np.partition(scores, len(scores) - most)[len(scores) - most]
-    above = np.flatnonzero(scores > least)
-    level = np.flatnonzero(scores == least)[: most - len(above)]
-    chosen = np.concatenate([above, level])  # level ones are last in any order by score
-    return chosen[by_score(scores[chosen])]
-
-
-def _logits(scores: Sequence[float]) -> Float32:
-    """Inverse sigmoid; 0 gives -inf and 1 gives inf."""
-    p = np.asarray(scores, dtype=np.float64)
-    with np.errstate(divide='ignore'):
-        return (np.log(p) - np.log1p(-p)).astype(np.float32)
-
-
-def _sigmoid(logits: Float64) -> Float64:
-    with np.errstate(over='ignore'):
-        return 1.0 / (1.0 + np.exp(-logits))

@@ -8,7 +8,9 @@ from airside_perception.card import LidarCard
 from airside_perception.config import LidarConfig
 from airside_perception.engine.base import Engine, require
 from airside_perception.errors import EngineError, MessageError
-from airside_perception.lidar.anchors import AnchorDecoder, Candidates
+from airside_perception.lidar.anchors import AnchorDecoder
+from airside_perception.lidar.candidates import Candidates
+from airside_perception.lidar.centers import CenterDecoder
 from airside_perception.lidar.encoder import Encoder
 from airside_perception.lidar.pillars import Grid
 from airside_perception.overlap import nms_bev
@@ -17,7 +19,7 @@ from airside_perception.types import Boxes3D, Float32, Float64, Int64, PointClou
 
 
 class LidarDetector:
-    """Runs one PointPillars network on the clouds of one lidar.
+    """Runs one network on pillars, PointPillars or CenterPoint, on the clouds of one lidar.
 
     Attributes:
         card: of the network.
@@ -40,7 +42,7 @@ class LidarDetector:
         _check(engine, card)
         self._grid = Grid.of(card)
         self._encoder = Encoder(card)
-        self._decoder = AnchorDecoder(card)
+        self._decoder = AnchorDecoder(card) if card.centers is None else CenterDecoder(card)
         names = [card.published_name(label) for label in range(len(card.classes))]
         self._names = np.array(names)
         # labels that are published under one name are one class to the suppression
@@ -123,11 +125,7 @@ def _check(engine: Engine, card: LidarCard) -> None:
     canvas = require(engine, 'input', card.input_name, (1, len(card.bias), *card.grid))
     if canvas.dtype != np.float32:
         raise EngineError(f'{engine.info.path}: input {canvas}; a canvas is float32')
-    for name, channels in (
-        (card.score_output, len(card.scored)),
-        (card.box_output, 7 * len(card.anchors)),
-        (card.direction_output, 2 * len(card.anchors)),
-    ):
+    for name, channels in card.outputs.items():
         require(engine, 'output', name, (1, channels, *card.output_grid))
 
 

@@ -36,6 +36,7 @@ def naive_canvas(points: np.ndarray, card: LidarCard, intensity_scale: float = 1
                 'x': x, 'y': y, 'z': z, 'intensity': point[3] * intensity_scale,
                 'xc': x - mean[0], 'yc': y - mean[1], 'zc': z - mean[2],
                 'xp': x - centre[0], 'yp': y - centre[1], 'zp': z - (z0 + z1) / 2,
+                'time_lag': 0.0,
             }  # fmt: skip
             features = np.array([known[name] for name in card.features])
             outputs.append(np.maximum(features @ weight + bias, 0.0))
@@ -52,12 +53,13 @@ def cloud(card: LidarCard, n: int, seed: int = 0) -> np.ndarray:
     return np.hstack([xyz, rng.uniform(0, 1, (n, 1))]).astype(np.float32)
 
 
+OF_AUTOWARE = ('x', 'y', 'z', 'time_lag', 'xc', 'yc', 'zc', 'xp', 'yp')
+SOME = [POINT_FEATURES[:9], ('zc', 'x', 'yp', 'intensity'), ('x', 'y', 'z'), ('xp',)]
+
+
 @pytest.mark.parametrize('zero_row', [False, True])
 @pytest.mark.parametrize('n', [0, 1, 40, 1000])
-@pytest.mark.parametrize(
-    'features',
-    [POINT_FEATURES, POINT_FEATURES[:9], ('zc', 'x', 'yp', 'intensity'), ('x', 'y', 'z'), ('xp',)],
-)
+@pytest.mark.parametrize('features', [POINT_FEATURES, OF_AUTOWARE, *SOME])
 def test_agrees_with_the_formula(
     make_card: MakeCard, features: tuple[str, ...], n: int, zero_row: bool
 ) -> None:
@@ -78,7 +80,8 @@ def test_far_from_the_origin_nothing_is_lost(make_card: MakeCard) -> None:
 
 def test_the_row_of_zeros_matters(make_card: MakeCard) -> None:
     bias = np.full(5, 3.0, np.float32)
-    card = make_card(zero_row=True, max_points=2, bias=bias, weight=-np.ones((10, 5), np.float32))
+    weight = -np.ones((len(POINT_FEATURES), 5), np.float32)
+    card = make_card(zero_row=True, max_points=2, bias=bias, weight=weight)
     alone, pair = [0.1, 0.1, 0.5, 0.9], [[-0.8, -1.5, 0.5, 0.9]] * 2
     points = np.array([alone, *pair], np.float32)
     canvas = Encoder(card).encode(points, Grid.of(card).fill(points))
@@ -120,7 +123,7 @@ def test_any_cloud(seed: int, n: int, max_points: int, zero_row: bool) -> None:
     card = LidarCard(
         'c', 'c', 'pointpillars', ('car',), {}, {}, limits=(-0.96, -1.6, -1.0, 0.96, 1.6, 3.0),
         pillar=(0.32, 0.4), max_points=max_points, max_pillars=20, features=POINT_FEATURES,
-        weight=rng.normal(size=(10, 3)).astype(np.float32),
+        weight=rng.normal(size=(len(POINT_FEATURES), 3)).astype(np.float32),
         bias=rng.normal(size=3).astype(np.float32), zero_row=zero_row,
     )  # fmt: skip
     points = cloud(card, n, seed)
