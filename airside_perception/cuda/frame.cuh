@@ -21,4 +21,29 @@ struct Frame {
 
 static_assert(sizeof(Frame) == 1024, "frame.py counts on it");
 
+// Comes back to the host, in one copy. The counts stand first and the rows follow, best first.
+constexpr int MOST_ROWS = 1000;
+
+struct Row {
+    float box[7]; // as the boxes kernel of the network wrote it: x, y, z, l, w, h, yaw
+    float score;
+    float label;
+};
+
+struct Result {
+    unsigned count;      // rows that are valid
+    unsigned flags;      // what went wrong: the bits below
+    unsigned candidates; // places that reached their threshold, also those beyond Frame::most
+    unsigned in_range;   // points within the range of the network
+    unsigned pillars;    // occupied, also those beyond what the network takes
+    unsigned considered; // candidates that entered suppression
+    unsigned pairs;      // of them that overlap too much
+    unsigned reserved[9];
+    Row rows[MOST_ROWS];
+};
+
+constexpr unsigned NAN_SCORE = 1, BAD_BOX = 2; // of Result::flags
+
+static_assert(sizeof(Result) == 64 + MOST_ROWS * 36, "frame.py counts on it");
+
 #endif

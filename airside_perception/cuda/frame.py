@@ -36,3 +36,32 @@ Fields:
         is dropped.
     groups: suppression group of every label.
 """
+
+MOST_ROWS = 1000
+"""Most boxes that come back, the highest `max_detections` that can be set."""
+NAN_SCORE, BAD_BOX = 1, 2
+"""Bits of `flags`: a score that is NaN; a box above its threshold that is not finite."""
+
+RESULT = np.dtype(
+    {
+        'names': [
+            'count', 'flags', 'candidates', 'in_range', 'pillars', 'considered', 'pairs', 'rows',
+        ],
+        'formats': ['u4', 'u4', 'u4', 'u4', 'u4', 'u4', 'u4', ('f4', (MOST_ROWS, 9))],
+        'offsets': [0, 4, 8, 12, 16, 20, 24, 64],
+        'itemsize': 64 + MOST_ROWS * 36,
+    }
+)  # fmt: skip
+"""Comes back from the device.
+
+Fields:
+    count: rows that are valid, best first.
+    flags: what went wrong, see `NAN_SCORE`.
+    candidates: places that reached their threshold, also those beyond `most`.
+    in_range: points within the range of the network.
+    pillars: occupied, also those beyond what the network takes.
+    considered: candidates that entered suppression.
+    pairs: of them that overlap too much.
+    rows: x, y, z, length, width, height, yaw, score, label of each box. Camera: centre x and y,
+        0, width, height, 0, 0, score, label, in pixels of the image.
+"""
