@@ -144,3 +144,4 @@ fi
 if [ -n "$(missing_libraries)" ]; then  # for open3d
   install_apt "${packages[@]}"
 fi
+command -v g++ >/dev/null || install_apt g++  # tests run the CUDA kernels on the CPU
