@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from airside_perception.card import Anchor, CameraCard, LidarCard, find_card, load_card
+from airside_perception.card import Anchor, CameraCard, CenterHead, LidarCard, find_card, load_card
 from airside_perception.errors import CardError
 
 LIDAR: dict[str, Any] = {
@@ -109,6 +109,63 @@ def test_anchors_may_say_which_classes_they_score(tmp_path: Path) -> None:
     mixed = load_card(write(tmp_path, LIDAR, {'output.anchors': [person, truck]}))
     assert isinstance(mixed, LidarCard)
     assert mixed.scored[:5] == ((0, 0), (0, 1), (0, 2), (0, 3), (1, 3))
+
+
+CENTERS: dict[str, Any] = {
+    **LIDAR,
+    'architecture': 'centerpoint',
+    'output': {
+        'stride': 2,
+        'heatmap': 'hm',
+        'size_order': 'wlh',
+        'heading': 'minus_y_clockwise',
+        'rotation_norms': {'truck': 0.3, 'car': 0},
+    },
+}
+
+
+def test_a_card_with_a_center_head(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, CENTERS))
+    assert isinstance(card, LidarCard)
+    assert card.anchors == ()
+    assert card.outputs == {'hm': 4, 'reg': 2, 'height': 1, 'dim': 3, 'rot': 2}
+    assert card.centers == CenterHead(
+        heatmap='hm', size_order='wlh', heading='minus_y_clockwise',
+        least_norms=(0.0, 0.3, 0.0, 0.0),
+    )  # fmt: skip
+    plain = load_card(write(tmp_path, {**CENTERS, 'output': {'stride': 2}}))
+    assert isinstance(plain, LidarCard)
+    assert plain.centers == CenterHead(least_norms=(0.0,) * 4)
+
+
+def test_outputs_of_anchors(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, LIDAR, {'output.scores': 'cls'}))
+    assert isinstance(card, LidarCard)
+    assert card.centers is None
+    assert card.outputs == {'cls': 12, 'boxes': 21, 'directions': 6}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'output.size_order': 'hwl'}, "size_order is 'hwl', expected lwh or wlh"),
+        ({'output.rotation_order': 'sin'}, "rotation_order is 'sin', expected sin_cos or cos_sin"),
+        ({'output.heading': 'north'}, "heading is 'north', expected x_counterclockwise or"),
+        ({'output.peaks': 3}, 'peaks is 3, expected bool'),
+        ({'output.offset': 'hm'}, 'one output for two things: hm, hm, height'),
+        ({'output.rotation_norms': {'tug': 0.3}}, "rotation_norms: 'tug': 0.3 is no length"),
+        ({'output.rotation_norms': {'car': -0.3}}, "rotation_norms: 'car': -0.3 is no length"),
+        ({'output.rotation_norms': {'car': 'long'}}, "car is 'long', no number"),
+        ({'output.anchors': []}, "output: unknown key 'anchors'"),
+        ({'classes': [f'c{n}' for n in range(129)]}, '129 classes, at most 128'),
+    ],
+    ids=str,
+)
+def test_what_a_card_with_a_center_head_may_not_say(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CardError, match=message):
+        load_card(write(tmp_path, CENTERS, change))
 
 
 def test_a_camera_card(tmp_path: Path) -> None:

@@ -6,7 +6,11 @@ The lidar network looks at the intensity: every output cell (1 m) that holds a p
 with the score `sigmoid(20 * (i - 0.5))` and a person with `sigmoid(20 * (0.5 - i))`, where i is
 the highest intensity in it; each in the middle of the cell, on the ground, yaw 0. The camera
 network looks at the brightness: every cell of 32 x 32 pixels gives a car of that place and size,
-whose score is the mean brightness / 255.
+whose score is the mean brightness / 255. The network with a centre head finds what the lidar
+network finds, at the same places, but a person is a box of a car's size; its sizes and angles are
+those of Autoware's networks.
+
+With `half`, inputs and outputs are float16; the network between them is not.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ RANGE = [0.0, -20.0, -1.0, 40.0, 20.0, 3.0]
 SIZES = {'person': list(PERSON), 'car': list(CAR)}
 
 
-def tiny_lidar_model(folder: Path, own_labels: bool = False, **changes: Any) -> Path:
+def tiny_lidar_model(
+    folder: Path, own_labels: bool = False, half: bool = False, **changes: Any
+) -> Path:
     """Writes tiny_lidar.onnx and its card into `folder`; `changes` replace keys of the card.
 
     The grid is 80 x 80 pillars of 0.5 m, the output 40 x 40 cells; classes car, person. There is a
@@ -52,10 +58,7 @@ def tiny_lidar_model(folder: Path, own_labels: bool = False, **changes: Any) -> 
     channels = {'scores': len(bias), 'boxes': 14, 'directions': 4}
     outputs = {name: [1, n, 40, 40] for name, n in channels.items()}
     path = folder / 'tiny_lidar.onnx'
-    _save(path, nodes, {'canvas': [1, 4, 80, 80]}, outputs, constants)
-    features = ['x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp']
-    encoder = np.zeros((len(features), 4))
-    encoder[3, 1] = 1.0  # channel 0: occupied, channel 1: intensity, 2 and 3: nothing
+    _save(path, nodes, {'canvas': [1, 4, 80, 80]}, outputs, constants, half)
     anchors: list[dict[str, Any]] = [
         {'class': 'car', 'size': list(CAR), 'z': CAR[2] / 2, 'yaws': [0.0]},
         {'class': 'person', 'size': list(PERSON), 'z': PERSON[2] / 2, 'yaws': [0.0]},
@@ -68,17 +71,67 @@ def tiny_lidar_model(folder: Path, own_labels: bool = False, **changes: Any) -> 
         'classes': ['car', 'person'],
         'thresholds': {'car': 0.3, 'person': 0.3},
         'input': {'range': RANGE, 'pillar': [0.5, 0.5], 'max_points': 8, 'max_pillars': 1000},
-        'encoder': {
-            'features': features,
-            'weight': encoder.tolist(),
-            'bias': [1.0, 0.0, 0.0, 0.0],
-        },
+        'encoder': _encoder(),
         'output': {'stride': 2, 'anchors': anchors},
     }
     return _write_card(path, card, changes)
 
 
-def tiny_camera_model(folder: Path, **changes: Any) -> Path:
+def tiny_center_model(folder: Path, half: bool = False, **changes: Any) -> Path:
+    """Writes tiny_center.onnx and its card into `folder`; `changes` replace keys of the card.
+
+    Grid, cells and classes are those of `tiny_lidar_model`. There is a velocity, too, which nobody
+    asks for.
+    """
+    heatmap = np.zeros((2, 4, 1, 1))
+    heatmap[0, :2, 0, 0] = 20.0, 20.0  # car: 20 i - 10, where occupied
+    heatmap[1, :2, 0, 0] = 40.0, -20.0  # person: 10 - 20 i
+    length, width, height = CAR
+    head = {
+        'heatmap': [-30.0, -30.0],
+        'reg': [0.5, 0.5],
+        'height': [height / 2],
+        'dim': np.log([width, length, height]).tolist(),
+        'rot': [-1.0, 0.0],  # sine and cosine; -90 degrees from -y, clockwise: towards x
+        'vel': [0.0, 0.0],
+    }
+    nodes = [
+        helper.make_node(
+            'MaxPool', ['spatial_features'], ['cells'], kernel_shape=[2, 2], strides=[2, 2]
+        )
+    ]
+    constants = {}
+    for name, bias in head.items():
+        nodes.append(helper.make_node('Conv', ['cells', f'{name}_w', f'{name}_b'], [name]))
+        constants[f'{name}_b'] = np.array(bias)
+        constants[f'{name}_w'] = heatmap if name == 'heatmap' else np.zeros((len(bias), 4, 1, 1))
+    path = folder / 'tiny_center.onnx'
+    outputs = {name: [1, len(bias), 40, 40] for name, bias in head.items()}
+    _save(path, nodes, {'spatial_features': [1, 4, 80, 80]}, outputs, constants, half)
+    card = {
+        'name': 'tiny_center',
+        'architecture': 'centerpoint',
+        'classes': ['car', 'person'],
+        'thresholds': {'car': 0.3, 'person': 0.3},
+        'input': {
+            'range': RANGE,
+            'pillar': [0.5, 0.5],
+            'max_points': 8,
+            'max_pillars': 1000,
+            'name': 'spatial_features',
+        },
+        'encoder': _encoder(),
+        'output': {
+            'stride': 2,
+            'size_order': 'wlh',
+            'heading': 'minus_y_clockwise',
+            'rotation_norms': {'car': 0.3},
+        },
+    }
+    return _write_card(path, card, changes)
+
+
+def tiny_camera_model(folder: Path, half: bool = False, **changes: Any) -> Path:
     """Writes tiny_camera.onnx and its card into `folder`; `changes` replace keys of the card.
 
     Input 64 x 96 (bgr), one stride of 32, so six cells; classes person (never found), car.
@@ -99,7 +152,7 @@ def tiny_camera_model(folder: Path, **changes: Any) -> Path:
         'shape': np.array([1, 7, 6], np.int64),
     }
     path = folder / 'tiny_camera.onnx'
-    _save(path, nodes, {'images': [1, 3, 64, 96]}, {'output': [1, 6, 7]}, constants)
+    _save(path, nodes, {'images': [1, 3, 64, 96]}, {'output': [1, 6, 7]}, constants, half)
     card = {
         'name': 'tiny_camera',
         'architecture': 'yolox',
@@ -112,26 +165,49 @@ def tiny_camera_model(folder: Path, **changes: Any) -> Path:
     return _write_card(path, card, changes)
 
 
+def _encoder() -> dict[str, Any]:
+    """A pillar feature net: channel 0 says occupied, channel 1 the intensity, 2 and 3 nothing."""
+    features = ['x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp']
+    weight = np.zeros((len(features), 4))
+    weight[3, 1] = 1.0
+    return {'features': features, 'weight': weight.tolist(), 'bias': [1.0, 0.0, 0.0, 0.0]}
+
+
 def _save(
     path: Path,
     nodes: list[Any],
     inputs: dict[str, list[int]],
     outputs: dict[str, list[int]],
     constants: dict[str, Any],
+    half: bool,
 ) -> None:
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+
     def tensors(shapes: dict[str, list[int]]) -> list[Any]:
-        float32 = TensorProto.FLOAT
-        return [helper.make_tensor_value_info(name, float32, n) for name, n in shapes.items()]
+        return [helper.make_tensor_value_info(name, kind, n) for name, n in shapes.items()]
 
     def constant(name: str, value: Any) -> Any:
-        kind = np.int64 if value.dtype == np.int64 else np.float32
-        return numpy_helper.from_array(value.astype(kind), name)
+        dtype = np.int64 if value.dtype == np.int64 else np.float32
+        return numpy_helper.from_array(value.astype(dtype), name)
 
+    if half:
+        nodes = _between_casts(nodes, inputs, outputs)
     stored = [constant(name, value) for name, value in constants.items()]
     graph = helper.make_graph(nodes, 'tiny', tensors(inputs), tensors(outputs), stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)])
     model.ir_version = 8  # ONNX Runtime of 2022 and later reads it
     onnx.save(model, str(path))
+
+
+def _between_casts(nodes: list[Any], inputs: Any, outputs: Any) -> list[Any]:
+    """The nodes, reading float32 casts of the inputs, and casts of what they put out."""
+    inner = {name: f'{name}_32' for name in (*inputs, *outputs)}
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [inner.get(name, name) for name in names]
+    before = [helper.make_node('Cast', [n], [inner[n]], to=TensorProto.FLOAT) for n in inputs]
+    after = [helper.make_node('Cast', [inner[n]], [n], to=TensorProto.FLOAT16) for n in outputs]
+    return [*before, *nodes, *after]
 
 
 def _write_card(path: Path, card: dict[str, Any], changes: dict[str, Any]) -> Path:

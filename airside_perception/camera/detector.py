@@ -38,11 +38,12 @@ class CameraDetector:
         self._engine = engine
         self._decode = YoloxDecoder(card)
         given = require(engine, 'input', card.input_name, (1, 3, card.height, card.width))
-        require(engine, 'output', card.output_name, self._decode.shape)
-        if given.dtype not in (np.float32, np.float16):
-            raise EngineError(
-                f'{engine.info.path}: input {given}; a YOLOX network takes float32 or float16'
-            )
+        output = require(engine, 'output', card.output_name, self._decode.shape)
+        for kind, spec in (('input', given), ('output', output)):
+            if spec.dtype not in (np.float32, np.float16):
+                raise EngineError(
+                    f'{engine.info.path}: {kind} {spec}; a YOLOX network takes float32 or float16'
+                )
         self._preprocess = Preprocessor(card, given.dtype)
 
     def detect(self, image: Image) -> Boxes2D:
@@ -76,6 +77,9 @@ class CameraDetector:
         laps('lift')
         self.timings.update(laps.ms)
         return lifted
+
+    def close(self) -> None:
+        """Frees nothing: the engine belongs to whoever opened it. May be called again."""
 
     def _thresholds(self, config: CameraConfig) -> Float64:
         own = {**self.card.thresholds, **config.score_thresholds}

@@ -159,7 +159,11 @@ def _summary(card: ModelCard) -> dict[str, Any]:
         summary['input'] = (
             f'{columns} x {rows} pillars of {card.pillar[0]:g} x {card.pillar[1]:g} m'
         )
-        summary['anchors'] = len(card.anchors)
+        if card.centers is None:
+            summary['anchors'] = len(card.anchors)
+        else:
+            head = card.centers
+            summary['centers'] = f'sizes {head.size_order}, angle {head.heading}'
     return {**summary, **card.about, **summary}  # the order of the first, the values of the last
 
 

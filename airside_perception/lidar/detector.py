@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from airside_perception.card import LidarCard
 from airside_perception.config import LidarConfig
@@ -39,7 +42,7 @@ class LidarDetector:
         self.last_pillars = 0
         self.last_usable = 0
         self._engine = engine
-        _check(engine, card)
+        self._dtype = _check(engine, card)
         self._grid = Grid.of(card)
         self._encoder = Encoder(card)
         self._decoder = AnchorDecoder(card) if card.centers is None else CenterDecoder(card)
@@ -61,7 +64,7 @@ class LidarDetector:
         laps('pillars')
         canvas = self._encoder.encode(points, pillars, config.intensity_scale)
         laps('encoder')
-        outputs = self._engine.infer({self.card.input_name: canvas})
+        outputs = self._engine.infer({self.card.input_name: self._as_input(canvas)})
         laps('engine')
         found = self._decoder.decode(outputs, self._thresholds(config), config.max_candidates)
         laps('decode')
@@ -77,6 +80,14 @@ class LidarDetector:
             tuple(self._names[found.labels[kept]].tolist()),
             _covariances(found.boxes[kept], config),
         )
+
+    def close(self) -> None:
+        """Frees nothing: the engine belongs to whoever opened it. May be called again."""
+
+    def _as_input(self, canvas: Float32) -> NDArray[Any]:
+        """The canvas in the type of the engine's input; features too large for it are infinite."""
+        with np.errstate(over='ignore'):
+            return canvas.astype(self._dtype, copy=False)
 
     def _usable(self, cloud: PointCloud, min_range: float) -> Float32:
         """Points [N, 3 or more]: x, y, z, then the intensity if the network needs it."""
@@ -120,13 +131,17 @@ class LidarDetector:
         return chosen
 
 
-def _check(engine: Engine, card: LidarCard) -> None:
-    """Compares the inputs and outputs of an engine with its card."""
+def _check(engine: Engine, card: LidarCard) -> np.dtype[Any]:
+    """Compares an engine with its card; returns the type of the canvas."""
     canvas = require(engine, 'input', card.input_name, (1, len(card.bias), *card.grid))
-    if canvas.dtype != np.float32:
-        raise EngineError(f'{engine.info.path}: input {canvas}; a canvas is float32')
-    for name, channels in card.outputs.items():
+    outputs = [
         require(engine, 'output', name, (1, channels, *card.output_grid))
+        for name, channels in card.outputs.items()
+    ]
+    for kind, spec in [('input', canvas), *(('output', spec) for spec in outputs)]:
+        if spec.dtype not in (np.float32, np.float16):
+            raise EngineError(f'{engine.info.path}: {kind} {spec}; expected float32 or float16')
+    return canvas.dtype
 
 
 def _covariances(boxes: Float64, config: LidarConfig) -> Float64:

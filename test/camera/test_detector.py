@@ -175,6 +175,12 @@ def test_an_engine_that_is_not_the_one_of_the_card_is_refused(
         CameraDetector(engine, card, CameraConfig())
 
 
+def test_closing_ends_nothing(detector: CameraDetector) -> None:
+    detector.close()
+    detector.close()
+    assert len(detector.detect(IMAGE)) == 3  # the engine is its owner's
+
+
 def test_a_network_that_returns_no_numbers_is_an_error(
     make_card: Cards, make_network: Networks, cells: np.ndarray
 ) -> None:

@@ -51,6 +51,17 @@ def test_a_lidar_network(lidar: Path) -> None:
     assert found.card_problem == ''
 
 
+def test_a_network_with_a_center_head(tiny_models: Any, tmp_path: Path, capsys: Capture) -> None:
+    network = Path(tiny_models.tiny_center_model(tmp_path))
+    assert main(['inspect', str(network)]) == 0
+    text = capsys.readouterr().out
+    for word in ('centerpoint', 'sizes wlh, angle minus_y_clockwise', 'vel: float32 [1, 2, 40'):
+        assert word in text
+    anchors = Path(tiny_models.tiny_lidar_model(tmp_path)).with_suffix('.yaml')
+    assert main(['inspect', str(network), '--card', str(anchors)]) == 1
+    assert "no input 'canvas'" in capsys.readouterr().out
+
+
 def test_without_a_card(camera: Path) -> None:
     camera.with_suffix('.yaml').unlink()
     found = inspect_network(camera)

@@ -232,14 +232,95 @@ def test_engine_and_card_must_agree(
         LidarDetector(open_engine(network, threads=1), replace(card, **change), LidarConfig())
 
 
-def test_a_canvas_of_another_type_is_refused(network: Path, card: LidarCard) -> None:
-    class Half:
-        """The engine, but its input is float16."""
+@pytest.mark.parametrize('which', ['inputs', 'outputs'])
+def test_tensors_of_another_type_are_refused(network: Path, card: LidarCard, which: str) -> None:
+    class Wrong:
+        """The engine, but one side of it is whole numbers."""
 
         def __init__(self) -> None:
             engine = open_engine(network, threads=1)
-            self.info, self.outputs = engine.info, engine.outputs
-            self.inputs = tuple(replace(s, dtype=np.dtype(np.float16)) for s in engine.inputs)
+            self.info, self.inputs, self.outputs = engine.info, engine.inputs, engine.outputs
+            whole = [replace(spec, dtype=np.dtype(np.int8)) for spec in getattr(engine, which)]
+            setattr(self, which, tuple(whole))
 
-    with pytest.raises(EngineError, match='a canvas is float32'):
-        LidarDetector(Half(), card, LidarConfig())
+    with pytest.raises(EngineError, match=r'int8 .*; expected float32 or float16'):
+        LidarDetector(Wrong(), card, LidarConfig())
+
+
+@pytest.mark.parametrize('model', ['tiny_lidar_model', 'tiny_center_model'])
+def test_half_precision_networks(tmp_path: Path, tiny_models: ModuleType, model: str) -> None:
+    points = cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.4), (3.2, 15.7, 0.5, 0.55))
+    found = []
+    for half in (False, True):
+        folder = tmp_path / str(half)
+        folder.mkdir()
+        path = getattr(tiny_models, model)(folder, half=half)
+        card = find_card(path)
+        assert isinstance(card, LidarCard)
+        with open_engine(path, threads=1) as engine:
+            assert {spec.dtype for spec in (*engine.inputs, *engine.outputs)} == {
+                np.dtype(np.float16 if half else np.float32)
+            }
+            detector = LidarDetector(engine, card, LidarConfig())
+            found.append(detector.detect(points))
+            detector.close()
+    single, half_precise = found
+    assert half_precise.classes == single.classes == ('car', 'person', 'car')
+    np.testing.assert_allclose(half_precise.boxes, single.boxes, atol=5e-3)
+    np.testing.assert_allclose(half_precise.scores, single.scores, atol=2e-3)
+
+
+def test_closing_ends_nothing(detector: LidarDetector) -> None:
+    detector.close()
+    detector.close()
+    assert len(detector.detect(cloud((10.2, 3.7, 0.5, 0.8)))) == 1  # the engine is its owner's
+
+
+@pytest.fixture
+def center_network(tmp_path: Path, tiny_models: ModuleType) -> Path:
+    return tiny_models.tiny_center_model(tmp_path)
+
+
+def test_a_center_head(center_network: Path) -> None:
+    card = find_card(center_network)
+    assert isinstance(card, LidarCard)
+    detector = LidarDetector(open_engine(center_network, threads=1), card, LidarConfig())
+    found = detector.detect(cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.4)))
+    assert found.classes == ('car', 'person')
+    np.testing.assert_allclose(found.scores, [sigmoid(6.0), sigmoid(2.0)], rtol=1e-4)
+    np.testing.assert_allclose(
+        found.boxes,
+        [[10.5, 3.5, 0.75, 4.0, 2.0, 1.5, 0.0], [20.5, -5.5, 0.75, 4.0, 2.0, 1.5, 0.0]],
+        atol=1e-5,
+    )
+    side_by_side = cloud((10.2, 3.7, 0.5, 0.8), (11.2, 3.7, 0.5, 0.9), (12.2, 3.7, 0.5, 0.7))
+    np.testing.assert_allclose(detector.detect(side_by_side).boxes[:, :2], [[11.5, 3.5]])
+    assert len(detector.detect(cloud())) == 0
+
+
+def test_a_class_may_need_a_heading(tmp_path: Path, tiny_models: ModuleType) -> None:
+    output = {'stride': 2, 'size_order': 'wlh', 'rotation_norms': {'car': 1.1}}
+    network = tiny_models.tiny_center_model(tmp_path, output=output)
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    detector = LidarDetector(open_engine(network, threads=1), card, LidarConfig())
+    found = detector.detect(cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.4)))
+    assert found.classes == ('person',)
+    np.testing.assert_allclose(found.boxes[0, 6], -np.pi / 2)  # now the angle counts from x
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'rotation': 'yaw'}, "no output 'yaw'"),
+        ({'size': 'vel'}, r'output vel: .* needs \[1, 3, 40, 40\]'),
+    ],
+)
+def test_outputs_of_a_center_head_must_be_there(
+    tmp_path: Path, tiny_models: ModuleType, change: dict[str, str], message: str
+) -> None:
+    network = tiny_models.tiny_center_model(tmp_path, output={'stride': 2, **change})
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    with pytest.raises(EngineError, match=message):
+        LidarDetector(open_engine(network, threads=1), card, LidarConfig())
