@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
-    from typing import IO
+    from typing import IO, Any
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -84,6 +84,28 @@ def _load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(params=['emulator', pytest.param('gpu', marks=pytest.mark.gpu)])
+def queue(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Where kernels run: on the CPU by the emulator, and on the GPU where there is one."""
+    if request.param == 'emulator':
+        import emulate
+        from emulator_queue import EmulatorQueue
+
+        if emulate.unavailable():
+            pytest.skip(emulate.unavailable())
+        with EmulatorQueue() as emulated:
+            yield emulated
+        return
+    from airside_perception.cuda import runtime
+    from airside_perception.cuda.queue import DeviceQueue
+
+    if runtime.unavailable():
+        pytest.skip(runtime.unavailable())
+    runtime.use_device()
+    with DeviceQueue() as device:
+        yield device
 
 
 @pytest.fixture

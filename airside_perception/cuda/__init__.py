@@ -1,1 +1,1 @@
-"""The GPU without a framework: driver, kernels, and what is common to lidar and camera."""
+"""CUDA: the driver, kernels compiled on the machine, queues of launches. Imports without a GPU."""
