@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from airside_perception.card import CameraCard
 from airside_perception.errors import MessageError
-from airside_perception.types import Float64, Image
+from airside_perception.types import Float32, Float64, Image
 
 Pixels = NDArray[np.uint8]
 
@@ -145,6 +145,27 @@ class Letterbox:
         return clipped
 
 
+class Normalisation(NamedTuple):
+    """input = pixel x scale + offset, and the value of the border; each of three channels.
+
+    Attributes:
+        scale, offset: float32 [3].
+        border: float64 [3].
+    """
+
+    scale: Float32
+    offset: Float32
+    border: Float64
+
+    @staticmethod
+    def of(card: CameraCard) -> Normalisation:
+        """The one of a network, in its order of channels."""
+        scale = 1.0 / np.asarray(card.std, dtype=np.float64)
+        offset = -np.asarray(card.mean, dtype=np.float64) * scale
+        border = card.pad * scale + offset
+        return Normalisation(scale.astype(np.float32), offset.astype(np.float32), border)
+
+
 class Preprocessor:
     """Fills the input of one network, image after image.
 
@@ -155,11 +176,9 @@ class Preprocessor:
 
     def __init__(self, card: CameraCard, dtype: Any = np.float32) -> None:
         self._card = card
-        scale = 1.0 / np.asarray(card.std, dtype=np.float64)
-        offset = -np.asarray(card.mean, dtype=np.float64) * scale
-        self._scale, self._offset = scale.astype(np.float32), offset.astype(np.float32)
-        self._plain = bool((scale == 1.0).all() and (offset == 0.0).all())
-        self._border = (card.pad * scale + offset)[:, None, None]
+        self._scale, self._offset, border = Normalisation.of(card)
+        self._plain = bool((self._scale == 1.0).all() and (self._offset == 0.0).all())
+        self._border = border[:, None, None]
         self._tensor = np.empty((1, 3, card.height, card.width), dtype)
         self._letterbox = Letterbox(0, 0, 0, 0)
         self._resized: Pixels = np.empty(0, np.uint8)

@@ -36,6 +36,8 @@ class YoloxDecoder:
 
     Attributes:
         shape: of that output, [1, cells of all levels, 5 + classes].
+        columns: int64 [labels that are published], place of each one's score in a row.
+        published: int64 [the same], index of its published class.
     """
 
     def __init__(self, card: CameraCard) -> None:
@@ -46,8 +48,8 @@ class YoloxDecoder:
             raise CardError(f'{card.path}: publishes none of its {len(card.classes)} classes')
         published = {name: i for i, name in enumerate(card.published)}
         labels = [i for i in range(len(card.classes)) if card.published_name(i)]
-        self._columns = np.array(labels, dtype=np.int64) + 5
-        self._published = np.array([published[card.published_name(i)] for i in labels])
+        self.columns = np.array(labels, dtype=np.int64) + 5
+        self.published = np.array([published[card.published_name(i)] for i in labels])
         self.shape = (1, len(self._cells), 5 + len(card.classes))
 
     def __call__(self, output: NDArray[Any], thresholds: Float64, limit: int) -> Candidates:
@@ -76,10 +78,10 @@ class YoloxDecoder:
             )
         # no class score exceeds 1: most cells are settled by their objectness
         cells = np.flatnonzero(objectness >= thresholds.min())
-        per_class = self._probability(rows[cells[:, None], self._columns])
+        per_class = self._probability(rows[cells[:, None], self.columns])
         best = per_class.argmax(axis=1) if len(cells) else np.empty(0, np.int64)
         scores = objectness[cells] * per_class[np.arange(len(cells)), best]
-        classes = self._published[best]
+        classes = self.published[best]
         kept = np.flatnonzero(scores >= thresholds[classes])
         kept = kept[by_score(scores[kept])[:limit]]
         xyxy = self._boxes(rows[cells[kept], :4], self._cells[cells[kept]])
