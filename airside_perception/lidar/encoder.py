@@ -30,27 +30,14 @@ class Encoder:
     """
 
     def __init__(self, card: LidarCard) -> None:
-        rows, self._columns = card.grid
-        x0, y0, z0, _, _, z1 = card.limits
-        self._low = np.array([x0, y0])
-        self._pillar = np.array(card.pillar)
-        self._middle = (z0 + z1) / 2
+        self._card = card
         self._max_points = card.max_points
-        weight = dict(zip(card.features, card.weight, strict=True))
-        none = np.zeros_like(card.bias)
-        absolute, to_mean, to_centre = (
-            np.stack([weight.get(axis + kind, none) for axis in 'xyz']) for kind in ('', 'c', 'p')
-        )
-        varying = [*(absolute + to_mean + to_centre), weight.get('intensity', none)]
-        self._of_point = np.stack(varying, axis=1)  # [C, 4]: u, v, w, intensity
-        self._of_pillar = np.concatenate([absolute, to_mean, [card.bias]]).T.copy()  # [C, 7]
+        self._of_point, self._of_pillar, least = weights(card)
+        self._least = least[:, None]
         self._needed = 4 if card.needs_intensity else 3
-        self._least = np.zeros((len(none), 1), np.float32)
-        if card.zero_row:
-            self._least = np.maximum(card.bias, np.float32(0.0))[:, None]
-        self._best = np.empty((len(none), card.max_pillars), np.float32)
+        self._best = np.empty((len(least), card.max_pillars), np.float32)
         self._spare = np.empty_like(self._best)
-        self._canvas = np.zeros((1, len(none), rows, self._columns), np.float32)
+        self._canvas = np.zeros((1, len(least), *card.grid), np.float32)
         self._drawn = np.empty(0, np.intp)
 
     def encode(self, points: Float32, pillars: Pillars, intensity_scale: float = 1.0) -> Float32:
@@ -76,7 +63,7 @@ class Encoder:
         self, points: Float32, pillars: Pillars, order: Index, intensity_scale: float
     ) -> Float32:
         """Feature vectors float32 [C, P] of the pillars in `order`, the fullest first."""
-        centres = self._centres(pillars.cells[order])
+        centres = centres_of(self._card, pillars.cells[order])
         starts, having = pillars.starts[order], _having(pillars.counts, self._max_points)
         best, spare = self._best[:, : len(order)], self._spare[:, : len(order)]
         weight = self._of_point[:, : self._needed].copy()
@@ -100,12 +87,32 @@ class Encoder:
         np.maximum(padded, self._least, out=padded)
         return best
 
-    def _centres(self, cells: NDArray[np.integer]) -> Float32:
-        """Centres of cells, float32 [P, 3], metres; z is the middle of the grid."""
-        row, column = np.divmod(cells, self._columns)
-        centres = np.full((len(cells), 3), self._middle)
-        centres[:, :2] = self._low + (np.stack([column, row], axis=1) + 0.5) * self._pillar
-        return centres.astype(np.float32)
+
+def weights(card: LidarCard) -> tuple[Float32, Float32, Float32]:
+    """The weights of a pillar feature net, as the formula above groups them.
+
+    Returns:
+        Of a point's u, v, w and intensity [C, 4]; of a pillar's centre, centre - mean and 1
+        [C, 7]; the least value of a pillar with fewer than `max_points` points [C].
+    """
+    weight = dict(zip(card.features, card.weight, strict=True))
+    none = np.zeros_like(card.bias)
+    absolute, to_mean, to_centre = (
+        np.stack([weight.get(axis + kind, none) for axis in 'xyz']) for kind in ('', 'c', 'p')
+    )
+    varying = [*(absolute + to_mean + to_centre), weight.get('intensity', none)]
+    of_pillar = np.concatenate([absolute, to_mean, [card.bias]])
+    least = np.maximum(card.bias, np.float32(0.0)) if card.zero_row else none
+    return np.stack(varying, axis=1), of_pillar.T.copy(), least
+
+
+def centres_of(card: LidarCard, cells: NDArray[np.integer]) -> Float32:
+    """Centres of cells, float32 [P, 3], metres; z is the middle of the grid."""
+    x0, y0, z0, _, _, z1 = card.limits
+    row, column = np.divmod(cells, card.grid[1])
+    centres = np.full((len(cells), 3), (z0 + z1) / 2)
+    centres[:, :2] = [x0, y0] + (np.stack([column, row], axis=1) + 0.5) * np.array(card.pillar)
+    return centres.astype(np.float32)
 
 
 def _having(counts: Index, most: int) -> list[int]:
