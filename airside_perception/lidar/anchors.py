@@ -27,8 +27,8 @@ class AnchorDecoder:
         self._card = card
         rows, columns = card.output_grid
         x0, y0, _, x1, y1, _ = card.limits
-        self._x = _places(x0, x1, columns, card.anchor_places)
-        self._y = _places(y0, y1, rows, card.anchor_places)
+        self._x = places_along(x0, x1, columns, card.anchor_places)
+        self._y = places_along(y0, y1, rows, card.anchor_places)
         fields = [(a.length, a.width, a.height, a.z, a.yaw) for a in card.anchors]
         self._anchors = np.array(fields, dtype=np.float64)
         self._owner, self._label = np.array(card.scored, dtype=np.int64).T  # of score channels
@@ -106,7 +106,7 @@ class AnchorDecoder:
         return boxes
 
 
-def _places(low: float, high: float, count: int, kind: str) -> Float64:
+def places_along(low: float, high: float, count: int, kind: str) -> Float64:
     """Coordinates of the anchors along an axis: middles of the cells, or from border to border."""
     if kind == 'borders':
         return np.linspace(low, high, count)
