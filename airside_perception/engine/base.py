@@ -47,7 +47,15 @@ class EngineInfo:
     device: str
     precision: str
     notes: tuple[str, ...] = ()
-    """Settings that do not apply to this backend, in plain words."""
+    """Settings that do not apply to this backend, and what it warns of, in plain words."""
+    dla_layer_pct: float | None = None
+    """Share of the layers that really are on the DLA, 0 to 100; None where none should be."""
+    trt_version: str = ''
+    """Version of TensorRT; empty: it is not TensorRT that runs it."""
+    manifest: str = ''
+    """Path of the engine's manifest; empty: there is none."""
+    device_bytes: int = 0
+    """Device memory of tensors and layers, without the weights."""
 
 
 class Engine(Protocol):

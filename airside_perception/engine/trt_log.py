@@ -97,9 +97,11 @@ def logger(tensorrt: TensorRT) -> Any:
     module = tensorrt.module
     grave = (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR)
 
-    class Log(module.ILogger):  # type: ignore[misc]  # a class of a module found at run time
+    base: Any = module.ILogger
+
+    class Log(base):  # type: ignore[misc]  # a class of a module that is found at run time
         def __init__(self) -> None:
-            module.ILogger.__init__(self)
+            base.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
             if severity in grave:
