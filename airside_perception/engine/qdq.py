@@ -226,5 +226,6 @@ def _dequantized(node: Any, stored: Mapping[str, NDArray[Any]]) -> NDArray[np.fl
     shape = [1] * code.ndim
     if scale.size > 1:
         shape[axis] = -1
-    value = (code - zero.astype(np.float32).reshape(shape)) * scale.reshape(shape)
-    return value.astype(np.float32)
+    steps = scale.astype(np.float32).reshape(shape)
+    value: NDArray[np.float32] = (code - zero.astype(np.float32).reshape(shape)) * steps
+    return value

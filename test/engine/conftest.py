@@ -25,6 +25,19 @@ def _load(name: str) -> ModuleType:
 
 fake_cuda = _load('fake_cuda')
 fake_tensorrt = _load('fake_tensorrt')
+graphs = _load('graphs')
+
+
+@pytest.fixture(scope='session')
+def network():
+    """Makes a small ONNX model; see graphs.network."""
+    return graphs.network
+
+
+@pytest.fixture(scope='session')
+def run():
+    """Runs an ONNX model: run(model, input=array, ...) -> outputs."""
+    return graphs.run
 
 
 @pytest.fixture(scope='session')
