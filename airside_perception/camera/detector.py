@@ -17,13 +17,13 @@ from airside_perception.timing import Laps
 from airside_perception.types import Boxes2D, Boxes3D, Float64, Image
 
 
-class CameraDetector:
-    """Runs one YOLOX-family network on the images of one camera.
+class CameraNetwork:
+    """What detection on the CPU and on the GPU share: the checks, the end of it, the lift.
 
     Attributes:
         card: of the network.
         config: may be replaced between two images.
-        timings: {stage: ms} of the last `detect` (preprocess, engine, decode, nms) and `lift`.
+        timings: {stage: ms} of the last image.
         not_lifted: 2D boxes of the last `lift` that have no place on the ground in range.
 
     Raises:
@@ -44,7 +44,49 @@ class CameraDetector:
                 raise EngineError(
                     f'{engine.info.path}: {kind} {spec}; a YOLOX network takes float32 or float16'
                 )
-        self._preprocess = Preprocessor(card, given.dtype)
+        self._input_dtype = given.dtype
+
+    def lift(self, boxes: Boxes2D, camera: CameraModel, camera2ground: Float64) -> Boxes3D:
+        """Boxes of an image on the plane z = 0 of `config.ground_frame`; see `camera.lift`.
+
+        Raises:
+            TransformError: the camera is not above the ground.
+        """
+        laps = Laps()
+        lifted = lift(boxes, camera, camera2ground, self.card.sizes, self.config)
+        self.not_lifted = len(boxes) - len(lifted)
+        laps('lift')
+        self.timings.update(laps.ms)
+        return lifted
+
+    def _thresholds(self, config: CameraConfig) -> Float64:
+        own = {**self.card.thresholds, **config.score_thresholds}
+        lowest = config.score_threshold
+        return np.array([max(lowest, own.get(name, 0.0)) for name in self.card.published])
+
+    def _answer(
+        self, image: Image, letterbox: Letterbox, kept: Candidates, config: CameraConfig
+    ) -> Boxes2D:
+        """The boxes that are left after suppression, `xyxy` in pixels of the image."""
+        xyxy = letterbox.clip(kept.xyxy)
+        visible = np.flatnonzero((xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))
+        seen = visible[: config.max_detections]
+        names = tuple(self.card.published[i] for i in kept.classes[seen])
+        return Boxes2D(image.stamp_ns, image.frame_id, xyxy[seen], kept.scores[seen], names)
+
+
+class CameraDetector(CameraNetwork):
+    """Runs one YOLOX-family network on the images of one camera.
+
+    `timings` has the stages preprocess, engine, decode, nms, and after `lift` that.
+
+    Raises:
+        EngineError: as `CameraNetwork`.
+    """
+
+    def __init__(self, engine: Engine, card: CameraCard, config: CameraConfig) -> None:
+        super().__init__(engine, card, config)
+        self._preprocess = Preprocessor(card, self._input_dtype)
 
     def detect(self, image: Image) -> Boxes2D:
         """Objects in an image, best first, in its own pixels and clipped to it.
@@ -60,41 +102,20 @@ class CameraDetector:
         laps('engine')
         candidates = self._decode(output, self._thresholds(config), config.max_candidates)
         laps('decode')
-        boxes = self._suppress(image, letterbox, candidates, config)
+        kept = _suppressed(letterbox, candidates, config)
+        boxes = self._answer(image, letterbox, kept, config)
         laps('nms')
         self.timings = laps.ms
         return boxes
 
-    def lift(self, boxes: Boxes2D, camera: CameraModel, camera2ground: Float64) -> Boxes3D:
-        """Boxes of an image on the plane z = 0 of `config.ground_frame`; see `camera.lift`.
-
-        Raises:
-            TransformError: the camera is not above the ground.
-        """
-        laps = Laps()
-        lifted = lift(boxes, camera, camera2ground, self.card.sizes, self.config)
-        self.not_lifted = len(boxes) - len(lifted)
-        laps('lift')
-        self.timings.update(laps.ms)
-        return lifted
-
     def close(self) -> None:
         """Frees nothing: the engine belongs to whoever opened it. May be called again."""
 
-    def _thresholds(self, config: CameraConfig) -> Float64:
-        own = {**self.card.thresholds, **config.score_thresholds}
-        lowest = config.score_threshold
-        return np.array([max(lowest, own.get(name, 0.0)) for name in self.card.published])
 
-    def _suppress(
-        self, image: Image, letterbox: Letterbox, found: Candidates, config: CameraConfig
-    ) -> Boxes2D:
-        xyxy = letterbox.to_image(found.xyxy)
-        kept = nms_2d(xyxy, found.scores, config.nms_iou, found.classes)
-        across = max(config.nms_iou, config.nms_iou_across)
-        kept = kept[nms_2d(xyxy[kept], found.scores[kept], across)]
-        xyxy = letterbox.clip(xyxy)
-        visible = (xyxy[kept, 2] > xyxy[kept, 0]) & (xyxy[kept, 3] > xyxy[kept, 1])
-        kept = kept[visible][: config.max_detections]
-        names = tuple(self.card.published[i] for i in found.classes[kept])
-        return Boxes2D(image.stamp_ns, image.frame_id, xyxy[kept], found.scores[kept], names)
+def _suppressed(letterbox: Letterbox, found: Candidates, config: CameraConfig) -> Candidates:
+    """Candidates that no better one overlaps too much, `xyxy` in pixels of the image."""
+    xyxy = letterbox.to_image(found.xyxy)
+    kept = nms_2d(xyxy, found.scores, config.nms_iou, found.classes)
+    across = max(config.nms_iou, config.nms_iou_across)
+    kept = kept[nms_2d(xyxy[kept], found.scores[kept], across)]
+    return Candidates(xyxy[kept], found.scores[kept], found.classes[kept])

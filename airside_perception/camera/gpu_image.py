@@ -6,13 +6,14 @@ The pixels are those of `camera.preprocess`: what OpenCV makes of the image, bit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.camera.preprocess import ENCODINGS, Letterbox, Normalisation
 from airside_perception.card import CameraCard
+from airside_perception.engine.buffers import DeviceTensor
 from airside_perception.errors import EngineError
 
 SOURCES = {
@@ -32,8 +33,6 @@ SOURCES = {
 BEYOND = 16
 """Bytes behind the image that the kernel may read and does not use: it reads whole words."""
 THREADS = 128
-COLUMNS = {'FP32': 4, 'FP16': 4, 'HWC8': 1}
-"""Neighbouring pixels of a thread, PIXELS of image.cu."""
 ONE = 2048
 """Weight 1 in OpenCV's fixed point."""
 
@@ -62,21 +61,34 @@ def taps(source: int, target: int, *, across: bool) -> NDArray[np.uint64]:
     return pixels | weights[0] << np.uint64(32) | weights[1] << np.uint64(48)
 
 
-def input_layout(tensor: Any) -> str:
-    """LAYOUT of image.cu for the input of an engine.
+class InputLayout(NamedTuple):
+    """How image.cu writes the input of an engine.
 
-    Raises:
-        EngineError: image.cu cannot write it.
+    Attributes:
+        options: for the compiler.
+        pixels: neighbours of a row that a thread writes, PIXELS of image.cu.
     """
-    name = {('linear', 4): 'FP32', ('linear', 2): 'FP16', ('hwc8', 2): 'HWC8'}.get(
-        (tensor.layout, np.dtype(tensor.dtype).itemsize)
-    )
-    if name is None or np.dtype(tensor.dtype).kind != 'f':
+
+    options: tuple[str, ...]
+    pixels: int
+
+    @staticmethod
+    def of(tensor: DeviceTensor) -> InputLayout:
+        """The one of an input with three channels.
+
+        Raises:
+            EngineError: image.cu cannot write it.
+        """
+        if tensor.layout == 'linear' and tensor.dtype in (np.float32, np.float16):
+            return InputLayout((f'-DLAYOUT=FP{8 * tensor.dtype.itemsize}',), 4)
+        # three channels are one group: as channels last, with the group's padding
+        padded = tensor.layout.startswith(('hwc', 'chw')) and tensor.dtype == np.float16
+        if padded and (tensor.channels == 4 or tensor.channels % 8 == 0):
+            return InputLayout(('-DLAYOUT=PADDED', f'-DCHANNELS={tensor.channels}'), 1)
         raise EngineError(
-            f'input {tensor.spec.name!r} is {np.dtype(tensor.dtype).name} in the layout '
-            f'{tensor.layout!r}; images are written as float32 or float16 linear, or float16 hwc8'
+            f'input {tensor.spec} has the layout {tensor.layout}; images are written as linear '
+            'float32 or float16, or as float16 with 4, 8, 16 or 32 channels last (hwc8)'
         )
-    return name
 
 
 class ImageKernels:
@@ -85,24 +97,27 @@ class ImageKernels:
     Args:
         queue: launches, and owns the memory that is allocated here.
         card: of the network.
-        tensor: its input on the device (`address`, `dtype`, `layout`, `spec`).
+        tensor: its input on the device.
         encoding: a key of `SOURCES`.
         letterbox: where the image lies in the input.
 
     Raises:
-        EngineError: as `input_layout`.
+        EngineError: as `InputLayout.of`.
     """
 
     def __init__(
-        self, queue: Any, card: CameraCard, tensor: Any, encoding: str, letterbox: Letterbox
+        self,
+        queue: Any,
+        card: CameraCard,
+        tensor: DeviceTensor,
+        encoding: str,
+        letterbox: Letterbox,
     ) -> None:
-        layout = input_layout(tensor)
+        layout = InputLayout.of(tensor)
         reversed_bytes = ENCODINGS[encoding].bgr == (2, 1, 0)
         swap = int(reversed_bytes != (card.color == 'rgb'))
         self._queue = queue
-        self._options = (
-            f'-DSOURCE={SOURCES[encoding]}', f'-DSWAP={swap}', f'-DLAYOUT={layout}',
-        )  # fmt: skip
+        self._options = (f'-DSOURCE={SOURCES[encoding]}', f'-DSWAP={swap}', *layout.options)
         self._input = np.uint64(tensor.address)
         self._across = queue.upload(taps(letterbox.width, letterbox.inner_width, across=True))
         self._down = queue.upload(taps(letterbox.height, letterbox.inner_height, across=False))
@@ -111,9 +126,8 @@ class ImageKernels:
         # rounded once, where float16 is the input
         border = normal.border.astype(tensor.dtype).astype(np.float32)
         self._border = queue.upload(border)
-        columns = COLUMNS[layout]
         end = letterbox.left + letterbox.inner_width
-        groups = -(-end // columns) - letterbox.left // columns
+        groups = -(-end // layout.pixels) - letterbox.left // layout.pixels
         self._threads = groups * letterbox.inner_height
         self._places = card.height * card.width
         self._size = np.int32(card.width), np.int32(card.height)

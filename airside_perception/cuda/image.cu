@@ -3,8 +3,8 @@
 //
 //   SOURCE  how the pixels lie: BGR, BGRA, MONO, YUYV, UYVY, NV12 or NV21; rows without padding
 //   SWAP    1 turns the order of the colours around
-//   LAYOUT  of the input: FP32 and FP16 are [3, rows, columns], HWC8 is float16
-//           [rows, columns, 8] whose last five channels are zero
+//   LAYOUT  of the input: FP32 and FP16 are [3, rows, columns], PADDED is float16
+//           [rows, columns, CHANNELS] (4, or a multiple of 8), zero beyond the third channel
 //
 // Resizing is what OpenCV's INTER_LINEAR does to uint8 (4.5 to 5, on x86-64): weights of 11 bits,
 // four of the bits of a row's sum are cut off, each product with a row's weight is cut to 16 bits.
@@ -21,7 +21,7 @@
 #define NV21 6
 #define FP32 0
 #define FP16 1
-#define HWC8 2
+#define PADDED 2
 
 struct Pixel {
   int value[3];
@@ -159,12 +159,19 @@ __device__ __forceinline__ void put_all(void* input, int plane, int place, const
   }
 }
 #else
-constexpr int PIXELS = 1;  // a pixel is 16 bytes, so a warp writes 512 neighbouring ones
+constexpr int PIXELS = 1;  // a pixel is 16 bytes, say, so a warp writes 512 neighbouring ones
 
 __device__ __forceinline__ void put(void* input, int, int place, const Colour& colour) {
-  static_cast<uint4*>(input)[place] =
-      make_uint4(to_half(colour.value[0]) | static_cast<uint32_t>(to_half(colour.value[1])) << 16,
-                 to_half(colour.value[2]), 0u, 0u);
+  const uint32_t low = to_half(colour.value[0]) |
+                       static_cast<uint32_t>(to_half(colour.value[1])) << 16;
+  const uint32_t high = to_half(colour.value[2]);
+#if CHANNELS == 4
+  static_cast<uint2*>(input)[place] = make_uint2(low, high);
+#else
+  uint4* target = static_cast<uint4*>(input) + place * (CHANNELS / 8);
+  target[0] = make_uint4(low, high, 0u, 0u);
+  for (int i = 1; i < CHANNELS / 8; ++i) target[i] = make_uint4(0u, 0u, 0u, 0u);
+#endif
 }
 
 __device__ __forceinline__ void put_all(void* input, int plane, int place, const Colour* colours) {

@@ -70,7 +70,7 @@ KERNEL scan(const void* output, const uint32_t* columns, const Frame* frame, uin
   }
   if (!possible || lane != 0 || broken || slot == 0xffffffffu) return;
   const uint32_t label = __ldg(columns + slot) >> 16;
-  const float score = __fmul_rn(objectness, probability(best));
+  const float score = __fmul_rn(objectness, probability(best)) + 0.0f;  // -0 is 0
   if (!(score >= frame->thresholds[label])) return;
   keys[atomicAdd(count, 1u)] =
       static_cast<uint64_t>(ordered(score)) << 32 |
