@@ -1,1 +1,1 @@
-"""CUDA: the driver, kernels compiled on the machine, queues of launches. Imports without a GPU."""
+"""CUDA: the driver, kernels compiled on the machine, queues of work. Imports without a GPU."""

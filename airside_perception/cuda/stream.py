@@ -1,0 +1,97 @@
+"""Streams, in which work runs one after another, and events, which mark and time it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airside_perception.cuda import driver
+from airside_perception.errors import DeviceError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
+_NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+
+
+class _Handle:
+    """A driver's object, held until closed."""
+
+    _destroy: str
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._device = driver.current_device()
+        self._number = int(raw)
+
+    @property
+    def handle(self) -> int:
+        """The driver's number of it, which other libraries take too."""
+        if self._raw is None:
+            raise DeviceError(f'a {type(self).__name__.lower()} is used after it was closed')
+        return self._number
+
+    def close(self) -> None:
+        """Frees it once its work has ended; may be called again."""
+        if self._raw is not None:
+            raw, self._raw = self._raw, None
+            self._device.use()
+            driver.call(self._destroy, raw)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Stream(_Handle):
+    """Work of the GPU that runs in the order given; does not wait for other streams."""
+
+    _destroy = 'cuStreamDestroy'
+
+    def __init__(self) -> None:
+        driver.current_device()
+        super().__init__(driver.call('cuStreamCreate', _NON_BLOCKING))
+
+    def synchronize(self) -> None:
+        """Waits until all work has ended.
+
+        Raises:
+            DeviceError: work failed; the GPU cannot be used again by this process.
+        """
+        driver.call('cuStreamSynchronize', self.handle)
+
+    def wait(self, event: Event) -> None:
+        """Work enqueued from here on starts after what `event` marks."""
+        driver.call('cuStreamWaitEvent', self.handle, event.handle, 0)
+
+    def __enter__(self) -> Stream:
+        return self
+
+
+class Event(_Handle):
+    """A mark in a stream. Without `timing` it is cheaper and cannot be asked for times."""
+
+    _destroy = 'cuEventDestroy'
+
+    def __init__(self, timing: bool = True) -> None:
+        driver.current_device()
+        super().__init__(driver.call('cuEventCreate', 0 if timing else _NO_TIMING))
+
+    def record(self, stream: Stream) -> None:
+        """Marks what is enqueued so far."""
+        driver.call('cuEventRecord', self.handle, stream.handle)
+
+    def synchronize(self) -> None:
+        """Waits until the marked work has ended."""
+        driver.call('cuEventSynchronize', self.handle)
+
+    def elapsed_ms(self, earlier: Event) -> float:
+        """Milliseconds of the GPU from `earlier` to this; both must have been reached."""
+        return float(driver.call('cuEventElapsedTime', earlier.handle, self.handle))
+
+    def __enter__(self) -> Event:
+        return self
