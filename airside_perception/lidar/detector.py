@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from airside_perception.card import LidarCard
 from airside_perception.config import LidarConfig
 from airside_perception.engine.base import Engine, require
-from airside_perception.errors import EngineError, MessageError
+from airside_perception.errors import EngineError
 from airside_perception.lidar.anchors import AnchorDecoder
 from airside_perception.lidar.candidates import Candidates
 from airside_perception.lidar.centers import CenterDecoder
 from airside_perception.lidar.encoder import Encoder
+from airside_perception.lidar.labels import Labels, intensity_column
 from airside_perception.lidar.pillars import Grid
 from airside_perception.overlap import nms_bev
 from airside_perception.timing import Laps
-from airside_perception.types import Boxes3D, Float32, Float64, Int64, PointCloud
+from airside_perception.types import Boxes3D, Float32, Int64, PointCloud
 
 
 class LidarDetector:
@@ -30,6 +31,7 @@ class LidarDetector:
         timings: {stage: ms} of the last cloud: pillars, encoder, engine, decode, nms.
         last_pillars: occupied pillars of the last cloud, also those beyond `card.max_pillars`.
         last_usable: points of the last cloud within the range of the network.
+        last_dropped_points: 0: clouds of any size are taken whole.
 
     Raises:
         EngineError: the inputs and outputs of the engine are not those of the card.
@@ -41,15 +43,13 @@ class LidarDetector:
         self.timings: dict[str, float] = {}
         self.last_pillars = 0
         self.last_usable = 0
+        self.last_dropped_points = 0
         self._engine = engine
-        self._dtype = _check(engine, card)
+        self._dtype = check_engine(engine, card)
         self._grid = Grid.of(card)
         self._encoder = Encoder(card)
         self._decoder = AnchorDecoder(card) if card.centers is None else CenterDecoder(card)
-        names = [card.published_name(label) for label in range(len(card.classes))]
-        self._names = np.array(names)
-        # labels that are published under one name are one class to the suppression
-        self._groups = np.array([names.index(name) for name in names])
+        self._labels = Labels(card)
 
     def detect(self, cloud: PointCloud) -> Boxes3D:
         """Objects in a cloud of the network's frame, best first, in that frame.
@@ -66,19 +66,16 @@ class LidarDetector:
         laps('encoder')
         outputs = self._engine.infer({self.card.input_name: self._as_input(canvas)})
         laps('engine')
-        found = self._decoder.decode(outputs, self._thresholds(config), config.max_candidates)
+        found = self._decoder.decode(
+            outputs, self._labels.thresholds(config), config.max_candidates
+        )
         laps('decode')
         kept = self._suppress(found, config)[: config.max_detections]
         laps('nms')
         self.last_pillars, self.last_usable = pillars.occupied, pillars.in_range
         self.timings = laps.ms
-        return Boxes3D(
-            cloud.stamp_ns,
-            cloud.frame_id,
-            found.boxes[kept],
-            found.scores[kept],
-            tuple(self._names[found.labels[kept]].tolist()),
-            _covariances(found.boxes[kept], config),
+        return self._labels.publish(
+            cloud, found.boxes[kept], found.scores[kept], found.labels[kept], config
         )
 
     def close(self) -> None:
@@ -93,26 +90,12 @@ class LidarDetector:
         """Points [N, 3 or more]: x, y, z, then the intensity if the network needs it."""
         points = cloud.points
         if self.card.needs_intensity:
-            if 'intensity' not in cloud.fields:
-                raise MessageError(
-                    f'the cloud has the fields {", ".join(cloud.fields)}, but {self.card.name} '
-                    'needs intensity: use a network without it, or let the driver publish it'
-                )
-            column = cloud.fields.index('intensity')
+            column = intensity_column(self.card, cloud)
             points = points if column == 3 else points[:, [0, 1, 2, column]]
         if min_range > 0.0:
             near = np.square(points[:, 0]) + np.square(points[:, 1]) < np.float32(min_range**2)
             points = points[~near]
         return points
-
-    def _thresholds(self, config: LidarConfig) -> list[float]:
-        """Lowest score of every label; no score reaches that of a label that is dropped.
-
-        So a dropped label takes no published one's place, neither at its anchor nor among the
-        candidates.
-        """
-        own = {**self.card.thresholds, **config.score_thresholds, '': 1.0}
-        return [max(config.score_threshold, own.get(name, 0.0)) for name in self._names.tolist()]
 
     def _suppress(self, found: Candidates, config: LidarConfig) -> Int64:
         """Candidates that are published, best first: one a place and class, and one a place.
@@ -122,17 +105,22 @@ class LidarDetector:
         vehicle cannot suppress the person beside it, while a truck and a bus at one place are one
         object.
         """
-        published = np.flatnonzero(self._names[found.labels] != '')
+        published = np.flatnonzero(self._labels.names[found.labels] != '')
         boxes, scores = found.boxes[published], found.scores[published]
-        kept = nms_bev(boxes, scores, config.nms_iou, self._groups[found.labels[published]])
+        groups = self._labels.groups[found.labels[published]]
+        kept = nms_bev(boxes, scores, config.nms_iou, groups)
         across = max(config.nms_iou, config.nms_iou_across)
         kept = kept[nms_bev(boxes[kept], scores[kept], across)]
         chosen: Int64 = published[kept]
         return chosen
 
 
-def _check(engine: Engine, card: LidarCard) -> np.dtype[Any]:
-    """Compares an engine with its card; returns the type of the canvas."""
+def check_engine(engine: Engine, card: LidarCard) -> np.dtype[Any]:
+    """Compares an engine with its card; returns the type of the canvas.
+
+    Raises:
+        EngineError: an input or output is missing, or not what the card says.
+    """
     canvas = require(engine, 'input', card.input_name, (1, len(card.bias), *card.grid))
     outputs = [
         require(engine, 'output', name, (1, channels, *card.output_grid))
@@ -142,13 +130,3 @@ def _check(engine: Engine, card: LidarCard) -> np.dtype[Any]:
         if spec.dtype not in (np.float32, np.float16):
             raise EngineError(f'{engine.info.path}: {kind} {spec}; expected float32 or float16')
     return canvas.dtype
-
-
-def _covariances(boxes: Float64, config: LidarConfig) -> Float64:
-    """Covariances [N, 4, 4] of (x, y, z, yaw): equal along all axes, growing with range."""
-    range_m = np.hypot(boxes[:, 0], boxes[:, 1])
-    sigma = config.position_sigma + config.position_sigma_per_m * range_m
-    covariances = np.zeros((len(boxes), 4, 4))
-    covariances[:, [0, 1, 2], [0, 1, 2]] = np.square(sigma)[:, None]
-    covariances[:, 3, 3] = config.yaw_sigma**2
-    return covariances
