@@ -4,132 +4,14 @@
 // Rows of `boxes` are (x, y, z, length, width, height, yaw, score), best first; the footprints are
 // compared as overlap.py does. A row whose score has the sign bit set suppresses others, but is
 // not put out.
-//
-// Decisions are those of float64: single precision decides where its error cannot matter (SLACK),
-// double precision the few pairs that are left.
 #include "common.cuh"
+#include "footprint.cuh"
 #include "frame.cuh"
 
 constexpr uint32_t MOST = 10240;           // boxes
 constexpr uint32_t PAIRS = 1u << 18;       // pairs that are listed; with more, boxes go one by one
 constexpr uint32_t TILE = 64, THREADS = 256;
 constexpr uint32_t LISTED = 6144;          // pairs that fit into shared memory
-constexpr float SLACK = 2e-6f;             // error of an area in float32, in parts of extent^2
-
-// ---- overlap of two footprints ------------------------------------------------------------------
-
-struct Footprint {
-  float x, y, half_length, half_width, c, s, half_x, half_y;
-  uint32_t group;
-};
-
-__device__ __forceinline__ Footprint footprint(const float* __restrict__ boxes,
-                                               const uint64_t* __restrict__ best,
-                                               const Frame* frame, uint32_t i) {
-  const float4 a = reinterpret_cast<const float4*>(boxes)[2 * i];
-  const float4 b = reinterpret_cast<const float4*>(boxes)[2 * i + 1];
-  Footprint f;
-  f.x = a.x;
-  f.y = a.y;
-  f.half_length = 0.5f * a.w;
-  f.half_width = 0.5f * b.x;
-  f.c = cosf(b.z);
-  f.s = sinf(b.z);
-  f.half_x = fabsf(f.c) * f.half_length + fabsf(f.s) * f.half_width;
-  f.half_y = fabsf(f.s) * f.half_length + fabsf(f.c) * f.half_width;
-  f.group = frame->groups[best[i] & 127u];
-  return f;
-}
-
-template <typename Real>
-__device__ __forceinline__ Real clipped(Real x, Real low, Real high) {
-  return x < low ? low : x > high ? high : x;
-}
-
-// Minus twice the integral of g dx along the edge from (x, y) by (run, rise), see overlap.py.
-template <typename Real>
-__device__ __forceinline__ Real flux(Real x, Real y, Real run, Real rise, Real to_x, Real to_y,
-                                     Real p, Real q) {
-  const Real enter = (-p - x) * to_x, leave = (p - x) * to_x;
-  const Real start = clipped(enter < leave ? enter : leave, Real(0), Real(1));
-  const Real stop = clipped(enter < leave ? leave : enter, start, Real(1));
-  const Real lower = (-q - y) * to_y, upper = (q - y) * to_y;
-  const Real knee = clipped(lower < upper ? lower : upper, start, stop);
-  const Real shoulder = clipped(lower < upper ? upper : lower, knee, stop);
-  const Real g_start = clipped(y + start * rise, -q, q), g_knee = clipped(y + knee * rise, -q, q);
-  const Real g_shoulder = clipped(y + shoulder * rise, -q, q);
-  const Real g_stop = clipped(y + stop * rise, -q, q);
-  return -run * ((knee - start) * (g_start + g_knee) + (shoulder - knee) * (g_knee + g_shoulder) +
-                 (stop - shoulder) * (g_shoulder + g_stop));
-}
-
-template <typename Real>
-__device__ __forceinline__ Real inverse(Real x, Real least) {
-  return x > least || x < -least ? Real(1) / x : Real(0);
-}
-
-// Area that a rectangle of half extents (h, w), at (x, y) and turned by (c, s), shares with the
-// rectangle |x| <= p, |y| <= q. `least`: a slope below it counts as none.
-template <typename Real>
-__device__ __forceinline__ Real shared_area(Real x, Real y, Real h, Real w, Real c, Real s, Real p,
-                                            Real q, Real least) {
-  const Real u = h * c, v = w * s, a = h * s, b = w * c;
-  const Real to_u = inverse(2 * u, least), to_v = inverse(2 * v, least);
-  const Real to_a = inverse(2 * a, least), to_b = inverse(2 * b, least);
-  return Real(0.5) * (flux(x + u - v, y + a + b, -2 * u, -2 * a, -to_u, -to_a, p, q) +
-                      flux(x - u - v, y - a + b, 2 * v, -2 * b, to_v, -to_b, p, q) +
-                      flux(x - u + v, y - a - b, 2 * u, 2 * a, to_u, to_a, p, q) +
-                      flux(x + u + v, y + a - b, -2 * v, 2 * b, -to_v, to_b, p, q));
-}
-
-// footprint_overlap of overlap.py and the comparison that follows it there; rows of `boxes`.
-__device__ __noinline__ bool exactly_more(const float* better, const float* worse, float iou) {
-  const double length = better[3], width = better[4], p = worse[3] * 0.5, q = worse[4] * 0.5;
-  const double yaw = worse[6], turn = better[6] - yaw, c = cos(yaw), s = sin(yaw);
-  const double dx = static_cast<double>(better[0]) - worse[0];
-  const double dy = static_cast<double>(better[1]) - worse[1];
-  const double areas = length * width + 4 * p * q;
-  const double smaller = length * width < 4 * p * q ? length * width : 4 * p * q;
-  double shared = shared_area(c * dx + s * dy, c * dy - s * dx, 0.5 * length, 0.5 * width,
-                              cos(turn), sin(turn), p, q, 1e-200);
-  shared = shared > 1e-9 * smaller ? (shared < smaller ? shared : smaller) : 0.0;
-  return shared > iou * (areas - shared);
-}
-
-// Bound of the error of an area of this pair in single precision, in m^2.
-__device__ __forceinline__ float slack(const Footprint& a, const Footprint& b) {
-  const float extent = a.half_length + a.half_width + b.half_length + b.half_width;
-  return SLACK * extent * extent;
-}
-
-__device__ __forceinline__ float total_area(const Footprint& a, const Footprint& b) {
-  return 4.0f * (a.half_length * a.half_width + b.half_length * b.half_width);
-}
-
-// Whether two footprints may overlap by more than `iou`, judged by their bounds.
-__device__ __forceinline__ bool maybe_more(const Footprint& a, const Footprint& b, float iou) {
-  const float x = fminf(a.half_x + b.half_x - fabsf(a.x - b.x), 2.0f * fminf(a.half_x, b.half_x));
-  const float y = fminf(a.half_y + b.half_y - fabsf(a.y - b.y), 2.0f * fminf(a.half_y, b.half_y));
-  const float margin = slack(a, b), reach = a.half_x + b.half_x + a.half_y + b.half_y;
-  if (!(x > -1e-6f * reach && y > -1e-6f * reach)) return false;
-  float shared = fmaxf(x, 0.0f) * fmaxf(y, 0.0f) + margin;
-  shared = fminf(shared, fminf(4.0f * a.half_length * a.half_width,
-                               4.0f * b.half_length * b.half_width));
-  return shared - iou * (total_area(a, b) - shared) >= -2.0f * margin;
-}
-
-// Whether two footprints overlap by more than `iou`. Rows of `boxes` serve the doubtful case.
-__device__ __forceinline__ bool more(const Footprint& a, const Footprint& b, float iou,
-                                     const float* better, const float* worse) {
-  const float dx = a.x - b.x, dy = a.y - b.y;
-  const float shared = shared_area(b.c * dx + b.s * dy, b.c * dy - b.s * dx, a.half_length,
-                                   a.half_width, a.c * b.c + a.s * b.s, a.s * b.c - a.c * b.s,
-                                   b.half_length, b.half_width, 1e-30f);
-  const float excess = shared - iou * (total_area(a, b) - shared), margin = 2.0f * slack(a, b);
-  if (excess > margin) return true;
-  if (excess < -margin) return false;
-  return exactly_more(better, worse, iou);
-}
 
 // ---- the pairs that overlap too much --------------------------------------------------------------
 
@@ -147,10 +29,16 @@ __device__ __forceinline__ Limits limits_of(const Frame* frame) {
   return {frame->nms_iou, fmaxf(frame->nms_iou, frame->nms_iou_across)};
 }
 
+__device__ __forceinline__ Footprint footprint_of(const float* __restrict__ boxes,
+                                                  const uint64_t* __restrict__ best,
+                                                  const Frame* frame, uint32_t i) {
+  return footprint(boxes + 8 * i, frame->groups[best[i] & 127u]);
+}
+
 // Blocks of THREADS, any number: each takes tiles of TILE x TILE pairs; the bounds of all pairs
 // first, then the overlap of those near one another by all threads together. The order in the list
 // depends on timing, what it holds does not.
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, 3)
 overlaps(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
          const uint32_t* chosen, const Frame* frame, uint32_t* list, uint32_t* pairs) {
   __shared__ Footprint rows[TILE], columns[TILE];
@@ -170,11 +58,11 @@ overlaps(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
     __syncthreads();  // the last tile is done with
     if (thread < TILE) {
       if (first_worse + thread < n) {
-        rows[thread] = footprint(boxes, best, frame, first_worse + thread);
+        rows[thread] = footprint_of(boxes, best, frame, first_worse + thread);
       }
     } else if (thread < 2u * TILE) {
       if (first_better + thread - TILE < n) {
-        columns[thread - TILE] = footprint(boxes, best, frame, first_better + thread - TILE);
+        columns[thread - TILE] = footprint_of(boxes, best, frame, first_better + thread - TILE);
       }
     } else if (thread == 2u * TILE) {
       nearby = 0;
@@ -326,10 +214,10 @@ __device__ __noinline__ void one_by_one(Verdicts& verdicts, const float* __restr
   const float iou = across ? limits.across : limits.within;
   for (uint32_t i = 0; i < n; ++i) {
     if (verdicts.state[i] == REMOVED) continue;
-    const Footprint better = footprint(boxes, best, frame, i);
+    const Footprint better = footprint_of(boxes, best, frame, i);
     for (uint32_t j = i + 1u + threadIdx.x; j < n; j += blockDim.x) {
       if (verdicts.state[j] == REMOVED) continue;
-      const Footprint worse = footprint(boxes, best, frame, j);
+      const Footprint worse = footprint_of(boxes, best, frame, j);
       if ((better.group != worse.group) == across && maybe_more(better, worse, iou) &&
           more(better, worse, iou, boxes + 8 * i, boxes + 8 * j)) {
         verdicts.state[j] = REMOVED;
