@@ -9,7 +9,7 @@ The rules, which leave nothing to the order of execution:
 
 1. At a cell the best class counts whose logit reaches its threshold; of equal ones the first.
    With `peaks`, only those that no cell around exceeds in the same class. Logits are compared as
-   float32.
+   float32. Nothing reaches a threshold of 1, whose logit is infinite.
 2. A cell whose (sine, cosine) is shorter than the least norm of that class is left out: squares
    and sums in float32, each rounded, nothing fused.
 3. Candidates are ordered by logit, equal ones by `row * columns + column`.
@@ -80,7 +80,8 @@ class CenterDecoder:
             name, output = self._card.name, self._head.heatmap
             raise EngineError(f'{name}: output {output!r} contains NaN')
         least = logits_of(thresholds)
-        reaching = np.flatnonzero(peaks >= least)  # most classes are nowhere in most scans
+        # most classes are nowhere in most scans
+        reaching = np.flatnonzero((peaks >= least) & (least < np.inf))
         passing = np.flatnonzero(logits[reaching] >= least[reaching, None])
         index, place = np.divmod(passing, cells)
         label = reaching[index]

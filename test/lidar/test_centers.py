@@ -235,6 +235,16 @@ def test_a_network_that_puts_out_no_numbers_is_an_error(make_center_card: MakeCa
                 CenterDecoder(card).decode(outputs, [0.3] * 3, 1000)
 
 
+def test_nothing_reaches_one(make_center_card: MakeCard) -> None:
+    """Such is the threshold of labels that are dropped."""
+    card = make_center_card()
+    outputs = nothing(card)
+    outputs['heatmap'][0, :, 2, 2] = np.inf, 3.0, -1.0
+    assert CenterDecoder(card).decode(outputs, [1.0, 0.5, 0.5], 9).labels.tolist() == [1]
+    found = CenterDecoder(card).decode(outputs, [0.5, 0.5, 0.5], 9)
+    assert (found.labels.tolist(), found.scores.tolist()) == ([0], [1.0])
+
+
 def test_what_does_not_pass_may_be_anything(make_center_card: MakeCard) -> None:
     card = make_center_card()
     outputs = {name: np.full_like(v, np.nan) for name, v in random_outputs(card).items()}
