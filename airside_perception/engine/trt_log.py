@@ -91,10 +91,13 @@ collect = _listeners.collect
 """Context manager: a `Messages` that holds what is said until it ends."""
 
 
-@functools.cache
 def logger(tensorrt: TensorRT) -> Any:
     """The logger of this TensorRT, to be given to its builder, runtime and parser."""
-    module = tensorrt.module
+    return _logger_of(tensorrt.module)
+
+
+@functools.cache
+def _logger_of(module: Any) -> Any:
     grave = (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR)
 
     base: Any = module.ILogger
