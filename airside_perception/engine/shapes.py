@@ -34,7 +34,7 @@ class Shapes:
 
     def __init__(self, path: str, plan: Plan, ports: tuple[Port, ...], stream: Stream) -> None:
         self._path = path
-        self._context = plan.context
+        self._plan = plan  # not its context: that is freed before the memory
         self._ports = {port.spec.name: port for port in ports}
         self._stream = stream
         self.profiles: int = max(1, plan.engine.num_optimization_profiles)
@@ -88,7 +88,7 @@ class Shapes:
         self._shape_inputs(shapes, profile)
         for name, port in self._ports.items():
             shape = self._shape_of(name)
-            if not self._context.set_tensor_address(name, self._arrays[name].address):
+            if not self._plan.context.set_tensor_address(name, self._arrays[name].address):
                 raise EngineError(f'{self._path}: TensorRT refuses the memory of {name}')
             nbytes = _bytes(port, shape)
             if nbytes > self.capacities[name]:
@@ -107,7 +107,6 @@ class Shapes:
     def close(self) -> None:
         """Frees the device memory; may be called again."""
         self._tensors.clear()
-        self._context = None
         while self._arrays:
             self._arrays.popitem()[1].close()
 
@@ -135,7 +134,7 @@ class Shapes:
         self._stream.synchronize()
 
     def _shape_inputs(self, shapes: Mapping[str, Shape], profile: int) -> None:
-        context = self._context
+        context = self._plan.context
         if profile != self._profile:
             if not context.set_optimization_profile_async(profile, self._stream.handle):
                 raise EngineError(f'{self._path}: TensorRT refuses profile {profile}')
@@ -147,7 +146,7 @@ class Shapes:
                 raise EngineError(f'{self._path}: TensorRT refuses {name} {list(shapes[name])}')
 
     def _shape_of(self, name: str) -> Shape:
-        shape = tuple(self._context.get_tensor_shape(name))
+        shape = tuple(self._plan.context.get_tensor_shape(name))
         if any(size < 0 for size in shape):
             raise EngineError(
                 f'{self._path}: {name} {list(shape)} depends on the data, which is not supported'
