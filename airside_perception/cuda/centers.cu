@@ -60,7 +60,6 @@ __device__ __forceinline__ void consider(Claim& claim, uint32_t& broken, float l
 // The claims of CELLS neighbouring cells.
 __device__ __forceinline__ void find(Claim* claims, uint32_t& broken, const void* heatmap,
                                      const Frame* frame, uint32_t first, int rows, int columns) {
-  const uint32_t cells = static_cast<uint32_t>(rows * columns);
 #if HEATMAP == 2
   static_assert(HWC8 == 2 && CELLS == 1, "eight channels of a cell lie side by side");
   const uint4* values = static_cast<const uint4*>(heatmap) + first * ((LABELS + 7u) / 8u);
@@ -78,6 +77,7 @@ __device__ __forceinline__ void find(Claim* claims, uint32_t& broken, const void
     }
   }
 #else
+  const uint32_t cells = static_cast<uint32_t>(rows * columns);
 #pragma unroll 8
   for (uint32_t label = 0; label < LABELS; ++label) {
     const float threshold = frame->thresholds[label];

@@ -10,10 +10,13 @@ import pytest
 
 from airside_perception.card import CenterHead, LidarCard
 from airside_perception.cuda.frame import BAD_BOX, FRAME, LABELS, NAN_SCORE
-from airside_perception.errors import EngineError
+from airside_perception.cuda.kernels import compile_source
+from airside_perception.cuda.suppress import Suppression, rows_of
+from airside_perception.errors import DeviceError, EngineError
 from airside_perception.lidar.candidates import Candidates, logits_of
 from airside_perception.lidar.centers import CenterDecoder
 from airside_perception.lidar.gpu_centers import CenterKernels
+from airside_perception.overlap import nms_bev
 
 Outputs = dict[str, np.ndarray]
 FORMATS = {'fp32': ('linear', np.float32), 'fp16': ('linear', np.float16),
@@ -209,3 +212,69 @@ def test_what_cannot_be_read_is_refused(queue: Any) -> None:
     anchors = LidarCard('c', 'anchors', 'pointpillars', ('car',), {}, {})
     with pytest.raises(EngineError, match='no centre head'):
         CenterKernels(queue, anchors, tensors, None, None, None)
+
+
+@pytest.mark.parametrize('most', [60, 4096])
+def test_from_outputs_to_boxes_that_are_published(queue: Any, most: int) -> None:
+    """With selection and suppression on the device, as a detector calls them."""
+    card = make_card(rows=48, columns=40, least_norms=(0.3, 0.0, 0.3))
+    outputs = random_outputs(card, seed=4)
+    thresholds, groups = [0.9, 0.93, 0.9], np.array([0, 1, 0])
+    tensors = {name: on_device(queue, value, 'fp16') for name, value in outputs.items()}
+    frame = np.zeros(1, FRAME)
+    frame['most'], frame['max_detections'] = most, 100
+    frame['nms_iou'], frame['nms_iou_across'] = 0.1, 0.3
+    frame['thresholds'] = np.inf
+    frame['thresholds'][0, :3], frame['groups'][0, :3] = logits_of(thresholds), groups
+    frame = queue.upload(frame)
+    suppression = Suppression(queue, CenterKernels.capacity(card))
+    kernels = CenterKernels(
+        queue, card, tensors, suppression.keys, suppression.count, suppression.flags
+    )
+    for _ in range(2):  # the second frame finds nothing of the first
+        kernels.scan(frame)
+        suppression.select(frame)
+        kernels.boxes(frame, suppression.best, suppression.chosen, suppression.boxes)
+        suppression.suppress(frame)
+        result = queue.download(suppression.result)
+    rows = rows_of(result)
+
+    found = CenterDecoder(card).decode(outputs, thresholds, most)
+    kept = nms_bev(found.boxes, found.scores, 0.1, groups[found.labels])
+    kept = kept[nms_bev(found.boxes[kept], found.scores[kept], 0.3)][:100]
+    assert len(found) > len(kept) > 20
+    assert int(result['flags'][0]) == 0
+    assert rows[:, 8].astype(int).tolist() == found.labels[kept].tolist()
+    np.testing.assert_allclose(rows[:, :6], found.boxes[kept][:, :6], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(rows[:, 7], found.scores[kept], rtol=1e-6)
+
+
+class Noted:
+    """A queue that only notes which programs it is asked for."""
+
+    def __init__(self) -> None:
+        self.programs: set[tuple[str, tuple[str, ...]]] = set()
+
+    def upload(self, host: np.ndarray) -> np.ndarray:
+        return host
+
+    def launch(self, source: str, options: tuple[str, ...], *_: Any) -> None:
+        self.programs.add((source, options))
+
+
+@pytest.mark.parametrize('arch', ['sm_87', 'sm_90'])
+@pytest.mark.parametrize('form', list(FORMATS))
+@pytest.mark.parametrize('peaks', [False, True])
+def test_it_compiles(arch: str, form: str, peaks: bool) -> None:
+    card, noted = make_card(labels=10, peaks=peaks), Noted()
+    layout, dtype = FORMATS[form]
+    tensor = SimpleNamespace(address=256, layout=layout, dtype=np.dtype(dtype))
+    CenterKernels(noted, card, dict.fromkeys(NAMES, tensor), None, None, None).scan(None)
+    ((source, options),) = noted.programs
+    try:
+        cubin = compile_source(source, options, arch)
+    except DeviceError as error:
+        if 'cannot be compiled here' not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert cubin[:4] == b'\x7fELF'
