@@ -8,14 +8,16 @@ A layout says how the axes channel, row and column (the last three of a shape) l
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.engine.base import TensorSpec
-from airside_perception.errors import EngineError
+from airside_perception.errors import DeviceError, EngineError
 
 LAYOUT = re.compile(r'(hwc|chw)(\d+)$')
 SPATIAL = 3
@@ -48,6 +50,24 @@ class DeviceTensor:
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.spec.dtype
+
+
+class Closable(Protocol):
+    """What can be closed."""
+
+    def close(self) -> None: ...
+
+
+def close_all(parts: Iterable[Closable | None]) -> None:
+    """Closes each of them, whatever the others do.
+
+    On a device that an error has broken nothing can be freed; its memory goes with the process,
+    and what broke it was raised before.
+    """
+    for part in parts:
+        if part is not None:
+            with suppress(DeviceError):
+                part.close()
 
 
 def layout_name(description: str) -> str:

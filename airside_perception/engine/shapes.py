@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from airside_perception.engine.base import TensorSpec
-from airside_perception.engine.buffers import DeviceTensor, memory_shape, padded_channels
+from airside_perception.engine.buffers import (
+    DeviceTensor,
+    close_all,
+    memory_shape,
+    padded_channels,
+)
 from airside_perception.engine.plan import Plan, Port
 from airside_perception.errors import EngineError
 
@@ -107,8 +112,8 @@ class Shapes:
     def close(self) -> None:
         """Frees the device memory; may be called again."""
         self._tensors.clear()
-        while self._arrays:
-            self._arrays.popitem()[1].close()
+        close_all(self._arrays.values())
+        self._arrays.clear()
 
     def _inputs(self) -> list[Port]:
         return [port for port in self._ports.values() if port.is_input]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.engine.buffers import DeviceTensor, memory_shape, pack, unpack
+from airside_perception.engine.buffers import DeviceTensor, close_all, memory_shape, pack, unpack
 
 if TYPE_CHECKING:
     from airside_perception.cuda.runtime import PinnedArray, Stream
@@ -57,8 +57,8 @@ class Staging:
 
     def close(self) -> None:
         """Frees the buffers; may be called again."""
-        while self._arrays:
-            self._arrays.popitem()[1].close()
+        close_all(self._arrays.values())
+        self._arrays.clear()
 
     def _view(self, tensor: DeviceTensor) -> NDArray[Any]:
         raw = self._arrays[tensor.name].array[: tensor.nbytes]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, check_feeds
-from airside_perception.engine.buffers import DeviceTensor
+from airside_perception.engine.buffers import DeviceTensor, close_all
 from airside_perception.engine.capabilities import TensorRT, family_of, load_tensorrt
 from airside_perception.engine.manifest import Machine, Manifest, manifest_path, sha256_of
 from airside_perception.engine.plan import load_plan, ports
@@ -312,14 +312,12 @@ class TensorRTEngine:
             with suppress(DeviceError):
                 self._use_device()
                 self._stream.synchronize()
-            self._drop_graph()
+            close_all([self._graph])
+            self._graph = None
             if self._plan is not None:
                 self._plan.free()
-                self._plan = None
-            for part in (self._shapes, self._staging, self._stream):
-                if part is not None:
-                    part.close()
-            self._shapes = self._staging = self._stream = None
+            close_all([self._shapes, self._staging, self._stream])
+            self._plan = self._shapes = self._staging = self._stream = None
 
     def __enter__(self) -> TensorRTEngine:
         return self

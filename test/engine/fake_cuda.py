@@ -48,7 +48,9 @@ class FakeCuda(types.ModuleType):
                 if not self.closed:
                     cuda.open -= 1
                     cuda.journal.append(f'close {type(self).__name__}')
-                self.closed = True
+                    self.closed = True
+                    if cuda.synchronize_error:  # a broken device frees nothing
+                        raise DeviceError(cuda.synchronize_error)
 
         class Stream(Closing):
             handle = 77
