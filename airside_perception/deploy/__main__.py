@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from airside_perception.deploy.encoder import as_yaml, fold_encoder
 from airside_perception.deploy.inspect import describe, inspect_network
 from airside_perception.deploy.resize import resize_network
 from airside_perception.errors import PerceptionError
@@ -18,6 +19,7 @@ examples:
   engine inspect models/apron_pointpillars.onnx
   engine inspect yolox_nano.onnx --card config/cards/yolox_nano_coco.yaml --json
   engine resize yolox_nano.onnx wide.onnx --height 384 --width 1248
+  engine encoder pts_voxel_encoder_centerpoint.onnx >> pts_backbone_neck_head_centerpoint.yaml
 
 exit status: 0 fine, 1 card and network contradict each other, 2 bad input
 """
@@ -45,6 +47,11 @@ def _resize(options: argparse.Namespace) -> int:
     return 0
 
 
+def _encoder(options: argparse.Namespace) -> int:
+    print(as_yaml(fold_encoder(options.model)))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='engine',
@@ -68,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument('--width', type=int, required=True, help='pixels')
     verb.add_argument('--card', default='', metavar='YAML', help=card_help)
     verb.set_defaults(run=_resize)
+
+    verb = verbs.add_parser('encoder', help='weights of a pillar feature net, for a model card')
+    verb.add_argument('model', metavar='MODEL', help='[pillars, points, features] in, .onnx')
+    verb.set_defaults(run=_encoder)
     return parser
 
 
