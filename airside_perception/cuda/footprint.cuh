@@ -7,7 +7,7 @@
 
 #include "common.cuh"
 
-constexpr float SLACK = 2e-6f;  // bound of the error of an area in float32, in parts of extent^2
+constexpr float SLACK = 5e-7f;  // bound of the error of an area in float32, in parts of extent^2
 
 struct Footprint {
   float x, y, half_length, half_width, c, s, half_x, half_y;
