@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -65,6 +66,10 @@ def load_plan(tensorrt: TensorRT, path: str, data: bytes, dla_core: int, host_co
     with collect() as said:
         try:
             runtime = tensorrt.module.Runtime(logger(tensorrt))
+            if said.errors:
+                # It is an empty shell then: to use or to destroy it ends the process.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
+                raise EngineError(f'{path}: {tensorrt} does not start: {said.reason()}')
             if dla_core >= 0:
                 _set_core(runtime, path, dla_core)
             if host_code and tensorrt.can.host_code_switch:

@@ -66,6 +66,8 @@ class Runtime(Strict):
         self._logger = logger
         if not isinstance(logger, self._trt.ILogger):
             raise TypeError('no logger')
+        if self._trt.no_runtime:
+            logger.log(self._trt.ILogger.ERROR, self._trt.no_runtime)
 
     @property
     def num_DLA_cores(self) -> int:  # noqa: N802  TensorRT's name
@@ -252,7 +254,8 @@ class FakeTensorRT(types.ModuleType):
         warnings, errors: logged while a plan is read; `goes_on`: an engine comes all the same.
         raises: raised there instead.
         no_context: memory is short when the context is made.
-        fails: why the network cannot run; capturable: what the context says (RTX).
+        no_runtime: why its runtime does not start; fails: why the network cannot run.
+        capturable: what the context says (RTX).
         ran: (profile, shape of the first input) of every run.
     """
 
@@ -265,7 +268,7 @@ class FakeTensorRT(types.ModuleType):
         self.warnings: list[str] = []
         self.errors: list[str] = []
         self.raises: Exception | None = None
-        self.fails = ''
+        self.fails = self.no_runtime = ''
         self.enqueued = 0
         self.ran: list = []
         self.journal: list[str] = []

@@ -285,6 +285,10 @@ def test_host_code_where_there_is_no_switch(fakes, install, write):
                         '2: [b.cpp::g::2] Error Code 2: OutOfMemory (no further information)']},
             r'Error Code 2: OutOfMemory .*\(out of GPU memory\)',
         ),
+        (
+            {'no_runtime': '[r.cpp::f::1] CUDA initialization failure with error: 35'},
+            'TensorRT 10.3.0 does not start: CUDA initialization failure with error: 35',
+        ),
         ({'raises': RuntimeError('broken')}, 'cannot load it: RuntimeError: broken'),
         ({'no_context': True}, r'cannot make it ready to run: .*OutOfMemory .*out of GPU memory'),
         ({'errors': ['something odd'], 'goes_on': True}, 'reports while loading: something odd'),
