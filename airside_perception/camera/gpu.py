@@ -4,48 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.camera.detector import CameraNetwork
-from airside_perception.camera.gpu_image import BEYOND, ImageKernels, InputLayout
-from airside_perception.camera.gpu_yolox import YoloxKernels, lowest_float32
+from airside_perception.camera.gpu_image import InputLayout
+from airside_perception.camera.gpu_program import DeviceEngine, ImageProgram
+from airside_perception.camera.gpu_yolox import lowest_float32
 from airside_perception.camera.preprocess import Letterbox, image_size
 from airside_perception.camera.yolox import Candidates
 from airside_perception.card import CameraCard
 from airside_perception.config import CameraConfig
 from airside_perception.cuda.driver import use_device
-from airside_perception.cuda.frame import BAD_BOX, FRAME, LABELS, NAN_SCORE, RESULT
+from airside_perception.cuda.frame import BAD_BOX, FRAME, LABELS, NAN_SCORE
 from airside_perception.cuda.profile import step_times
-from airside_perception.cuda.queue import DeviceQueue, Queue, Recording
-from airside_perception.cuda.suppress import Suppression, rows_of
-from airside_perception.engine.base import Engine
-from airside_perception.engine.buffers import DeviceTensor
-from airside_perception.errors import DeviceError, EngineError
+from airside_perception.cuda.queue import DeviceQueue, Queue
+from airside_perception.cuda.suppress import rows_of
+from airside_perception.errors import EngineError
 from airside_perception.timing import Laps
 from airside_perception.types import Boxes2D, Image
 
-if TYPE_CHECKING:
-    from airside_perception.cuda.stream import Stream
-
 MOST_PROGRAMS = 4
 """Kinds of images that are kept ready; a camera has one, a test bench a few."""
-
-
-class DeviceEngine(Engine, Protocol):
-    """An engine whose tensors lie on the device, such as `engine.tensorrt.TensorRTEngine`."""
-
-    @property
-    def stream(self) -> Stream: ...
-
-    @property
-    def capturable(self) -> bool: ...
-
-    def tensor(self, name: str) -> DeviceTensor: ...
-
-    def enqueue(self, stream: Stream) -> None: ...
 
 
 class CudaCameraDetector(CameraNetwork):
@@ -99,8 +81,9 @@ class CudaCameraDetector(CameraNetwork):
         self._device_engine = engine
         self._new_queue = queues or (lambda: DeviceQueue(engine.stream))
         self._use_device: Callable[[], object] = _stay if queues else use_device
-        self._programs: OrderedDict[tuple[str, tuple[int, ...]], _Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[str, tuple[int, ...]], ImageProgram] = OrderedDict()
         self._drawn: Letterbox | None = None
+        self._live: tuple[CameraConfig, CameraCard, NDArray[np.void]] | None = None
         self._pending: _Pending | None = None
         self._closed = False
         InputLayout.of(engine.tensor(card.input_name))
@@ -132,7 +115,7 @@ class CudaCameraDetector(CameraNetwork):
         self._use_device()
         config, laps = self.config, Laps()
         program = self._program(image)
-        program.fill(self._frame_values(config), image.data)
+        program.fill(self._frame(config), image.data)
         laps('pack')
         self._draw_border(program)
         program.launch()
@@ -171,12 +154,26 @@ class CudaCameraDetector(CameraNetwork):
     @property
     def nodes(self) -> int:
         """Nodes of the graph for the last kind of image: launches and copies; 0 without one."""
-        return next(reversed(self._programs.values())).size[0]
+        return self._size()[0]
 
     @property
     def launches(self) -> int:
         """Kernels among them, those of the engine included."""
-        return next(reversed(self._programs.values())).size[1]
+        return self._size()[1]
+
+    def buffer(self, encoding: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Page-locked memory for images of a kind: an `Image` with this very array is not copied.
+
+        It is valid until `MOST_PROGRAMS` other kinds were seen, or `close`, and may be written
+        while no image is worked on.
+
+        Raises:
+            MessageError, DeviceError: as `detect`.
+        """
+        if self._closed or self._pending is not None:
+            raise EngineError(f'{self.card.name}: the detector is closed or works on an image')
+        self._use_device()
+        return self._program(Image(0, '', np.zeros(shape, np.uint8), encoding)).pixels
 
     def close(self) -> None:
         """Frees what the detector allocated; may be called again."""
@@ -188,26 +185,28 @@ class CudaCameraDetector(CameraNetwork):
         while self._programs:
             self._programs.popitem()[1].close()
 
-    def _program(self, image: Image) -> _Program:
+    def _size(self) -> tuple[int, int]:
+        return next(reversed(self._programs.values())).size if self._programs else (0, 0)
+
+    def _program(self, image: Image) -> ImageProgram:
         """What runs for images like this one, made at the first."""
-        letterbox = Letterbox.fit(*image_size(image), self.card)
         key = image.encoding, image.data.shape
-        program = self._programs.get(key)
-        if program is None:
+        if key not in self._programs:
+            letterbox = Letterbox.fit(*image_size(image), self.card)
             while len(self._programs) >= MOST_PROGRAMS:
                 self._programs.popitem(last=False)[1].close()
-            program = self._prepared(image, letterbox)
-            self._programs[key] = program
+            self._programs[key] = self._prepared(image, letterbox)
         self._programs.move_to_end(key)
-        return program
+        return self._programs[key]
 
-    def _prepared(self, image: Image, letterbox: Letterbox) -> _Program:
-        program = _Program(
+    def _prepared(self, image: Image, letterbox: Letterbox) -> ImageProgram:
+        """A program that ran once, and is recorded if that can be."""
+        program = ImageProgram(
             self._new_queue(), self._device_engine, self.card, image.encoding, image.data.shape,
             letterbox,
         )  # fmt: skip
         try:
-            program.fill(self._frame_values(self.config), image.data)
+            program.fill(self._frame(self.config), image.data)
             self._draw_border(program)
             if not self.no_graph:
                 self.no_graph = program.record()
@@ -219,23 +218,25 @@ class CudaCameraDetector(CameraNetwork):
             raise
         return program
 
-    def _draw_border(self, program: _Program) -> None:
+    def _draw_border(self, program: ImageProgram) -> None:
         """The border of an image's letterbox stays until one with another letterbox comes."""
         if self._drawn != program.letterbox:
             program.draw_border()
             self._drawn = program.letterbox
 
-    def _frame_values(self, config: CameraConfig) -> NDArray[np.void]:
+    def _frame(self, config: CameraConfig) -> NDArray[np.void]:
         """The live parameters as the device reads them."""
+        if self._live is not None and self._live[0] is config and self._live[1] is self.card:
+            return self._live[2]
         frame = np.zeros(1, FRAME)
         frame['most'] = config.max_candidates
         frame['max_detections'] = config.max_detections
         frame['nms_iou'], frame['nms_iou_across'] = config.nms_iou, config.nms_iou_across
+        lowest = lowest_float32(self._thresholds(config))
         frame['thresholds'] = np.inf
-        frame['thresholds'][0, : len(self.card.published)] = lowest_float32(
-            self._thresholds(config)
-        )
+        frame['thresholds'][0, : len(lowest)] = lowest
         frame['groups'] = np.arange(LABELS)
+        self._live = config, self.card, frame
         return frame
 
     def _check(self, flags: int) -> None:
@@ -253,116 +254,9 @@ class _Pending(NamedTuple):
     """An image that the GPU works on."""
 
     image: Image
-    program: _Program
+    program: ImageProgram
     config: CameraConfig
     laps: Laps
-
-
-class _Program:
-    """All that runs for images of one encoding and size: memory, steps, and their recording.
-
-    Attributes:
-        letterbox: where such images lie in the input of the network.
-    """
-
-    def __init__(
-        self,
-        queue: Queue,
-        engine: DeviceEngine,
-        card: CameraCard,
-        encoding: str,
-        shape: tuple[int, ...],
-        letterbox: Letterbox,
-    ) -> None:
-        self.letterbox = letterbox
-        self._queue = queue
-        self._recording: Recording | None = None
-        self._spoilt = False
-        try:
-            self._build(engine, card, encoding, shape)
-        except BaseException:
-            queue.close()
-            raise
-
-    def _build(
-        self, engine: DeviceEngine, card: CameraCard, encoding: str, shape: tuple[int, ...]
-    ) -> None:
-        queue, header = self._queue, FRAME.itemsize
-        staging = queue.pinned((header + int(np.prod(shape)),), np.uint8)
-        block = queue.alloc((staging.nbytes + BEYOND,), np.uint8)
-        answer = queue.pinned((1,), RESULT)
-        self._frame: NDArray[np.void] = staging.array[:header].view(FRAME)
-        self._pixels = staging.array[header:].reshape(shape)
-        self._answer = answer.array
-        frame, pixels = np.uint64(block.address), np.uint64(block.address + header)
-        image = ImageKernels(
-            queue, card, engine.tensor(card.input_name), encoding, self.letterbox
-        )
-        best = self._suppression = Suppression(queue, YoloxKernels.capacity(card))
-        outputs = {card.output_name: engine.tensor(card.output_name)}
-        decode = YoloxKernels(queue, card, outputs, best.keys, best.count, best.flags)
-        self.draw_border = image.draw_border
-        self._steps: dict[str, Callable[[], None]] = {
-            'copy in': lambda: queue.copy_in(block, staging, staging.nbytes),
-            'image': lambda: image.enqueue(pixels),
-            'engine': lambda: queue.call(engine.enqueue),
-            'scan': lambda: decode.scan(frame),
-            'select': lambda: best.select(frame),
-            'boxes': lambda: decode.boxes(best.best, best.chosen, best.boxes, self.letterbox),
-            'suppress': lambda: best.suppress(frame),
-            'copy out': lambda: queue.copy_out(answer, best.result),
-        }
-
-    def fill(self, frame: NDArray[np.void], pixels: NDArray[np.uint8]) -> None:
-        """Puts parameters and image where the next launch takes them from."""
-        self._frame[...] = frame
-        np.copyto(self._pixels, pixels)
-
-    def record(self) -> str:
-        """Records all steps, having run them once; '' or why that cannot be done."""
-        try:
-            self._recording = self._queue.capture(self.run)
-        except DeviceError as error:
-            if error.lost:
-                raise
-            return str(error)
-        return ''
-
-    def run(self) -> None:
-        """Enqueues all steps one by one."""
-        for step in self._steps.values():
-            step()
-
-    def launch(self) -> None:
-        """Enqueues all steps, as one where they are recorded."""
-        if self._spoilt:  # the last frame did not come to its end, which empties the lists
-            self._suppression.reset()
-        self._spoilt = True
-        if self._recording is None:
-            self.run()
-        else:
-            self._recording.launch()
-
-    def wait(self) -> NDArray[np.void]:
-        """Waits for the last launch: its `cuda.frame.RESULT` [1], valid until the next."""
-        self._queue.synchronize()
-        self._spoilt = False
-        return self._answer
-
-    @property
-    def measured(self) -> tuple[Queue, dict[str, Callable[[], None]]]:
-        """What `cuda.profile` measures."""
-        return self._queue, self._steps
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Nodes and kernels of the recording; zeros without one."""
-        recording = self._recording
-        return (0, 0) if recording is None else (recording.nodes, recording.kernels)
-
-    def close(self) -> None:
-        """Frees everything, after the work that uses it."""
-        self._queue.close()
 
 
 def _candidates(rows: NDArray[np.float32]) -> Candidates:

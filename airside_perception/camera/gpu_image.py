@@ -6,13 +6,14 @@ The pixels are those of `camera.preprocess`: what OpenCV makes of the image, bit
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.camera.preprocess import ENCODINGS, Letterbox, Normalisation
 from airside_perception.card import CameraCard
+from airside_perception.cuda.queue import Queue
 from airside_perception.engine.buffers import DeviceTensor
 from airside_perception.errors import EngineError
 
@@ -58,7 +59,8 @@ def taps(source: int, target: int, *, across: bool) -> NDArray[np.uint64]:
     second = np.clip(first + 1, 0, source - 1)
     first = np.clip(first, 0, source - 1)
     pixels = (first << 1 | second - first).astype(np.uint64)
-    return pixels | weights[0] << np.uint64(32) | weights[1] << np.uint64(48)
+    table: NDArray[np.uint64] = pixels | weights[0] << np.uint64(32) | weights[1] << np.uint64(48)
+    return table
 
 
 class InputLayout(NamedTuple):
@@ -107,7 +109,7 @@ class ImageKernels:
 
     def __init__(
         self,
-        queue: Any,
+        queue: Queue,
         card: CameraCard,
         tensor: DeviceTensor,
         encoding: str,

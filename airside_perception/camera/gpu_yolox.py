@@ -16,6 +16,7 @@ from airside_perception.camera.preprocess import Letterbox
 from airside_perception.camera.yolox import YoloxDecoder
 from airside_perception.card import CameraCard
 from airside_perception.cuda.frame import LABELS
+from airside_perception.cuda.queue import Queue
 from airside_perception.cuda.suppress import MOST_PLACES
 from airside_perception.engine.buffers import DeviceTensor
 from airside_perception.errors import CardError, EngineError
@@ -41,7 +42,8 @@ class YoloxKernels:
         queue: launches, and owns the memory that is allocated here.
         card: of the network.
         tensors: its output on the device, by name.
-        keys: uint64 [`capacity(card)`], where candidates go; place = cell, label = published class.
+        keys: uint64 [`capacity(card)`], where candidates go; place: cell, label: published
+            class.
         count: uint32 [1], number of candidates; whoever calls `scan` has set it to 0.
         flags: uint32 [1], gets the bits NAN_SCORE and BAD_BOX of `cuda.frame`.
 
@@ -52,7 +54,7 @@ class YoloxKernels:
 
     def __init__(
         self,
-        queue: Any,
+        queue: Queue,
         card: CameraCard,
         tensors: Mapping[str, DeviceTensor],
         keys: Any,

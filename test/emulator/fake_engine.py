@@ -1,7 +1,8 @@
 """An engine whose tensors lie on the device of a queue and whose network runs on ONNX Runtime.
 
 It stands for `engine.tensorrt.TensorRTEngine` where detectors on the GPU are tested: with an
-EmulatorQueue all of it is NumPy memory, with a DeviceQueue inputs are fetched and outputs put back.
+EmulatorQueue all of it is NumPy memory, with a DeviceQueue inputs are fetched from the GPU and
+outputs put back.
 """
 
 from __future__ import annotations
