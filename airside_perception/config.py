@@ -45,19 +45,49 @@ class EngineConfig:
         '',
         'Network: .onnx (ONNX Runtime) or .engine/.plan (TensorRT). Relative paths are looked up '
         'in the models folder.',
+        swap=True,
     )
-    card_path: str = parameter('', 'Model card; empty: beside the network, same name, .yaml.')
+    card_path: str = parameter(
+        '',
+        'Model card; empty: beside the network, same name, .yaml; for NAME.fp16.gpu.engine also '
+        'NAME.yaml.',
+        swap=True,
+    )
     precision: str = parameter(
         'auto',
         'Precision the engine must have; auto takes what the file holds.',
         choices=('auto', 'fp32', 'fp16', 'int8'),
+        swap=True,
     )
     dla_core: int = parameter(
         -1,
         'DLA core that runs the network; -1: GPU (TensorRT) or CPU (ONNX Runtime).',
-        low=-1, high=1,
+        low=-1, high=1, swap=True,
     )  # fmt: skip
-    threads: int = parameter(0, 'CPU threads of ONNX Runtime; 0: all.', low=0, high=64)
+    dla_strict: bool = parameter(
+        False, 'Refuse an engine of which a layer is not on its DLA core.', swap=True
+    )
+    allow_host_code: bool = parameter(
+        False,
+        'Open version-compatible plans: they carry code that runs on the CPU. Their manifest must '
+        'match all the same.',
+        swap=True,
+    )
+    engine_build: str = parameter(
+        'never',
+        'missing: an engine that is missing or does not fit this machine is built from its ONNX '
+        'beside it, which takes minutes; the node is inactive until then. Read when a network is '
+        'opened.',
+        choices=('never', 'missing'),
+        live=True,
+    )
+    allow_hot_swap: bool = parameter(
+        False,
+        'Whether what is marked "swap" may be set while the node is configured: the new network '
+        'opens and warms up beside the old one and takes over between two frames.',
+        live=True,
+    )
+    threads: int = parameter(0, 'CPU threads of ONNX Runtime; 0: all.', low=0, high=64, swap=True)
     input_qos: str = parameter(
         'sensor_data',
         'QoS of the sensor: sensor_data takes what arrives; reliable has lost parts of large '

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+CONTEXT_IS_LOST = (
+    'CUDA_ERROR_ILLEGAL_ADDRESS', 'CUDA_ERROR_LAUNCH_TIMEOUT', 'CUDA_ERROR_ASSERT',
+    'CUDA_ERROR_HARDWARE_STACK_ERROR', 'CUDA_ERROR_ILLEGAL_INSTRUCTION',
+    'CUDA_ERROR_MISALIGNED_ADDRESS', 'CUDA_ERROR_INVALID_ADDRESS_SPACE', 'CUDA_ERROR_INVALID_PC',
+    'CUDA_ERROR_LAUNCH_FAILED', 'CUDA_ERROR_ECC_UNCORRECTABLE', 'CUDA_ERROR_NVLINK_UNCORRECTABLE',
+    'CUDA_ERROR_CONTEXT_IS_DESTROYED', 'CUDA_ERROR_CONTAINED', 'CUDA_ERROR_TENSOR_MEMORY_LEAK',
+)  # fmt: skip
+"""After these errors the CUDA driver wants the process ended and started again."""
+
 
 class PerceptionError(Exception):
     """Anything that this package refuses or fails to do."""
@@ -20,7 +29,12 @@ class EngineError(PerceptionError):
 
 
 class DeviceError(EngineError):
-    """A GPU that is not there, or a CUDA call that failed: no memory, no driver, a broken kernel."""
+    """No GPU, or a CUDA call that failed: no memory, no driver, a broken kernel."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the CUDA context is lost: no CUDA call of this process works any more."""
+        return any(name in str(self) for name in CONTEXT_IS_LOST)
 
 
 class MessageError(PerceptionError):

@@ -154,7 +154,12 @@ def _parameter(item: Parameter) -> str:
     if item.name.endswith('.<class>'):
         shown = 'model card' if item.name.startswith('score') else shown
     about = item.description.replace(' Class: <class>.', '').replace('|', '\\|')
-    return f'| `{item.name}` | {f"`{shown}`" if shown else ""} | {bounds} | {"yes" if item.live else ""} | {about} |'
+    return f'| `{item.name}` | {f"`{shown}`" if shown else ""} | {bounds} | {_live(item)} | {about} |'
+
+
+def _live(item: Parameter) -> str:
+    """When it may change: at any time, under a new network, or (empty) while unconfigured."""
+    return 'yes' if item.live else 'swap' if item.swap else ''
 
 
 def main(arguments: list[str]) -> None:

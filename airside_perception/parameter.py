@@ -2,7 +2,8 @@
 
 ROS parameters are declared from these fields, YAML files are read through `from_values`, and the
 tables of the README are generated from `specs`. A field is `live` when it may change between two
-frames; the others need the transition cleanup -> configure.
+frames; the others need the transition cleanup -> configure. One that is marked `swap` says how the
+network is opened: where the node allows it, it may change under a new network.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    swap: bool = False
 
     def check(self, value: Any) -> Any:
         """`value` in the type of this parameter.
@@ -73,13 +75,14 @@ def parameter(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
+    swap: bool = False,
 ) -> Any:
     """A dataclass field that is also a ROS parameter."""
     return field(
         default=default,
         metadata={
             'description': description, 'unit': unit, 'low': low, 'high': high,
-            'choices': choices, 'live': live,
+            'choices': choices, 'live': live, 'swap': swap,
         },
     )  # fmt: skip
 

@@ -6,77 +6,41 @@ Nothing here knows ROS or recordings; transforms come from a `TransformSource`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airside_perception.camera.detector import CameraDetector
 from airside_perception.camera.preprocess import image_size
-from airside_perception.card import CameraCard, LidarCard, ModelCard, find_card
-from airside_perception.config import CameraConfig, EngineConfig, FusionConfig, LidarConfig
-from airside_perception.engine import Engine, open_engine
-from airside_perception.errors import ConfigError, MessageError, PerceptionError, TransformError
+from airside_perception.card import CameraCard, LidarCard
+from airside_perception.config import CameraConfig, FusionConfig, LidarConfig
+from airside_perception.engine import Engine
+from airside_perception.errors import MessageError, PerceptionError, TransformError
 from airside_perception.fusion.align import align_set
 from airside_perception.fusion.fusion import Fusion, FusionResult
 from airside_perception.geometry import move_cloud
 from airside_perception.lidar.detector import LidarDetector
-from airside_perception.parameter import from_values
+from airside_perception.network import Network
 from airside_perception.projection import CameraModel
-from airside_perception.resources import model_file
 from airside_perception.transforms import TransformSource
 from airside_perception.types import Boxes2D, Boxes3D, Image, PointCloud
 
-Config = TypeVar('Config', bound=EngineConfig)
-Card = TypeVar('Card', bound=ModelCard)
-
-
-@dataclass(frozen=True)
-class Network(Generic[Config, Card]):
-    """What a detector runs: its settings, complete with those of the classes, and its files."""
-
-    config: Config
-    card: Card
-    path: Path
-
-    def open(self) -> Engine:
-        """Opens the network.
-
-        Raises:
-            EngineError: as `open_engine`.
-        """
-        config = self.config
-        return open_engine(self.path, config.dla_core, config.precision, config.threads)
-
-
-def find_network(
-    kind: type[Config], card_type: type[Card], values: Mapping[str, Any]
-) -> Network[Config, Card]:
-    """The network that flat parameter values name, with its card and its settings.
-
-    Args:
-        kind: `CameraConfig` or `LidarConfig`.
-        card_type: what its cards are.
-        values: {parameter: value}; the classes of the card add `score_thresholds.CLASS`.
-
-    Raises:
-        ConfigError: unknown parameter, wrong value, no network, or a card of another kind.
-    """
-    plain = from_values(kind, {k: v for k, v in values.items() if '.' not in k})
-    path = model_file(plain.engine_path)
-    card = find_card(path, str(model_file(plain.card_path)) if plain.card_path else '')
-    if not isinstance(card, card_type):
-        raise ConfigError(
-            f'{card.path}: architecture {card.architecture} is no {card_type.__name__}'
-        )
-    thresholds = {name: card.thresholds.get(name, 0.0) for name in card.published}
-    return Network(from_values(kind, values, {'score_thresholds': thresholds}), card, path)
+if TYPE_CHECKING:
+    from airside_perception.camera.gpu import CudaCameraDetector
+    from airside_perception.lidar.gpu import CudaLidarDetector
 
 
 class CameraPipeline:
     """Images of one camera to boxes in the image and on the ground."""
 
     def __init__(self, network: Network[CameraConfig, CameraCard], engine: Engine) -> None:
-        self.detector = CameraDetector(engine, network.card, network.config)
+        self._engine = engine
+        self.detector = _camera_detector(network, engine)
+
+    def close(self) -> None:
+        """Closes the detector, then its engine; may be called again."""
+        try:
+            self.detector.close()
+        finally:
+            self._engine.close()
 
     def detect(self, image: Image) -> Boxes2D:
         """See `CameraDetector.detect`."""
@@ -101,7 +65,15 @@ class LidarPipeline:
     """Clouds of one lidar to boxes in the target frame."""
 
     def __init__(self, network: Network[LidarConfig, LidarCard], engine: Engine) -> None:
-        self.detector = LidarDetector(engine, network.card, network.config)
+        self._engine = engine
+        self.detector = _lidar_detector(network, engine)
+
+    def close(self) -> None:
+        """Closes the detector, then its engine; may be called again."""
+        try:
+            self.detector.close()
+        finally:
+            self._engine.close()
 
     @property
     def needed_fields(self) -> tuple[str, ...]:
@@ -172,8 +144,29 @@ def check_camera(camera: CameraModel, image: Image) -> None:
         )
 
 
-def with_threads(network: Network[Config, Card], threads: int) -> Network[Config, Card]:
-    """The same network on a fixed number of CPU threads, unless its settings fix one already."""
-    if network.config.threads:
-        return network
-    return replace(network, config=replace(network.config, threads=threads))
+def _camera_detector(
+    network: Network[CameraConfig, CameraCard], engine: Engine
+) -> CameraDetector | CudaCameraDetector:
+    """On the device where the engine has its tensors there, else on the CPU."""
+    device = _on_device(engine)
+    if device is None:
+        return CameraDetector(engine, network.card, network.config)
+    from airside_perception.camera.gpu import CudaCameraDetector
+
+    return CudaCameraDetector(device, network.card, network.config)
+
+
+def _lidar_detector(
+    network: Network[LidarConfig, LidarCard], engine: Engine
+) -> LidarDetector | CudaLidarDetector:
+    device = _on_device(engine)
+    if device is None:
+        return LidarDetector(engine, network.card, network.config)
+    from airside_perception.lidar.gpu import CudaLidarDetector
+
+    return CudaLidarDetector(device, network.card, network.config)
+
+
+def _on_device(engine: Engine) -> Any:
+    """The engine where its tensors lie on the device, as a `TensorRTEngine`'s do; else None."""
+    return engine if hasattr(engine, 'tensor') else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
+import os
 import signal
 import sys
 import traceback
@@ -18,6 +20,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
 from airside_perception.errors import PerceptionError
 from airside_perception.nodes.diagnostics import Diagnostics, Report
+from airside_perception.nodes.opening import NotReadyError, lingering
 from airside_perception.nodes.parameters import Parameters
 
 Config = TypeVar('Config')
@@ -55,6 +58,7 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         self.parameters = Parameters(self, config)
         self.diagnostics = Diagnostics(self, self.report)
         self.active = False
+        self.broken = ''
 
     @property
     def config(self) -> Config:
@@ -78,6 +82,7 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """unconfigured -> inactive."""
+        self.broken = ''
         result = self._transition('configure', self.on_open, TransitionCallbackReturn.FAILURE)
         if result != TransitionCallbackReturn.SUCCESS:
             self._release()
@@ -98,10 +103,14 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """active -> inactive."""
-        return self._transition(
+        """active -> inactive; to unconfigured by way of error processing after `break_off`."""
+        result = self._transition(
             'deactivate', lambda: self._stop(state), TransitionCallbackReturn.ERROR
         )
+        if not self.broken:
+            return result
+        self.diagnostics.problem = self.broken
+        return TransitionCallbackReturn.ERROR
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """inactive -> unconfigured."""
@@ -120,6 +129,22 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         """After a transition that ended in ERROR: back to unconfigured, with nothing held."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
+
+    def break_off(self, reason: str) -> None:
+        """Leaves service, from any thread: an active node goes to error processing by itself.
+
+        From there it becomes unconfigured, with nothing held, and `reason` in its diagnostics.
+        """
+        executor = self.executor
+        if self.broken or executor is None:
+            return
+        self.broken = reason
+        self.get_logger().error(reason)
+        executor.create_task(self._break_off)
+
+    def _break_off(self) -> None:
+        if self.active:
+            self.trigger_deactivate()
 
     def close(self) -> None:
         """Frees everything, whatever the state; the node is not used after it."""
@@ -150,6 +175,9 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
     ) -> TransitionCallbackReturn:
         try:
             step()
+        except NotReadyError as error:
+            self.get_logger().warning(f'{name} failed: {error}')
+            return failure
         except PerceptionError as error:
             self.get_logger().error(f'{name} failed: {error}')
             self.diagnostics.problem = f'{name} failed: {error}'
@@ -219,4 +247,8 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
             node.destroy_node()
         rclpy.try_shutdown()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if lingering():
+        # a build that cannot be stopped would run into the end of the interpreter, and crash there
+        logging.shutdown()
+        os._exit(0)
     return 0

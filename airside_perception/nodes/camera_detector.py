@@ -49,15 +49,15 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
 
         return CameraPipeline(network, engine)
 
-    def warm_up(self) -> None:
+    def warm_up(self, pipeline: Any) -> None:
         """Runs the network on a grey image."""
         import numpy as np
 
         from airside_perception.types import Image as Frame
 
-        card = self.pipeline.detector.card
+        card = pipeline.detector.card
         grey = np.full((card.height, card.width, 3), card.pad, np.uint8)
-        self.pipeline.detector.detect(Frame(0, 'warm_up', grey))
+        pipeline.detector.detect(Frame(0, 'warm_up', grey))
 
     def subscribe(self) -> list[Any]:
         """The image, compressed or not, and its calibration."""
@@ -73,14 +73,14 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         )
         return [image, info]
 
-    def detect(self, message: Any) -> int:
+    def detect(self, message: Any, pipeline: Any) -> int:
         """Publishes 2D boxes first: they need neither calibration nor transform."""
         read = messages.compressed_image if self.config.compressed else messages.image
         image = read(message)
-        boxes = self.pipeline.detect(image)
+        boxes = pipeline.detect(image)
         self._boxes2d.publish(messages.detections2d(boxes, message_type))
         try:
-            solid = self.pipeline.lift(boxes, image, self.calibration.read(), self.tf)
+            solid = pipeline.lift(boxes, image, self.calibration.read(), self.tf)
             self._boxes3d.publish(messages.detections3d(solid, message_type))
         except PerceptionError as error:
             self.failed(self.topic, type(error)(f'2D only: {error}'))
@@ -91,8 +91,9 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
     def report(self, report: Report) -> None:
         """Adds what could not be lifted."""
         super().report(report)
-        if self.pipeline is not None:
-            report.add('not_lifted', self.pipeline.detector.not_lifted)
+        pipeline = self.pipeline
+        if pipeline is not None:
+            report.add('not_lifted', pipeline.detector.not_lifted)
 
     def _draw(self, image: Any, boxes: Boxes2D) -> None:
         from airside_perception.camera.preprocess import to_bgr

@@ -36,15 +36,15 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
 
         return LidarPipeline(network, engine)
 
-    def warm_up(self) -> None:
+    def warm_up(self, pipeline: Any) -> None:
         """Runs the network on a cloud of one point."""
         import numpy as np
 
         from airside_perception.types import PointCloud
 
-        x0, y0, z0, x1, y1, z1 = self.pipeline.detector.card.limits
+        x0, y0, z0, x1, y1, z1 = pipeline.detector.card.limits
         point = np.array([[(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2, 0.0]], np.float32)
-        self.pipeline.detector.detect(PointCloud(0, 'warm_up', point))
+        pipeline.detector.detect(PointCloud(0, 'warm_up', point))
 
     def subscribe(self) -> list[Any]:
         """The point cloud."""
@@ -55,21 +55,22 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         self._points = None
         return [subscription]
 
-    def detect(self, message: Any) -> int:
+    def detect(self, message: Any, pipeline: Any) -> int:
         """Takes the cloud to the target frame at its stamp, and detects there."""
-        cloud = messages.point_cloud(message, need=self.pipeline.needed_fields)
-        boxes = self.pipeline.detect(cloud, self.tf)
-        self._points = cloud.received, self.pipeline.detector.last_usable
+        cloud = messages.point_cloud(message, need=pipeline.needed_fields)
+        boxes = pipeline.detect(cloud, self.tf)
+        self._points = cloud.received, pipeline.detector.last_usable
         self._boxes.publish(messages.detections3d(boxes, message_type))
         return boxes.stamp_ns
 
     def report(self, report: Report) -> None:
         """Adds what the last cloud was good for, and whether the network can take all pillars."""
         super().report(report)
-        if self.pipeline is None or self._points is None:
+        pipeline = self.pipeline
+        if pipeline is None or self._points is None:
             return
         received, usable = self._points
-        detector = self.pipeline.detector
+        detector = pipeline.detector
         pillars, most = detector.last_pillars, detector.card.max_pillars
         report.add('points/received', received)
         report.add('points/usable', usable)

@@ -41,6 +41,7 @@ class Parameters(Generic[Config]):
         self._refused: dict[str, str] = {}
         self._declaring: set[str] = set()
         self._configured = False
+        self._swapping = False
         self.config = config()
         values = {spec.name: self._declare(spec) for spec in self._plain.values()}
         try:
@@ -73,14 +74,80 @@ class Parameters(Generic[Config]):
     def release(self) -> None:
         """Undoes `configure`: everything may be set again, parameters of classes are gone."""
         self._configured = False
-        for name in self._per_class:
-            self._refused.pop(name, None)
-            if self._node.has_parameter(name):
-                self._node.undeclare_parameter(name)
+        self._undeclare_classes()
         plain = {
             name: value for name, value in flat_values(self.config).items() if name in self._plain
         }
         self.config = from_values(self._type, plain)
+
+    def swaps(self, items: list[RosParameter]) -> bool:
+        """Whether these values ask for another network under a configured node."""
+        before = flat_values(self.config)
+        return self._configured and any(
+            item.name in self._plain
+            and self._plain[item.name].swap
+            and _from_ros(self._plain[item.name], item.value) != before[item.name]
+            for item in items
+        )
+
+    def preview(self, items: list[RosParameter]) -> Config:
+        """The configuration that these values would make.
+
+        Raises:
+            ConfigError: one of them cannot be used, or may not change now.
+        """
+        values = self._values(items)
+        merged = self._merged(values)
+        self._check_fixed(values, swapping=getattr(merged, 'allow_hot_swap', False))
+        return merged
+
+    def swap(
+        self, items: list[RosParameter], per_class: Mapping[str, Mapping[str, float]]
+    ) -> SetParametersResult:
+        """Sets these values, which come with another network, and declares what its classes need.
+
+        A class of both networks whose number was changed from the old default keeps it.
+        """
+        fresh = {spec.name for spec in specs(self._type, per_class)}
+        for item in items:
+            if item.name in self._per_class and item.name not in fresh:
+                return SetParametersResult(
+                    successful=False, reason=f'{item.name}: the new network has no such class'
+                )
+        self._swapping = True
+        try:
+            result: SetParametersResult = self._node.set_parameters_atomically(items)
+            if result.successful:
+                self._declare_classes(per_class)
+        finally:
+            self._swapping = False
+        return result
+
+    def _declare_classes(self, per_class: Mapping[str, Mapping[str, float]]) -> None:
+        fresh = {
+            spec.name: spec
+            for spec in specs(self._type, per_class)
+            if spec.name not in self._plain
+        }
+        if fresh == self._per_class:
+            return
+        values = flat_values(self.config)
+        changed = {
+            name: values[name]
+            for name, spec in self._per_class.items()
+            if name in fresh and values[name] != spec.default
+        }
+        plain = {name: value for name, value in values.items() if name in self._plain}
+        self._undeclare_classes()
+        self._per_class = fresh
+        numbers = {name: self._declare(spec, changed.get(name)) for name, spec in fresh.items()}
+        self.config = from_values(self._type, {**plain, **numbers}, per_class)
+
+    def _undeclare_classes(self) -> None:
+        for name in self._per_class:
+            self._refused.pop(name, None)
+            if self._node.has_parameter(name):
+                self._node.undeclare_parameter(name)
         self._per_class = {}
 
     def given(self, prefix: str) -> list[str]:
@@ -91,10 +158,11 @@ class Parameters(Generic[Config]):
         """What the command line and parameter files give; rclpy has no public name for it."""
         return {name: item.value for name, item in self._node._parameter_overrides.items()}
 
-    def _declare(self, spec: Parameter) -> Any:
-        value = spec.default
+    def _declare(self, spec: Parameter, changed: Any = None) -> Any:
+        """Declares one with the value that it was changed to, that was given, or its default."""
+        value = spec.default if changed is None else changed
         overrides = self._overrides()
-        if spec.name in overrides:
+        if changed is None and spec.name in overrides:
             try:
                 value = spec.check(_from_ros(spec, overrides[spec.name]))
             except ConfigError as error:
@@ -125,41 +193,59 @@ class Parameters(Generic[Config]):
             raise ConfigError(next(iter(self._refused.values())))
 
     def _on_set(self, items: list[RosParameter]) -> SetParametersResult:
-        known = {**self._plain, **self._per_class}
-        items = [item for item in items if item.name not in self._declaring]
-        values = {
-            item.name: _from_ros(known[item.name], item.value)
-            for item in items
-            if item.name in known
-        }
+        values = self._values([item for item in items if item.name not in self._declaring])
         if not values:
             return SetParametersResult(successful=True)
-        before = flat_values(self.config)
-        for name, value in values.items():
-            if self._configured and not known[name].live and value != before.get(name):
-                return SetParametersResult(
-                    successful=False,
-                    reason=f'{name} is fixed while the node is configured; '
-                    'deactivate and cleanup, set it, then configure and activate',
-                )
-        current = {
-            name: _from_ros(spec, self._node.get_parameter(name).value)
-            for name, spec in known.items()
-        }
         try:
-            # from what every parameter says, not from the last valid set: the two differ where the
-            # values given at the start contradict each other
-            self.config = replace_values(self.config, {**current, **values})
+            self._check_fixed(values, self._swapping)
+            self.config = self._merged(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         for name in [*values, '']:
             self._refused.pop(name, None)
         return SetParametersResult(successful=True)
 
+    def _values(self, items: list[RosParameter]) -> dict[str, Any]:
+        """The values among these that are ours."""
+        known = {**self._plain, **self._per_class}
+        return {
+            item.name: _from_ros(known[item.name], item.value)
+            for item in items
+            if item.name in known
+        }
+
+    def _check_fixed(self, values: Mapping[str, Any], swapping: bool) -> None:
+        """Refuses what may not change now."""
+        before = flat_values(self.config)
+        known = {**self._plain, **self._per_class}
+        for name, value in values.items():
+            spec = known[name]
+            may = not self._configured or spec.live or (swapping and spec.swap)
+            if not may and value != before.get(name):
+                swap = 'set allow_hot_swap, or ' if spec.swap else ''
+                raise ConfigError(
+                    f'{name} is fixed while the node is configured; {swap}'
+                    'deactivate and cleanup, set it, then configure and activate'
+                )
+
+    def _merged(self, values: Mapping[str, Any]) -> Config:
+        """The configuration with these values.
+
+        From what every parameter says, not from the last valid set: the two differ where the
+        values given at the start contradict each other.
+        """
+        known = {**self._plain, **self._per_class}
+        current = {
+            name: _from_ros(spec, self._node.get_parameter(name).value)
+            for name, spec in known.items()
+        }
+        return replace_values(self.config, {**current, **values})
+
 
 def _descriptor(spec: Parameter) -> ParameterDescriptor:
     unit = f' [{spec.unit}]' if spec.unit else ''
-    fixed = '' if spec.live else ' Fixed while the node is configured.'
+    unless = ', unless allow_hot_swap is true' if spec.swap else ''
+    fixed = '' if spec.live else f' Fixed while the node is configured{unless}.'
     descriptor = ParameterDescriptor(description=spec.description + unit + fixed)
     if spec.choices:
         descriptor.additional_constraints = f'One of {", ".join(spec.choices)}.'

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from airside_perception import messages
 from airside_perception.engine import Engine
 from airside_perception.errors import MessageError, PerceptionError, TransformError
 from airside_perception.fusion.collect import Collector, Gathered
-from airside_perception.pipeline import CameraPipeline, FusionPipeline, LidarPipeline, Network
+from airside_perception.network import Network
+from airside_perception.pipeline import CameraPipeline, FusionPipeline, LidarPipeline
 from airside_perception.projection import CameraModel
 from airside_perception.replay.bag import BagReader, Record
 from airside_perception.replay.order import by_stamp
@@ -35,6 +36,7 @@ LIDAR_TOPIC = '/perception/lidar/detections'
 CAMERA_TOPIC = '/perception/camera/{}/detections'
 CAMERA_2D_TOPIC = '/perception/camera/{}/detections_2d'
 TF_TOPICS = ('/tf', '/tf_static')
+Pipeline = TypeVar('Pipeline', CameraPipeline, LidarPipeline)
 NS_PER_MS = 1_000_000
 
 
@@ -102,11 +104,11 @@ class Runner:
         self._transforms = read_transforms(reader, self.summary.failed)
         try:
             self._cameras = [
-                (camera, CameraPipeline(camera.network, self._engine(camera.network)))
+                (camera, self._closing(CameraPipeline, camera.network))
                 for camera in settings.cameras
             ]
             network = settings.lidar
-            self._lidar = LidarPipeline(network, self._engine(network)) if network else None
+            self._lidar = self._closing(LidarPipeline, network) if network else None
         except PerceptionError:
             self.close()
             raise
@@ -179,10 +181,21 @@ class Runner:
     def _engine(self, network: Network[Any, Any]) -> Engine:
         """The opened network; cameras with equal settings share one."""
         config = network.config
-        key = (Path(network.path).resolve(), config.dla_core, config.precision, config.threads)
+        key = (
+            Path(network.path).resolve(), config.dla_core, config.precision, config.threads,
+            config.dla_strict, config.allow_host_code,
+        )  # fmt: skip
         if key not in self._engines:
             self._engines[key] = self._stack.enter_context(network.open())
         return self._engines[key]
+
+    def _closing(
+        self, kind: Callable[[Network[Any, Any], Engine], Pipeline], network: Network[Any, Any]
+    ) -> Pipeline:
+        """A pipeline whose detector is closed before the engine, which others may share."""
+        pipeline = kind(network, self._engine(network))
+        self._stack.callback(pipeline.detector.close)
+        return pipeline
 
     def _calibration_step(self, camera: Camera) -> Callable[[Record], None]:
         def step(record: Record) -> None:

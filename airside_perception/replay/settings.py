@@ -12,9 +12,9 @@ from typing import Any
 from airside_perception.card import CameraCard, LidarCard
 from airside_perception.config import CameraConfig, FusionConfig, LidarConfig, fusion_priors
 from airside_perception.errors import CardError, ConfigError
+from airside_perception.network import Network, find_network, with_threads
 from airside_perception.parameter import flat_values, from_values
 from airside_perception.params import CAMERA_NODE, ParameterFile, read_parameters
-from airside_perception.pipeline import Network, find_network, with_threads
 from airside_perception.resources import resource
 
 SHIPPED = ('config', 'perception.yaml')

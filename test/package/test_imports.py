@@ -32,6 +32,7 @@ LAYERS = (
     ('engine',),
     ('camera', 'lidar', 'fusion'),
     ('messages', 'results'),
+    ('network',),
     ('pipeline',),
     ('nodes',),
     ('deploy',),
