@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 
 from airside_perception.cuda import kernels
@@ -14,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Fills the cache of compiled kernels; 0 if all compile."""
     parser = argparse.ArgumentParser(prog='python -m airside_perception.cuda', description=__doc__)
     parser.add_argument(
-        'sources', nargs='+', metavar='FILE[,OPTION...]', help='as in pillars.cu,-DCHANNELS=64'
+        'sources', nargs='+', metavar="'FILE OPTION...'", help="as in 'pillars.cu -DCHANNELS=64'"
     )
     parser.add_argument(
         '--arch', action='append', required=True, help='such as sm_87 (Orin); may be repeated'
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.cache:
         os.environ['AIRSIDE_PERCEPTION_CACHE'] = given.cache
     for source in given.sources:
-        name, *options = source.split(',')
+        name, *options = shlex.split(source)
         for arch in given.arch:
             try:
                 size = len(kernels.compile_source(name, options, arch))

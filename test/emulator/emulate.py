@@ -166,7 +166,7 @@ def _value(where: str, code: str, argument: Any) -> np.ndarray[Any, Any]:
         argument = np.uint64(argument.address)
     if not isinstance(argument, np.generic):
         raise TypeError(f'{where}: {argument!r} is no array and no NumPy scalar (np.int32(...))')
-    kind = 'u' if argument.dtype.kind == 'b' else argument.dtype.kind
+    kind = {'b': 'u', 'V': 's'}.get(argument.dtype.kind, argument.dtype.kind)
     given = f'{kind}{argument.dtype.itemsize}'
     if given != code and not (code.startswith('p') and given == 'u8'):
         raise TypeError(f'{where} is {given}, the kernel takes {code}')

@@ -688,11 +688,14 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
-// A float beyond the integer's range gives the nearest integer and NaN gives 0, as in CUDA
-// (64-bit: the lowest value).
+// As PTX has it: a float beyond the integer's range gives the nearest integer; NaN gives 0, where
+// 64 bits are involved only the highest bit.
 template <typename To, typename From>
 To emulated_integer(From x, From rounded) {
-  if (std::isnan(x)) return sizeof(To) == 8 ? static_cast<To>(1ull << 63) : To(0);
+  if (std::isnan(x)) {
+    const bool wide = sizeof(To) == 8 || sizeof(From) == 8;
+    return wide ? static_cast<To>(1ull << (8 * sizeof(To) - 1)) : To(0);
+  }
   const long double wide = rounded;
   if (wide <= static_cast<long double>(std::numeric_limits<To>::lowest())) {
     return std::numeric_limits<To>::lowest();

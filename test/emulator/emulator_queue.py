@@ -54,6 +54,8 @@ class EmulatorQueue:
         self.seed = seed
         self.launches: list[str] = []
         """Kernels run so far, 'file.cu:kernel'."""
+        self.sources: set[tuple[str, tuple[str, ...]]] = set()
+        """Files and options of the kernels asked for: what to compile ahead for a GPU."""
         self._contract, self._folder = contract, folder
         self._memory: list[np.ndarray[Any, Any]] = []
         self._recording: list[tuple[str, Callable[[], None]]] | None = None
@@ -120,6 +122,7 @@ class EmulatorQueue:
         shared: int = 0,
     ) -> None:
         self._check_open()
+        self.sources.add((module, tuple(options)))
         run = emulate(module, tuple(options), contract=self._contract, folder=self._folder).kernel(
             kernel
         )
@@ -222,6 +225,7 @@ class Recording:
         self._actions = actions
         self.nodes = len(actions)
         self.kernels = sum(kind == 'kernel' for kind, _ in actions)
+        self.copies = sum(kind.startswith('copy') for kind, _ in actions)
 
     def launch(self) -> None:
         for _, action in self._actions:

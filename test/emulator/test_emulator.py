@@ -202,7 +202,8 @@ def test_a_recording_runs_as_often_as_it_is_launched(queue):
         queue.launch('selftest.cu', (), 'reverse_blocks', 1, 128, device, shared=512)
 
     recording = queue.capture(record)
-    assert (recording.nodes, recording.kernels) == (2, 1)
+    assert (recording.nodes, recording.kernels, recording.copies) == (2, 1, 1)
+    assert queue.sources == {('selftest.cu', ())}
     assert queue.download(device)[0] == 127  # the first run, before the capture
     pinned.array[:] = 5
     recording.set_copy_bytes(4 * 64)
