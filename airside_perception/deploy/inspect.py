@@ -11,12 +11,9 @@ from typing import Any
 
 import onnx
 
-from airside_perception.camera.detector import CameraDetector
-from airside_perception.card import CameraCard, LidarCard, ModelCard, find_card
-from airside_perception.config import CameraConfig, LidarConfig
-from airside_perception.engine import Engine, open_engine
-from airside_perception.errors import CardError, EngineError
-from airside_perception.lidar.detector import LidarDetector
+from airside_perception.deploy.cards import card_beside, card_lines, card_summary, contradiction
+from airside_perception.engine import open_engine
+from airside_perception.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,11 @@ class Inspection:
     card_problem: str = ''
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def problem(self) -> str:
+        """What is wrong; empty if nothing is."""
+        return self.card_problem
+
     def as_dict(self) -> dict[str, Any]:
         """Everything; what JSON does not know, such as dates in a card, goes there as text."""
         return asdict(self)
@@ -70,7 +72,7 @@ def inspect_network(path: str | Path, card_path: str = '') -> Inspection:
     with open_engine(path) as engine:
         model = _load(path)
         operators = Counter(node.op_type for node in model.graph.node)
-        card = _card(path, card_path)
+        card = card_beside(path, card_path)
         return Inspection(
             path=str(path),
             bytes=path.stat().st_size,
@@ -84,8 +86,8 @@ def inspect_network(path: str | Path, card_path: str = '') -> Inspection:
             backend=f'{engine.info.backend} {engine.info.version}',
             device=engine.info.device,
             precision=engine.info.precision,
-            card=_summary(card) if card else None,
-            card_problem=_contradiction(engine, card) if card else '',
+            card=card_summary(card) if card else None,
+            card_problem=contradiction(engine, card) if card else '',
             notes=engine.info.notes,
         )
 
@@ -104,14 +106,7 @@ def describe(found: Inspection) -> str:
         f'  operators   {sum(found.operators.values())}: '
         + ', '.join(f'{name} {count}' for name, count in found.operators.items()),
     ]
-    if found.card is None:
-        lines.append('  card        none beside it (NAME.yaml): the detectors need one')
-    else:
-        lines += [f'  card        {found.card["path"]}']
-        lines += [
-            f'    {key:<9} {_short(value)}' for key, value in found.card.items() if key != 'path'
-        ]
-        lines += [f'  PROBLEM     {found.card_problem}'] if found.card_problem else []
+    lines += card_lines(found.card, found.card_problem)
     return '\n'.join([*lines, *(f'  note        {note}' for note in found.notes)])
 
 
@@ -135,58 +130,3 @@ def _parameters(model: Any) -> int:
             count *= size
         total += count
     return total
-
-
-def _card(path: Path, card_path: str) -> ModelCard | None:
-    if not card_path and not path.with_suffix('.yaml').is_file():
-        return None
-    return find_card(path, card_path)
-
-
-def _summary(card: ModelCard) -> dict[str, Any]:
-    summary: dict[str, Any] = {
-        'path': card.path,
-        'name': card.name,
-        'kind': card.architecture,
-        'classes': list(card.classes),
-        'published': list(card.published),
-        'thresholds': dict(card.thresholds),
-    }
-    if isinstance(card, CameraCard):
-        summary['input'] = f'{card.width} x {card.height}, {card.color}'
-    if isinstance(card, LidarCard):
-        rows, columns = card.grid
-        summary['input'] = (
-            f'{columns} x {rows} pillars of {card.pillar[0]:g} x {card.pillar[1]:g} m'
-        )
-        if card.centers is None:
-            summary['anchors'] = len(card.anchors)
-        else:
-            head = card.centers
-            summary['centers'] = f'sizes {head.size_order}, angle {head.heading}'
-    return {**summary, **card.about, **summary}  # the order of the first, the values of the last
-
-
-def _contradiction(engine: Engine, card: ModelCard) -> str:
-    """Why the detector of this card refuses this network; empty if it takes it."""
-    try:
-        if isinstance(card, CameraCard):
-            CameraDetector(engine, card, CameraConfig())
-        elif isinstance(card, LidarCard):
-            LidarDetector(engine, card, LidarConfig())
-    except (CardError, EngineError) as error:
-        return str(error)
-    return ''
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        text = ', '.join(map(str, value))
-    elif isinstance(value, dict):
-        text = ', '.join(f'{key} {item}' for key, item in value.items())
-    else:
-        text = str(value)
-    return text if len(text) <= TEXT_WIDTH else f'{text[: TEXT_WIDTH - 4]} ...'
-
-
-TEXT_WIDTH = 110
