@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ HALF_QDQ_OPSET = 19
 """From this version on QuantizeLinear and DequantizeLinear have scales in fp16."""
 
 
-def to_half(model: Any, keep_io: bool, keep: Iterable[str] = ()) -> Any:
+def to_half(model: Any, keep_io: bool | Collection[str], keep: Iterable[str] = ()) -> Any:
     """A copy of `model` with fp16 weights and activations.
 
     What ONNX defines for fp32 only (NonMaxSuppression, the scales of Resize, ...) stays fp32,
@@ -39,7 +39,8 @@ def to_half(model: Any, keep_io: bool, keep: Iterable[str] = ()) -> Any:
 
     Args:
         model: fp32 network, `onnx.ModelProto`.
-        keep_io: inputs and outputs stay fp32, with casts; else they become fp16.
+        keep_io: inputs and outputs stay fp32, with casts; else they become fp16. Or the names of
+            those that stay fp32.
         keep: names or operators of nodes that stay fp32.
 
     Raises:
@@ -68,14 +69,16 @@ def _prepared(model: Any) -> Any:
 class _Halver:
     """One conversion: in which precision every float tensor is there, and under which name."""
 
-    def __init__(self, model: Any, keep_io: bool, keep: frozenset[str]) -> None:
+    def __init__(self, model: Any, keep_io: bool | Collection[str], keep: frozenset[str]) -> None:
         self.model, self.graph, self.keep = model, model.graph, keep
-        self.io = FLOAT if keep_io else HALF
         self.versions = {o.domain.replace('ai.onnx', ''): o.version for o in model.opset_import}
         self.floats = float_tensors(model)
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
         self.scales = {node.input[1] for node in self.graph.node if node.op_type in QDQ}
         self.outputs = {value.name for value in self.graph.output}
+        ports = {value.name for value in inputs(model)} | self.outputs
+        single = (ports if keep_io else ()) if isinstance(keep_io, bool) else keep_io
+        self.io = {name: FLOAT if name in single else HALF for name in ports}
         self.there: dict[tuple[str, int], str] = {}
         self.nodes: list[Any] = []
         self.stored: dict[str, Any] = {}
@@ -85,11 +88,11 @@ class _Halver:
         """The converted model."""
         for value in (*inputs(self.model), *self.graph.output):
             if value.name in self.floats:
-                value.type.tensor_type.elem_type = self.io
+                value.type.tensor_type.elem_type = self.io[value.name]
         for value in inputs(self.model):
-            self.there[value.name, self.io] = value.name
+            self.there[value.name, self.io[value.name]] = value.name
         for name in self.outputs & self.floats & set(self.weights):
-            self._stored(name, self.io)
+            self._stored(name, self.io[name])
         for node in self.graph.node:
             takes, gives = self._precisions(node)
             self._read(node, takes)
@@ -112,10 +115,10 @@ class _Halver:
             if name not in self.floats:
                 continue
             kind = gives[place]
-            if name in self.outputs and kind != self.io:  # outputs keep their names
+            if self.io.get(name, kind) != kind:  # outputs keep their names
                 node.output[place] = self.there[name, kind] = name + SUFFIX[kind]
-                self._cast(node.output[place], name, self.io)
-                self.there[name, self.io] = name
+                self._cast(node.output[place], name, self.io[name])
+                self.there[name, self.io[name]] = name
             else:
                 self.there[name, kind] = name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Collection, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def quantize(
     exclude: Iterable[str] = (),
     operators: Iterable[str] = OPERATORS,
     half: bool = False,
-    keep_io: bool = True,
+    keep_io: bool | Collection[str] = True,
 ) -> Any:
     """A copy of `model` with Q/DQ nodes before every operator of a kind, scales from feeds.
 
@@ -40,7 +40,8 @@ def quantize(
             (99.999 %).
         exclude: names of nodes that stay as they are, e.g. the last of a sensitive head.
         operators: which kinds of nodes.
-        half: the rest becomes fp16 (`precision.to_half`), inputs and outputs too unless `keep_io`.
+        half: the rest becomes fp16 (`precision.to_half`).
+        keep_io: as there.
 
     Raises:
         EngineError: no feeds, feeds that do not fit, unknown method, operator or node.

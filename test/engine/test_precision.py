@@ -68,6 +68,14 @@ def test_half_outside_as_well(convolution: Any, run: Any) -> None:
     assert_allclose(found, run(convolution, x=x.astype(np.float32))[0], atol=4e-3)
 
 
+def test_some_of_the_outside_in_half(convolution: Any, run: Any) -> None:
+    half = to_half(convolution, keep_io={'y'})
+    onnx.checker.check_model(half, full_check=True)
+    assert (kinds(half)['x'], kinds(half)['y']) == (HALF, FLOAT)
+    assert operators(half) == ['Conv', 'Relu', 'Cast']
+    assert run(half, x=np.zeros((1, 3, 8, 9), np.float16))[0].dtype == np.float32
+
+
 def test_the_model_that_is_given_stays_as_it_is(convolution: Any) -> None:
     before = convolution.SerializeToString()
     to_half(convolution, keep_io=False)

@@ -1,0 +1,142 @@
+"""The ONNX that a builder gets: with the precision inside where TensorRT takes it from there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from airside_perception.engine.build_settings import BuildSettings
+from airside_perception.engine.calibration_cache import read_scales
+from airside_perception.engine.capabilities import Capabilities
+from airside_perception.engine.deconvolution import split_deconvolutions
+from airside_perception.engine.graph import has_qdq, inputs, is_half
+from airside_perception.engine.precision import to_half
+from airside_perception.engine.qdq import insert_qdq, scales, strip_qdq
+from airside_perception.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network, ready for a builder.
+
+    Attributes:
+        data: the ONNX file.
+        strongly_typed: every type comes from the ONNX; else flags of the builder add precisions.
+        scales: for TensorRT's own INT8, which has no Q/DQ; else empty.
+        half: inputs and outputs that the builder must make fp16.
+        notes: what was changed.
+    """
+
+    data: bytes
+    strongly_typed: bool
+    scales: Mapping[str, float]
+    half: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def read_network(path: str | Path) -> Any:
+    """An ONNX file, with weights that it keeps elsewhere.
+
+    Raises:
+        EngineError: missing, or not ONNX.
+    """
+    if not Path(path).is_file():
+        raise EngineError(f'{path}: no such network')
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf's DecodeError and OSError have no nearer common base
+        raise EngineError(f'{path}: not a readable ONNX file: {_first_line(error)}') from error
+    if not model.graph.output:
+        raise EngineError(f'{path}: not an ONNX network: it has no outputs')
+    return model
+
+
+def typed_network(path: str | Path, settings: BuildSettings, can: Capabilities) -> Source:
+    """The network in the precision of the settings.
+
+    Raises:
+        EngineError: the network contradicts the settings, or int8 has no scales.
+    """
+    model = read_network(path)
+    _check(path, model, settings)
+    ports = {value.name for value in (*inputs(model), *model.graph.output)}
+    unknown = [name for name in settings.io_formats if name not in ports]
+    if unknown:
+        raise EngineError(
+            f'{path}: io_formats names {unknown[0]!r}; inputs and outputs are '
+            f'{", ".join(sorted(ports))}'
+        )
+    flags = can.strongly_typed == 'no' or (settings.dla_core >= 0 and bool(can.precision_flags))
+    implicit = settings.precision == 'int8' and settings.dla_core >= 0 and can.int8_calibrator
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always', RuntimeWarning)
+        model, known = _quantized(path, model, settings, implicit)
+        if not flags and settings.precision != 'fp32' and not is_half(model):
+            model = to_half(model, [name for name in ports if not settings.is_half(name)])
+    half = _floats(model) if flags else frozenset()
+    return Source(
+        data=model.SerializeToString(),
+        strongly_typed=not flags,
+        scales=known,
+        half=frozenset(name for name in half if settings.is_half(name)),
+        notes=tuple(str(item.message) for item in said if item.category is RuntimeWarning),
+    )
+
+
+def _quantized(
+    path: str | Path, model: Any, settings: BuildSettings, implicit: bool
+) -> tuple[Any, dict[str, float]]:
+    """The network with Q/DQ, or without them and with scales."""
+    if settings.precision != 'int8':
+        return model, {}
+    if implicit:
+        if has_qdq(model):
+            return strip_qdq(model), scales(model)
+        return model, _known(path, settings)
+    if has_qdq(model):
+        return model, {}
+    # deconvolutions have no INT8 kernels everywhere, and 1x1 convolutions do
+    return insert_qdq(split_deconvolutions(model), _known(path, settings)), {}
+
+
+def _known(path: str | Path, settings: BuildSettings) -> dict[str, float]:
+    if not settings.calibration:
+        raise EngineError(
+            f'{path}: int8 needs scales: --calibration names a JSON file {{tensor: scale}} or a '
+            'calibration cache of TensorRT; or quantize the network first, so that it has Q/DQ '
+            'nodes (airside_perception.engine.quantize)'
+        )
+    return read_scales(settings.calibration)
+
+
+def _check(path: str | Path, model: Any, settings: BuildSettings) -> None:
+    if has_qdq(model) and settings.precision != 'int8':
+        raise EngineError(
+            f'{path}: has Q/DQ nodes, so it is int8, and precision {settings.precision} was '
+            'asked for'
+        )
+    if has_qdq(model) and settings.calibration:
+        raise EngineError(
+            f'{path}: has Q/DQ nodes with scales of its own, and calibration '
+            f'{settings.calibration} gives others'
+        )
+    if is_half(model) and settings.precision == 'fp32':
+        raise EngineError(f'{path}: is fp16 already, and precision fp32 was asked for')
+
+
+def _floats(model: Any) -> frozenset[str]:
+    values = (*inputs(model), *model.graph.output)
+    return frozenset(
+        value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
