@@ -22,6 +22,8 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
 from rclpy.qos import QoSProfile
 
+from airside_perception.nodes.opening import BUSY
+
 POLL_S = 0.05
 ANSWER_S = 1.0
 """How long a node that is not in a transition may take to answer."""
@@ -32,6 +34,13 @@ START_S = 20.0
 TRANSITION_S = 300.0
 """How long a transition may take: large networks are slow to load."""
 
+BUSY_PAUSE_S = 5.0
+"""Between two questions whether a node that builds its engine is ready."""
+
+SILENT, UNSAID = 'did not answer', 'gave no reason'
+PASSING = (SILENT, UNSAID, 'in work', 'OUT_OF_MEMORY')
+"""In reasons that may pass by themselves, even if they come twice."""
+
 ERROR = 40
 """Level of rcl_interfaces/Log; its constants are bytes on some distributions."""
 
@@ -41,7 +50,9 @@ class Node:
 
     Attributes:
         name: fully qualified.
-        attempts: how often it was tried since its process started.
+        attempts: how often it was tried since its process started; tries that were only too early
+            do not count.
+        reason: why the last try failed.
         due: when it may be tried again, on the clock of the event loop.
     """
 
@@ -49,6 +60,7 @@ class Node:
         self.name = name
         self.action = action
         self.attempts = 0
+        self.reason = ''
         self.due = 0.0
         self._change: Any = None
         self._get: Any = None
@@ -102,9 +114,12 @@ class Node:
 class BringUp:
     """Configures all nodes at once, then activates them in their order, with retries.
 
+    A node that gives the same reason twice gives it a third time: then somebody must mend it. One
+    that builds its engine is asked again until it is ready, however long that takes.
+
     Args:
         nodes: (fully qualified name, launch action) in the order of activation.
-        attempts: tries for each start of a process.
+        attempts: most tries for each start of a process.
         pause_s: between two tries.
     """
 
@@ -133,7 +148,7 @@ class BringUp:
         return [*handlers, OpaqueCoroutine(coroutine=self._run)]
 
     def _started(self, node: Node) -> None:
-        node.attempts, node.due = 0, 0.0
+        node.attempts, node.reason, node.due = 0, '', 0.0
         if node not in self._pending:
             self._pending.append(node)
         self._news.set()
@@ -188,26 +203,35 @@ class BringUp:
                 continue
             if node in self._pending:
                 continue  # its process has been started anew meanwhile
+            if BUSY in reason:
+                self._logger.debug(f'{node.name}: {reason}')  # the node says so itself
+                self._again(node, BUSY_PAUSE_S)
+                continue
             node.attempts += 1
-            if node.attempts < self._attempts:
+            known = reason == node.reason and not any(text in reason for text in PASSING)
+            node.reason = reason
+            if node.attempts < self._attempts and not known:
                 self._logger.warning(
                     f'{node.name}: {reason} (try {node.attempts} of {self._attempts}, '
                     f'again in {self._pause_s:g} s)'
                 )
-                node.due = _now() + self._pause_s
-                self._pending.append(node)
-                asyncio.get_running_loop().call_later(self._pause_s, self._news.set)
+                self._again(node, self._pause_s)
             else:
                 self._logger.error(
                     f'{node.name}: cannot be brought to active: {reason}; '
                     'the other nodes go on without it'
                 )
 
+    def _again(self, node: Node, pause_s: float) -> None:
+        node.due = _now() + pause_s
+        self._pending.append(node)
+        asyncio.get_running_loop().call_later(pause_s, self._news.set)
+
     async def _configure(self, node: Node) -> str:
         """Why the node is neither inactive nor active now; empty where it is."""
         state = await node.state(START_S)
         if not state:
-            return f'its lifecycle services did not answer within {START_S:g} s'
+            return f'its lifecycle services {SILENT} within {START_S:g} s'
         if state in ('inactive', 'active'):
             return ''
         return await self._change(
@@ -232,11 +256,11 @@ class BringUp:
             if node.name in self._errors:
                 return self._errors[node.name]
             await asyncio.sleep(POLL_S)  # the log takes another way than the answer
-        return f'{label} failed; the node gave no reason'
+        return f'{label} failed; the node {UNSAID}'
 
     def _on_log(self, message: Log) -> None:
         level = message.level if isinstance(message.level, int) else message.level[0]
-        if level >= ERROR:
+        if level >= ERROR or BUSY in message.msg:
             self._errors['/' + message.name.replace('.', '/')] = message.msg.splitlines()[-1]
 
 
