@@ -88,9 +88,9 @@ __device__ __forceinline__ void append(const Claim (&claims)[N], uint32_t place,
 #if SCORES == HWC8_HALF
 
 // A thread a cell.
-KERNEL __launch_bounds__(128)
-scan(const uint4* __restrict__ scores, const Frame* __restrict__ frame, uint64_t* keys,
-     uint32_t* count, uint32_t* flags) {
+__device__ __forceinline__ void search(const void* __restrict__ scores,
+                                       const Frame* __restrict__ frame, uint64_t* keys,
+                                       uint32_t* count, uint32_t* flags) {
   constexpr int32_t owners[CHANNELS] = {OWNERS}, labels[CHANNELS] = {LABELS};
   constexpr uint32_t vectors = (CHANNELS + 7) / 8;
   const uint32_t cell = thread_index();
@@ -102,7 +102,7 @@ scan(const uint4* __restrict__ scores, const Frame* __restrict__ frame, uint64_t
 #pragma unroll
   for (uint32_t vector = 0; vector < vectors; ++vector) {
     float values[8];
-    unpack(scores[cell * vectors + vector], values);
+    unpack(static_cast<const uint4*>(scores)[cell * vectors + vector], values);
 #pragma unroll
     for (uint32_t i = 0; i < 8; ++i) {
       const uint32_t channel = vector * 8 + i;
@@ -126,10 +126,20 @@ constexpr uint32_t WIDE = CELLS % FULL == 0 ? FULL : 1;
 __constant__ int32_t channel_labels[CHANNELS] = {LABELS};
 __constant__ int32_t first_channels[ANCHORS + 1] = {FIRST};
 
+template <uint32_t N>
+__device__ __forceinline__ void fetch(const void* scores, uint32_t channel, uint32_t cell,
+                                      float (&values)[N]) {
+  if constexpr (N == 1) {
+    values[0] = value_at<SCORES>(scores, CHANNELS, channel, cell);
+  } else {
+    unpack(static_cast<const uint4*>(scores)[(channel * CELLS + cell) / N], values);
+  }
+}
+
 // A thread for WIDE cells of one anchor, the anchor is blockIdx.y.
-KERNEL __launch_bounds__(128)
-scan(const void* __restrict__ scores, const Frame* __restrict__ frame, uint64_t* keys,
-     uint32_t* count, uint32_t* flags) {
+__device__ __forceinline__ void search(const void* __restrict__ scores,
+                                       const Frame* __restrict__ frame, uint64_t* keys,
+                                       uint32_t* count, uint32_t* flags) {
   const uint32_t cell = thread_index() * WIDE, anchor = blockIdx.y;
   if (cell >= CELLS) return;
   Claim claims[WIDE];
@@ -139,11 +149,7 @@ scan(const void* __restrict__ scores, const Frame* __restrict__ frame, uint64_t*
 #pragma unroll 4
   for (int32_t channel = first_channels[anchor]; channel < first_channels[anchor + 1]; ++channel) {
     float values[WIDE];
-    if constexpr (WIDE == 1) {
-      values[0] = value_at<SCORES>(scores, CHANNELS, channel, cell);
-    } else {
-      unpack(static_cast<const uint4*>(scores)[(channel * CELLS + cell) / WIDE], values);
-    }
+    fetch(scores, channel, cell, values);
     const int32_t label = channel_labels[channel];
     const float least = frame->thresholds[label];
 #pragma unroll
@@ -157,6 +163,12 @@ scan(const void* __restrict__ scores, const Frame* __restrict__ frame, uint64_t*
 }
 
 #endif
+
+KERNEL __launch_bounds__(128)
+scan(const void* __restrict__ scores, const Frame* __restrict__ frame, uint64_t* keys,
+     uint32_t* count, uint32_t* flags) {
+  search(scores, frame, keys, count, flags);
+}
 
 // ---- boxes of the best ----------------------------------------------------------------------------
 

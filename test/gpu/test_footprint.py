@@ -22,7 +22,9 @@ SIDES = {
 YAWS = {
     'any': lambda rng, n: rng.uniform(-7, 7, n),
     'aligned': lambda rng, n: rng.choice([0.0, np.pi / 2, np.pi, -np.pi / 2], n),
-    'nearly parallel': lambda rng, n: 0.7 + 10.0 ** rng.uniform(-9, -2, n) * rng.choice([1, -1], n),
+    'nearly parallel': lambda rng, n: (
+        0.7 + 10.0 ** rng.uniform(-9, -2, n) * rng.choice([1, -1], n)
+    ),
 }
 
 pytestmark = pytest.mark.skipif(bool(unavailable()), reason=unavailable())
