@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from airside_perception.deploy.encoder import as_yaml, fold_encoder
 from airside_perception.deploy.inspect import describe, inspect_network
+from airside_perception.deploy.inspect_engine import (
+    describe_engine,
+    inspect_engine,
+    write_manifest,
+)
 from airside_perception.deploy.resize import resize_network
+from airside_perception.engine import ENGINE_SUFFIXES
 from airside_perception.errors import PerceptionError
 
 FAILED = 1
@@ -21,7 +28,8 @@ examples:
   engine resize yolox_nano.onnx wide.onnx --height 384 --width 1248
   engine encoder pts_voxel_encoder_centerpoint.onnx >> pts_backbone_neck_head_centerpoint.yaml
 
-exit status: 0 fine, 1 card and network contradict each other, 2 bad input
+exit status: 0 fine, 1 network or engine does not fit its card or
+this machine, 2 bad input
 """
 
 
@@ -36,9 +44,17 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    found = inspect_network(options.model, options.card)
-    print(json.dumps(found.as_dict(), indent=2, default=str) if options.json else describe(found))
-    return FAILED if found.card_problem else 0
+    if Path(options.model).suffix in ENGINE_SUFFIXES:
+        if options.write_manifest:
+            written, _ = write_manifest(options.model, options.write_manifest, options.dla_core)
+            print(f'{written}: says that this engine belongs to this machine', file=sys.stderr)
+        engine = inspect_engine(options.model, options.card, options.allow_host_code)
+        text, problem, table = describe_engine(engine), engine.problem, engine.as_dict()
+    else:
+        found = inspect_network(options.model, options.card)
+        text, problem, table = describe(found), found.problem, found.as_dict()
+    print(json.dumps(table, indent=2, default=str) if options.json else text)
+    return FAILED if problem else 0
 
 
 def _resize(options: argparse.Namespace) -> int:
@@ -62,10 +78,21 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title='verbs', metavar='VERB', required=True)
     card_help = 'model card; default: beside the network, same name, .yaml'
 
-    verb = verbs.add_parser('inspect', help='inputs, outputs, operators, parameters, model card')
-    verb.add_argument('model', metavar='MODEL', help='network, .onnx')
+    verb = verbs.add_parser('inspect', help='what is in a network or engine, and whether it fits')
+    verb.add_argument('model', metavar='MODEL', help='network or engine: .onnx, .engine, .plan')
     verb.add_argument('--card', default='', metavar='YAML', help=card_help)
     verb.add_argument('--json', action='store_true', help='print JSON instead of text')
+    verb.add_argument(
+        '--allow-host-code', action='store_true', help='open an engine that brings host code'
+    )
+    verb.add_argument(
+        '--write-manifest', default='', metavar='ONNX',
+        help='first say of an engine without a manifest that it belongs here, and was built from '
+        'this network',
+    )  # fmt: skip
+    verb.add_argument(
+        '--dla-core', type=int, default=-1, help='with --write-manifest: core it was built for'
+    )
     verb.set_defaults(run=_inspect)
 
     verb = verbs.add_parser('resize', help='another input size for a fully convolutional network')

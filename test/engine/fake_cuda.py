@@ -17,6 +17,7 @@ class Device:
     name: str = 'Fake GPU'
     sm: str = 'sm_90'
     total_memory: int = 1 << 30
+    driver_version: str = '12.6'
 
 
 class FakeCuda(types.ModuleType):
