@@ -37,18 +37,6 @@ def random_keys(n: int, seed: int = 0, digits: int = 1) -> np.ndarray:
     return key_of(scores, rng.permutation(4 * n + 1)[:n], rng.integers(0, 128, n))
 
 
-def test_keys_sort_by_score_then_place() -> None:
-    scores = np.float32([0.5, np.inf, -1, 0.5, -0.0, 0.0, -np.inf, 1e-45, -1e-45])
-    places = np.array([7, MOST_PLACES - 1, 3, 6, 9, 10, 0, 11, 12])
-    labels = np.array([127, 0, 5, 3, 0, 1, 2, 4, 6])
-    keys = key_of(scores, places, labels)
-    assert np.argsort(keys)[::-1].tolist() == [1, 3, 0, 7, 4, 5, 8, 2, 6]
-    assert (keys & np.uint64(127)).tolist() == labels.tolist()
-    assert (MOST_PLACES - 1 - (keys >> np.uint64(7) & np.uint64(MOST_PLACES - 1))).tolist() == (
-        places.tolist()
-    )
-
-
 @pytest.mark.parametrize('n', [0, 1, 2, 31, 32, 33, 300, 1800, 2048, 2049, 4095, 4096])
 @pytest.mark.parametrize('most', [1, 32, 1000, 10000])
 def test_few(queue: Any, n: int, most: int) -> None:

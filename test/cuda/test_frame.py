@@ -12,6 +12,7 @@ from airside_perception.config import CameraConfig, LidarConfig, specs
 from airside_perception.cuda.frame import BAD_BOX, FRAME, MOST_ROWS, NAN_SCORE, RESULT
 from airside_perception.cuda.suppress import MOST
 
+
 def offsets(dtype: np.dtype) -> list[int]:
     """Of all fields, and the size."""
     return [dtype.fields[name][1] for name in dtype.names] + [dtype.itemsize]
