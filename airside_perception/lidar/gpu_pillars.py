@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from airside_perception.card import LidarCard
+from airside_perception.cuda.queue import Queue
 from airside_perception.errors import ConfigError, EngineError
 from airside_perception.lidar.encoder import centres_of, weights
 from airside_perception.lidar.pillars import Grid, Int32
@@ -61,7 +62,7 @@ class PillarKernels:
         ConfigError: the network or the capacity is larger than the kernels can take.
     """
 
-    def __init__(self, queue: Any, card: LidarCard, canvas: Any, capacity: int) -> None:
+    def __init__(self, queue: Queue, card: LidarCard, canvas: Any, capacity: int) -> None:
         half, hwc8 = _canvas_kind(canvas)
         of_point, of_pillar, least = weights(card)
         channels, (rows, columns) = len(least), card.grid
@@ -79,6 +80,7 @@ class PillarKernels:
         )  # fmt: skip
         self._capacity, self._cells = np.int32(capacity), np.int32(rows * columns)
         self._max_pillars = np.int32(min(card.max_pillars, capacity, rows * columns))
+        self._quads = np.int32(-(-rows * columns // 4))
         self._tiles = -(-rows * columns // CELLS_A_TILE)
         self._scale, self._unit = _units(card)
         stored = -(-channels // 8) * 8
@@ -88,7 +90,7 @@ class PillarKernels:
         )
         self._centres = queue.upload(_centre_table(card))
         self._grid = queue.upload(_grid(card))
-        self._counts = queue.alloc(-(-rows * columns // 4) * 4, np.uint32)
+        self._counts = queue.alloc(4 * int(self._quads), np.uint32)
         self._state = queue.alloc(1 + self._tiles, np.uint64)
         self._bins = queue.alloc((capacity, 2), np.int32)
         self._sorted = queue.alloc((capacity, 4), np.float32)
@@ -107,7 +109,7 @@ class PillarKernels:
         self._launch('clear_all', DRAW_BLOCKS, THREADS, np.uint64(self._canvas.address), halves)
 
     def clear(self) -> None:
-        """Takes the last cloud off the canvas; before `draw`, at the same time as `bin`."""
+        """Takes the last cloud off the canvas; before `number`, or beside `bin`."""
         items = int(self._max_pillars) * 8
         self._launch(
             'clear_pillars', min(-(-items // THREADS), 4 * DRAW_BLOCKS), THREADS,
@@ -127,16 +129,22 @@ class PillarKernels:
             self._grid, self._counts, self._bins, self._state, np.int32(self._tiles + 1),
         )  # fmt: skip
 
-    def draw(self, frame: Any, points: Any) -> None:
-        """Draws the pillars of the cloud that `bin` has seen onto the canvas that is clear."""
+    def number(self) -> None:
+        """Numbers the pillars of the cloud that `bin` has seen; after `clear`."""
         self._launch(
-            'number_pillars', self._tiles, 1024, self._counts, np.int32(self._counts.size // 4),
+            'number_pillars', self._tiles, 1024, self._counts, self._quads,
             self._max_pillars, self._state, self._pillars, self.totals,
         )  # fmt: skip
+
+    def sort(self, frame: Any, points: Any) -> None:
+        """Puts the points of every pillar together; after `number`."""
         self._launch(
             'sort_points', -(-int(self._capacity) // THREADS), THREADS, frame, points,
             self._capacity, self._counts, self._bins, self._sorted, self._members,
         )  # fmt: skip
+
+    def draw(self, frame: Any) -> None:
+        """Draws the pillars onto the canvas; after `sort`."""
         blocks = -(-int(self._max_pillars) // PILLARS_A_BLOCK)
         self._launch(
             'draw_pillars', min(blocks, DRAW_BLOCKS), 32 * PILLARS_A_BLOCK, frame, self.totals,
@@ -146,10 +154,12 @@ class PillarKernels:
         )  # fmt: skip
 
     def enqueue(self, frame: Any, points: Any) -> None:
-        """`clear`, `bin` and `draw` one after the other."""
+        """A whole cloud, step by step."""
         self.clear()
         self.bin(frame, points)
-        self.draw(frame, points)
+        self.number()
+        self.sort(frame, points)
+        self.draw(frame)
 
     def drawn(self) -> Drawn:
         """What the last cloud left here, for comparison; waits for it."""
