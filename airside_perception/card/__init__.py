@@ -14,7 +14,8 @@ from airside_perception.card.cards import (
     LidarCard,
     ModelCard,
 )
-from airside_perception.card.load import find_card, load_card
+from airside_perception.card.find import find_card
+from airside_perception.card.load import load_card
 
 __all__ = [
     'HEADINGS',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +60,6 @@ def load_card(path: str | Path) -> ModelCard:
         )
     reader.finish()
     _check_names(card)
-    return card
-
-
-def find_card(network: str | Path, card_path: str = '') -> ModelCard:
-    """The card of a network: `card_path` if given, else the .yaml beside it; its hash is checked.
-
-    Raises:
-        CardError: as `load_card`, or the network is not the one that the card was written for.
-    """
-    card = load_card(card_path or Path(network).with_suffix('.yaml'))
-    if card.sha256 and Path(network).suffix == '.onnx':
-        try:
-            found = hashlib.sha256(Path(network).read_bytes()).hexdigest()
-        except OSError as error:
-            raise CardError(f'{network}: not readable: {error.strerror}') from error
-        if found != card.sha256:
-            raise CardError(
-                f'{network}: SHA-256 is {found[:12]}..., but {card.path} describes '
-                f'{card.sha256[:12]}...'
-            )
     return card
 
 

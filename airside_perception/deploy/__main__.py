@@ -7,6 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+from airside_perception.deploy.build import (
+    BuildError,
+    add_build,
+    as_dict,
+    build,
+    describe_build,
+)
 from airside_perception.deploy.encoder import as_yaml, fold_encoder
 from airside_perception.deploy.inspect import describe, inspect_network
 from airside_perception.deploy.inspect_engine import (
@@ -23,13 +30,14 @@ BAD_INPUT = 2
 
 EPILOG = """\
 examples:
+  engine build models/apron_pointpillars.onnx --precision fp16
   engine inspect models/apron_pointpillars.onnx
   engine inspect yolox_nano.onnx --card config/cards/yolox_nano_coco.yaml --json
   engine resize yolox_nano.onnx wide.onnx --height 384 --width 1248
   engine encoder pts_voxel_encoder_centerpoint.onnx >> pts_backbone_neck_head_centerpoint.yaml
 
 exit status: 0 fine, 1 network or engine does not fit its card or
-this machine, 2 bad input
+this machine, or cannot be built here, 2 bad input
 """
 
 
@@ -63,6 +71,17 @@ def _resize(options: argparse.Namespace) -> int:
     return 0
 
 
+def _build(options: argparse.Namespace) -> int:
+    try:
+        target, manifest = build(options)
+    except BuildError as error:
+        print(f'engine: {error}', file=sys.stderr)
+        return FAILED
+    table = as_dict(target, manifest)
+    print(json.dumps(table, indent=2) if options.json else describe_build(target, manifest))
+    return 0
+
+
 def _encoder(options: argparse.Namespace) -> int:
     print(as_yaml(fold_encoder(options.model)))
     return 0
@@ -76,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title='verbs', metavar='VERB', required=True)
+    add_build(verbs, _build)
     card_help = 'model card; default: beside the network, same name, .yaml'
 
     verb = verbs.add_parser('inspect', help='what is in a network or engine, and whether it fits')

@@ -54,6 +54,7 @@ def build_engine(
     Raises:
         EngineError: no TensorRT that can build, the network or a setting is not for it, there is
             no such DLA core, layers do not run on it (`dla_strict`), or files cannot be written.
+        ConfigError: the settings contradict the network.
     """
     onnx_path, out_path = Path(onnx_path), Path(out_path)
     started = time.monotonic()

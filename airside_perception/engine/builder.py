@@ -11,7 +11,7 @@ from airside_perception.engine.callbacks import cache_reader, progress_monitor
 from airside_perception.engine.capabilities import TensorRT
 from airside_perception.engine.trt_log import Messages, logger
 from airside_perception.engine.typed import Source
-from airside_perception.errors import EngineError
+from airside_perception.errors import ConfigError, EngineError
 
 MIB = 1 << 20
 NO_WORK = ('CONSTANT', 'SHAPE', 'IDENTITY')
@@ -28,6 +28,7 @@ class EngineBuilder:
     Raises:
         EngineError: this TensorRT lacks what is asked for, did not take it, or cannot parse the
             network.
+        ConfigError: settings that do not fit the network.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class EngineBuilder:
             for name in settings.tactic_sources:
                 known = self.tensorrt.can.tactic_sources
                 if name.upper() not in known:
-                    raise EngineError(
+                    raise ConfigError(
                         f'tactic source {name!r}: {self.tensorrt} has '
                         f'{", ".join(sorted(known)).lower()}'
                     )
@@ -198,7 +199,7 @@ class EngineBuilder:
         known = {tensor.name: tuple(tensor.shape) for tensor in inputs}
         if varying and not self.settings.profiles:
             text = '; '.join(f'{name} {list(shape)}' for name, shape in varying.items())
-            raise EngineError(
+            raise ConfigError(
                 f'{self.path}: shapes vary ({text}), so the engine needs a profile: '
                 'input:smallest:usual:largest'
             )
@@ -215,24 +216,24 @@ class EngineBuilder:
     ) -> None:
         for name, bounds in profile.items():
             if name not in known:
-                raise EngineError(f'{self.path}: profile for {name!r}; inputs are {list(known)}')
+                raise ConfigError(f'{self.path}: profile for {name!r}; inputs are {list(known)}')
             shape = known[name]
             for bound in bounds:
                 if len(bound) != len(shape) or any(
                     n >= 0 and n != m for n, m in zip(shape, bound, strict=True)
                 ):
-                    raise EngineError(
+                    raise ConfigError(
                         f'{self.path}: profile of {name!r}: {list(bound)} does not fit '
                         f'{list(shape)} (-1 varies)'
                     )
             if self.settings.dla_core >= 0 and bounds[0] != bounds[2]:
-                raise EngineError(
+                raise ConfigError(
                     f'{self.path}: profile of {name!r}: a DLA core has one shape only, give it as '
                     'smallest, usual and largest'
                 )
         missing = [name for name in varying if name not in profile]
         if missing:
-            raise EngineError(f'{self.path}: the profile lacks input {missing[0]!r}, which varies')
+            raise ConfigError(f'{self.path}: the profile lacks input {missing[0]!r}, which varies')
 
     def _flag(self, name: str, on: bool) -> None:
         flag = getattr(self.module.BuilderFlag, name)

@@ -18,7 +18,7 @@ from airside_perception.engine.deconvolution import split_deconvolutions
 from airside_perception.engine.graph import has_qdq, inputs, is_half
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq, scales, strip_qdq
-from airside_perception.errors import EngineError
+from airside_perception.errors import ConfigError, EngineError
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,15 @@ def typed_network(path: str | Path, settings: BuildSettings, can: Capabilities) 
     """The network in the precision of the settings.
 
     Raises:
-        EngineError: the network contradicts the settings, or int8 has no scales.
+        EngineError: not a network, or one that cannot be converted.
+        ConfigError: the settings contradict the network, or int8 has no scales.
     """
     model = read_network(path)
     _check(path, model, settings)
     ports = {value.name for value in (*inputs(model), *model.graph.output)}
     unknown = [name for name in settings.io_formats if name not in ports]
     if unknown:
-        raise EngineError(
+        raise ConfigError(
             f'{path}: io_formats names {unknown[0]!r}; inputs and outputs are '
             f'{", ".join(sorted(ports))}'
         )
@@ -107,7 +108,7 @@ def _quantized(
 
 def _known(path: str | Path, settings: BuildSettings) -> dict[str, float]:
     if not settings.calibration:
-        raise EngineError(
+        raise ConfigError(
             f'{path}: int8 needs scales: --calibration names a JSON file {{tensor: scale}} or a '
             'calibration cache of TensorRT; or quantize the network first, so that it has Q/DQ '
             'nodes (airside_perception.engine.quantize)'
@@ -117,17 +118,17 @@ def _known(path: str | Path, settings: BuildSettings) -> dict[str, float]:
 
 def _check(path: str | Path, model: Any, settings: BuildSettings) -> None:
     if has_qdq(model) and settings.precision != 'int8':
-        raise EngineError(
+        raise ConfigError(
             f'{path}: has Q/DQ nodes, so it is int8, and precision {settings.precision} was '
             'asked for'
         )
     if has_qdq(model) and settings.calibration:
-        raise EngineError(
+        raise ConfigError(
             f'{path}: has Q/DQ nodes with scales of its own, and calibration '
             f'{settings.calibration} gives others'
         )
     if is_half(model) and settings.precision == 'fp32':
-        raise EngineError(f'{path}: is fp16 already, and precision fp32 was asked for')
+        raise ConfigError(f'{path}: is fp16 already, and precision fp32 was asked for')
 
 
 def _floats(model: Any) -> frozenset[str]:
