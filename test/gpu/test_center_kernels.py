@@ -10,9 +10,8 @@ import pytest
 
 from airside_perception.card import CenterHead, LidarCard
 from airside_perception.cuda.frame import BAD_BOX, FRAME, LABELS, NAN_SCORE
-from airside_perception.cuda.kernels import compile_source
 from airside_perception.cuda.suppress import Suppression, rows_of
-from airside_perception.errors import DeviceError, EngineError
+from airside_perception.errors import EngineError
 from airside_perception.lidar.candidates import Candidates, logits_of
 from airside_perception.lidar.centers import CenterDecoder
 from airside_perception.lidar.gpu_centers import CenterKernels
@@ -247,34 +246,3 @@ def test_from_outputs_to_boxes_that_are_published(queue: Any, most: int) -> None
     assert rows[:, 8].astype(int).tolist() == found.labels[kept].tolist()
     np.testing.assert_allclose(rows[:, :6], found.boxes[kept][:, :6], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(rows[:, 7], found.scores[kept], rtol=1e-6)
-
-
-class Noted:
-    """A queue that only notes which programs it is asked for."""
-
-    def __init__(self) -> None:
-        self.programs: set[tuple[str, tuple[str, ...]]] = set()
-
-    def upload(self, host: np.ndarray) -> np.ndarray:
-        return host
-
-    def launch(self, source: str, options: tuple[str, ...], *_: Any) -> None:
-        self.programs.add((source, options))
-
-
-@pytest.mark.parametrize('arch', ['sm_87', 'sm_90'])
-@pytest.mark.parametrize('form', list(FORMATS))
-@pytest.mark.parametrize('peaks', [False, True])
-def test_it_compiles(arch: str, form: str, peaks: bool) -> None:
-    card, noted = make_card(labels=10, peaks=peaks), Noted()
-    layout, dtype = FORMATS[form]
-    tensor = SimpleNamespace(address=256, layout=layout, dtype=np.dtype(dtype))
-    CenterKernels(noted, card, dict.fromkeys(NAMES, tensor), None, None, None).scan(None)
-    ((source, options),) = noted.programs
-    try:
-        cubin = compile_source(source, options, arch)
-    except DeviceError as error:
-        if 'cannot be compiled here' not in str(error):
-            raise
-        pytest.skip(str(error))
-    assert cubin[:4] == b'\x7fELF'

@@ -1,0 +1,62 @@
+"""A network with a centre head from points to boxes on the GPU, against the CPU's detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine
+
+from airside_perception.card import LidarCard, find_card
+from airside_perception.config import LidarConfig
+from airside_perception.engine import open_engine
+from airside_perception.lidar.detector import LidarDetector
+from airside_perception.lidar.gpu import CudaLidarDetector
+from airside_perception.types import PointCloud
+
+TENSORS = ('spatial_features', 'heatmap', 'reg', 'height', 'dim', 'rot', 'vel')
+
+
+def clouds(count: int, points: int) -> list[PointCloud]:
+    """Heaps of points with one intensity each: the network scores every cell by it."""
+    rng = np.random.default_rng(0)
+    found = []
+    for stamp in range(count):
+        heaps = rng.uniform([0.0, -20.0, 0.0, 0.2], [40.0, 20.0, 2.0, 1.0], (12, 4))
+        rows = np.repeat(heaps, points // 12, axis=0)
+        rows[:, :3] += rng.normal(0.0, 0.3, (len(rows), 3))
+        rows = rows.astype(np.float32)
+        found.append(PointCloud(stamp, 'base_link', rows, ('x', 'y', 'z', 'intensity')))
+    return found
+
+
+@pytest.mark.parametrize('form', ['fp32', 'fp16', 'hwc8'])
+def test_agrees_with_the_detector_on_the_cpu(
+    queue: Any, tmp_path: Path, tiny_models: ModuleType, form: str
+) -> None:
+    network = tiny_models.tiny_center_model(tmp_path)
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    # boxes are as large as a car: those of neighbouring cells are one object
+    config = LidarConfig(nms_iou=0.2, max_detections=50)
+    plain = LidarDetector(open_engine(network, threads=1), card, config)
+    engine = FakeEngine(
+        network, queue,
+        layouts=dict.fromkeys(TENSORS, 'hwc8') if form == 'hwc8' else None,
+        half=() if form == 'fp32' else TENSORS,
+    )  # fmt: skip
+    detector = CudaLidarDetector(engine, card, config, capacity=2000, queue=queue)
+    scores = 1e-4 if form == 'fp32' else 1e-2
+    for cloud in clouds(3, 600):
+        expected, found = plain.detect(cloud), detector.detect(cloud)
+        assert len(expected) > 5
+        assert set(expected.classes) == {'car', 'person'}
+        order = np.lexsort((found.boxes[:, 1], found.boxes[:, 0]))
+        same = np.lexsort((expected.boxes[:, 1], expected.boxes[:, 0]))
+        np.testing.assert_allclose(found.boxes[order], expected.boxes[same], atol=5e-3)
+        np.testing.assert_allclose(found.scores[order], expected.scores[same], atol=scores)
+        assert [found.classes[i] for i in order] == [expected.classes[i] for i in same]
+    detector.close()
