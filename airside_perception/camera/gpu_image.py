@@ -84,9 +84,10 @@ class InputLayout(NamedTuple):
         if tensor.layout == 'linear' and tensor.dtype in (np.float32, np.float16):
             return InputLayout((f'-DLAYOUT=FP{8 * tensor.dtype.itemsize}',), 4)
         # three channels are one group: as channels last, with the group's padding
-        padded = tensor.layout.startswith(('hwc', 'chw')) and tensor.dtype == np.float16
-        if padded and (tensor.channels == 4 or tensor.channels % 8 == 0):
-            return InputLayout(('-DLAYOUT=PADDED', f'-DCHANNELS={tensor.channels}'), 1)
+        n = tensor.channels
+        one_group = tensor.layout in (f'hwc{n}', f'chw{n}') and (n == 4 or n % 8 == 0)
+        if one_group and tensor.dtype == np.float16:
+            return InputLayout(('-DLAYOUT=PADDED', f'-DCHANNELS={n}'), 1)
         raise EngineError(
             f'input {tensor.spec} has the layout {tensor.layout}; images are written as linear '
             'float32 or float16, or as float16 with 4, 8, 16 or 32 channels last (hwc8)'
@@ -119,7 +120,7 @@ class ImageKernels:
         reversed_bytes = ENCODINGS[encoding].bgr == (2, 1, 0)
         swap = int(reversed_bytes != (card.color == 'rgb'))
         self._queue = queue
-        self._options = (f'-DSOURCE={SOURCES[encoding]}', f'-DSWAP={swap}', *layout.options)
+        self._options = (f'-DSOURCE={SOURCES[encoding]}', *layout.options)
         self._input = np.uint64(tensor.address)
         self._across = queue.upload(taps(letterbox.width, letterbox.inner_width, across=True))
         self._down = queue.upload(taps(letterbox.height, letterbox.inner_height, across=False))
@@ -135,7 +136,7 @@ class ImageKernels:
         self._size = np.int32(card.width), np.int32(card.height)
         sizes = (
             letterbox.width, letterbox.height, letterbox.inner_width, letterbox.inner_height,
-            letterbox.left, letterbox.top, card.width, card.height, groups,
+            letterbox.left, letterbox.top, card.width, card.height, groups, swap,
         )  # fmt: skip
         self._sizes = tuple(np.int32(n) for n in sizes)
 

@@ -2,7 +2,6 @@
 // letterbox and normalisation in one pass. gpu_image.py says what is launched with which options:
 //
 //   SOURCE  how the pixels lie: BGR, BGRA, MONO, YUYV, UYVY, NV12 or NV21; rows without padding
-//   SWAP    1 turns the order of the colours around
 //   LAYOUT  of the input: FP32 and FP16 are [3, rows, columns], PADDED is float16
 //           [rows, columns, CHANNELS] (4, or a multiple of 8), zero beyond the third channel
 //
@@ -50,7 +49,7 @@ __device__ __forceinline__ Pixel from_yuv(int y, int u, int v) {
            to_byte(light + 1673527 * v)}};
 }
 
-// Pixels (row, column) and (row, column + 1) as blue, green, red (SWAP aside). Reads whole words:
+// Pixels (row, column) and (row, column + 1) as blue, green, red, or as their bytes lie. Reads whole words:
 // up to 11 bytes behind the image, which the caller's buffer has.
 __device__ __forceinline__ Pair pair_at(const uint8_t* image, int width, int height, int row,
                                         int column) {
@@ -180,11 +179,12 @@ __device__ __forceinline__ void put_all(void* input, int plane, int place, const
 #endif
 
 // One thread for PIXELS neighbouring columns of the input, counted from a multiple of PIXELS at
-// or before `left`; columns and rows: of the input; groups: threads a row. `values` are three
-// factors and three offsets, in the order of the network's channels.
+// or before `left`; columns and rows: of the input; groups: threads a row. `swap` turns the order of
+// the colours around. `values` are three factors and three offsets, in the order of the network's
+// channels.
 KERNEL letterbox(const uint8_t* image, const uint64_t* across, const uint64_t* down,
                  const float* values, void* input, int width, int height, int inner_width,
-                 int inner_height, int left, int top, int columns, int rows, int groups) {
+                 int inner_height, int left, int top, int columns, int rows, int groups, int swap) {
   const int index = static_cast<int>(thread_index());
   const int y = index / groups, group = index - y * groups;
   if (y >= inner_height) return;
@@ -198,7 +198,7 @@ KERNEL letterbox(const uint8_t* image, const uint64_t* across, const uint64_t* d
     const Pixel pixel = resized(image, width, height, taps_at(across, x), vertical);
 #pragma unroll
     for (int channel = 0; channel < 3; ++channel) {
-      const int value = pixel.value[SWAP ? 2 - channel : channel];
+      const int value = swap ? pixel.value[2 - channel] : pixel.value[channel];
       colours[i].value[channel] = __fadd_rn(
           __fmul_rn(static_cast<float>(value), __ldg(values + channel)),
           __ldg(values + 3 + channel));
