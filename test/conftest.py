@@ -33,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if 'ROS_DOMAIN_ID' not in os.environ:
         domain, config.stash[_claim] = _claim_domain()
         os.environ['ROS_DOMAIN_ID'] = str(domain)
+    if os.environ.get('AIRSIDE_EMULATED_GPU') == '1':
+        import emulated_driver
+
+        emulated_driver.install()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -272,7 +272,8 @@ def _nvrtc() -> ModuleType:
         try:
             _checked(module, module.nvrtcVersion(), 'nvrtcVersion')
         except (RuntimeError, OSError) as error:
-            raise DeviceError(f'kernels cannot be compiled here ({error}): {INSTALL}') from error
+            why = ' '.join(str(error).split())
+            raise DeviceError(f'kernels cannot be compiled here ({why}): {INSTALL}') from error
         return module
     raise DeviceError(f'kernels cannot be compiled here, cuda-bindings is missing: {INSTALL}')
 

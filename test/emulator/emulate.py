@@ -83,8 +83,9 @@ class Emulation:
             for path in (*SOURCES.glob('*.cuh'), *folder.glob('*.cuh'))
         }
         self.kernels = tuple(_KERNEL.findall(source) + _MACRO_KERNEL.findall(source))
-        library = _compiled(name, source, headers, options, contract, self.kernels)
-        self._library = ctypes.CDLL(str(library))
+        self.path = _compiled(name, source, headers, options, contract, self.kernels)
+        """The shared library."""
+        self._library = ctypes.CDLL(str(self.path))
 
     def kernel(self, name: str) -> EmulatedKernel:
         """The kernel of that name.
