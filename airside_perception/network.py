@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airside_perception.card import ModelCard, find_card
 from airside_perception.config import EngineConfig
 from airside_perception.engine import ENGINE_SUFFIXES, Engine, open_engine
-from airside_perception.errors import ConfigError, EngineError
+from airside_perception.errors import ConfigError, DeviceError, EngineError
 from airside_perception.parameter import from_values
 from airside_perception.resources import model_file
+
+if TYPE_CHECKING:
+    from airside_perception.engine.build_settings import BuildSettings
+    from airside_perception.engine.manifest import Manifest
 
 Config = TypeVar('Config', bound=EngineConfig)
 Card = TypeVar('Card', bound=ModelCard)
 Progress = Callable[[str, float], None]
+
+WAITING = 'waiting'
+"""The step of a build that waits for another one."""
+WAIT_S = 0.5
 
 BUILT = re.compile(r'(?P<name>.+)\.(?P<precision>fp32|fp16|int8)\.(?P<device>gpu|dla[01])')
 """Names that the builder gives to engines, without the ending."""
@@ -67,20 +79,27 @@ class Network(Generic[Config, Card]):
         Raises:
             ConfigError: the name of the engine contradicts precision or dla_core, or there is no
                 ONNX to build it from.
+            DeviceError: there is no GPU to build it for.
         """
         if self.config.engine_build != 'missing' or self.path.suffix not in ENGINE_SUFFIXES:
             return ''
         reason = self._differences() if self.path.is_file() else 'there is no such file'
         if reason:
-            self._wishes()
+            self._settings()
             if not self.source.is_file():
                 raise ConfigError(
                     f'{self.path}: {reason}, and no {self.source.name} beside it to build it from'
                 )
+            if self.source.stem == Path(self.card.path).stem:
+                find_card(self.source, self.card.path)  # compares their hashes
+            _require_gpu(f'{self.path}: {reason}')
         return reason
 
     def build(self, progress: Progress) -> None:
-        """Builds the engine from the ONNX beside it, in minutes.
+        """Builds the engine from the ONNX beside it, in minutes, one in a folder at a time.
+
+        Cameras that share an engine wait for the first of them; kernels that are tried while
+        others are tried beside them would be timed wrong.
 
         Args:
             progress: called with the step and its share that is done; what it raises ends the
@@ -89,23 +108,21 @@ class Network(Generic[Config, Card]):
         Raises:
             EngineError, ConfigError: as `build_engine`.
         """
-        from airside_perception.engine.build import BuildSettings, build_engine
+        from airside_perception.engine.build import build_engine
 
-        precision, device = self._wishes()
-        settings = BuildSettings(
-            precision=precision, device=device, dla_strict=self.config.dla_strict
-        )
-        build_engine(self.source, self.path, settings, progress)
+        with _alone(self.path.parent, progress):
+            if self.why_build():
+                build_engine(self.source, self.path, self._settings(), progress)
 
     def _differences(self) -> str:
         """What keeps an engine from this machine; one without a manifest is not ours to touch."""
         from airside_perception.cuda import runtime
         from airside_perception.engine.capabilities import family_of, load_tensorrt
-        from airside_perception.engine.manifest import Machine, Manifest, manifest_path
+        from airside_perception.engine.manifest import Machine
 
-        if not manifest_path(self.path).is_file():
+        manifest = self._manifest
+        if manifest is None:
             return ''
-        manifest = Manifest.read(self.path)
         device = runtime.use_device()
         tensorrt = load_tensorrt(family_of(manifest.flavor))
         machine = Machine(
@@ -120,13 +137,43 @@ class Network(Generic[Config, Card]):
 
     @property
     def source(self) -> Path:
-        """The ONNX of an engine: beside it, with the name that is left of the engine's."""
+        """The ONNX of an engine: as its manifest says, else beside it, with the plain name."""
+        manifest = self._manifest
+        if manifest is not None and manifest.onnx_path(self.path).is_file():
+            return manifest.onnx_path(self.path)
         return self.path.with_name(f'{_plain_name(self.path)}.onnx')
 
-    def _wishes(self) -> tuple[str, str]:
-        """Precision and device to build for, from the name of the engine and the settings."""
+    @property
+    def _manifest(self) -> Manifest | None:
+        from airside_perception.engine.manifest import Manifest, manifest_path
+
+        return Manifest.read(self.path) if manifest_path(self.path).is_file() else None
+
+    def _settings(self) -> BuildSettings:
+        """As it was built before, if it was, for the precision and device that are wanted now."""
+        from airside_perception.engine.build_settings import BuildSettings
+
+        manifest = self._manifest
+        before = (
+            BuildSettings() if manifest is None else BuildSettings.of_record(manifest.settings)
+        )
+        precision, device = self._wishes('' if manifest is None else manifest.precision)
+        return replace(
+            before,
+            precision=precision,
+            device=device,
+            dla_strict=self.config.dla_strict and device != 'gpu',
+        )
+
+    def _wishes(self, precision: str = '') -> tuple[str, str]:
+        """Precision and device to build for, from the name of the engine and the settings.
+
+        Args:
+            precision: of an engine that is built again.
+        """
         config = self.config
-        precision = '' if config.precision == 'auto' else config.precision
+        if config.precision != 'auto':
+            precision = config.precision
         device = 'gpu' if config.dla_core < 0 else f'dla{config.dla_core}'
         named = BUILT.fullmatch(self.path.stem)
         if named is None:
@@ -136,9 +183,9 @@ class Network(Generic[Config, Card]):
                     'precision says what to build; set precision to fp32, fp16 or int8'
                 )
             return precision, device
-        if precision and precision != named['precision']:
+        if config.precision not in ('auto', named['precision']):
             raise ConfigError(
-                f'precision = {precision!r}, but engine_path names an engine in '
+                f'precision = {config.precision!r}, but engine_path names an engine in '
                 f'{named["precision"]}: {self.path.name}'
             )
         if device != named['device']:
@@ -151,14 +198,15 @@ class Network(Generic[Config, Card]):
     def _how_to_build(self) -> str:
         if not self.source.is_file():
             return f'nor is there a {self.source.name} beside it to build it from'
+        from airside_perception.engine.manifest import command
+
         try:
             precision, device = self._wishes()
         except ConfigError as error:
             return str(error)
         return (
-            f'build it: python -m airside_perception.deploy build {self.source} '
-            f'--precision {precision} --device {device} --out {self.path}, or set engine_build '
-            'to missing'
+            f'build it: {command()} build {self.source} --precision {precision} '
+            f'--device {device} --out {self.path}, or set engine_build to missing'
         )
 
 
@@ -191,6 +239,31 @@ def with_threads(network: Network[Config, Card], threads: int) -> Network[Config
     if network.config.threads:
         return network
     return replace(network, config=replace(network.config, threads=threads))
+
+
+@contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """Holds the folder, against every process that builds in it."""
+    with ExitStack() as held:
+        with suppress(OSError):  # there is no such folder, or it cannot be locked: go on
+            handle = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, handle)
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    progress(WAITING, 0.0)
+                    time.sleep(WAIT_S)
+        yield
+
+
+def _require_gpu(what: str) -> None:
+    from airside_perception.cuda import runtime
+
+    reason = runtime.unavailable()
+    if reason:
+        raise DeviceError(f'{what}, and it is built on the GPU that it is for: {reason}')
 
 
 def _locate(name: str) -> Path:

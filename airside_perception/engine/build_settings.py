@@ -137,6 +137,25 @@ class BuildSettings:
             for name, value in dataclasses.asdict(self).items()
         }
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> BuildSettings:
+        """What `record` gave, back from JSON; settings of a later version are left out.
+
+        Raises:
+            ConfigError: a value that cannot be used.
+        """
+        known = {item.name for item in dataclasses.fields(cls)}
+        values = {name: value for name, value in record.items() if name in known}
+        try:
+            values['profiles'] = tuple(
+                {name: tuple(tuple(shape) for shape in bounds) for name, bounds in item.items()}
+                for item in record.get('profiles', ())
+            )
+            values['tactic_sources'] = tuple(record.get('tactic_sources', ()))
+            return cls(**values)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ConfigError(f'settings of a build: {error}') from error
+
     def _choice(self, name: str, value: str, choices: tuple[str, ...]) -> None:
         if value not in choices:
             raise ConfigError(f'{name} = {value!r}: not one of {", ".join(choices)}')

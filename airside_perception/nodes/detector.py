@@ -17,7 +17,7 @@ from airside_perception.config import EngineConfig
 from airside_perception.engine import Engine
 from airside_perception.errors import DeviceError, PerceptionError
 from airside_perception.nodes.base import RELIABLE_SENSOR, SENSOR, PerceptionNode
-from airside_perception.nodes.diagnostics import ERROR, SILENCE_S, STALE, WARN, Report
+from airside_perception.nodes.diagnostics import SILENCE_S, STALE, WARN, Report
 from airside_perception.nodes.opening import BUSY, CancelledError, NotReadyError, Opening, Say
 from airside_perception.nodes.parameter_services import ParameterServices
 from airside_perception.nodes.serving import Serving
@@ -107,7 +107,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
         if reason:
             self.get_logger().info(f'{network.path} {reason}: building it')
             say('building')
-            network.build(lambda step, part: say(f'building {part:.0%}'))
+            network.build(lambda step, part: say(_stage(step, part)))
         say('opening')
         with contextlib.ExitStack() as undo:
             engine = network.open()
@@ -213,9 +213,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
         """Adds the network, and whether the sensor speaks."""
         building = self._adopt()
         report.add('engine/state', self._state(building))
-        if building is not None and building.error is not None:
-            report.find(ERROR, f'engine/state failed: {building.error}')
-        elif building is not None:
+        if building is not None and building.error is None:
             report.find(WARN, f'engine/state {building.stage}: {building.what} {BUSY}')
         report.add('engine/swap', self.swap.state)
         serving = self.serving
@@ -268,8 +266,11 @@ class DetectorNode(PerceptionNode[Config], ABC):
         Returns:
             The build that still runs or has failed.
         """
-        if self._building is not None:
-            self._take_built(self._building)
+        building = self._building
+        if building is not None:
+            self._take_built(building)
+            if building.error is not None and not self.diagnostics.problem:
+                self.diagnostics.problem = str(building.error) or repr(building.error)
         return self._building
 
     def _take_built(self, building: Opening[Serving]) -> None:
@@ -304,6 +305,11 @@ class DetectorNode(PerceptionNode[Config], ABC):
         self.failed(self.topic, error)
         if isinstance(error, DeviceError) and error.lost:
             self.break_off(f'the GPU is lost to this process, start it again: {error}')
+
+
+def _stage(step: str, share: float) -> str:
+    """What `engine/state` says of a build."""
+    return 'waiting for another build' if step == 'waiting' else f'building {share * 100:.0f} %'
 
 
 def _graph(detector: Any) -> str:
