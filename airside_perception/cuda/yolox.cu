@@ -68,10 +68,14 @@ KERNEL scan(const void* output, const uint32_t* columns, const Frame* frame, uin
       slot = other_slot;
     }
   }
-  if (!possible || lane != 0 || broken || slot == 0xffffffffu) return;
+  if (!possible || lane != 0) return;
   const uint32_t label = __ldg(columns + slot) >> 16;
   const float score = __fmul_rn(objectness, probability(best)) + 0.0f;  // -0 is 0
-  if (!(score >= frame->thresholds[label])) return;
+  if (broken || !finite(score)) {
+    atomicOr(flags, BAD_BOX);
+    return;
+  }
+  if (score < frame->thresholds[label]) return;
   keys[atomicAdd(count, 1u)] =
       static_cast<uint64_t>(ordered(score)) << 32 |
       static_cast<uint64_t>(0x1ffffffu - cell) << 7 | label;
@@ -110,7 +114,7 @@ KERNEL boxes(const void* output, const int* levels, const uint64_t* best, const 
   const float x = (bounded(dx) + static_cast<float>(place % columns)) * stride;
   const float y = (bounded(dy) + static_cast<float>(place / columns)) * stride;
   const bool sound = finite(dx) && finite(dy) && !not_a_number(wide) && !not_a_number(high) &&
-                     wide < LONGEST && high < LONGEST && finite(score);
+                     wide < LONGEST && high < LONGEST;
   if (!sound) atomicOr(flags, BAD_BOX);
   const float image_x = (x - left) * x_factor, image_y = (y - top) * y_factor;
   const float across = bounded(expf(wide) * stride) * x_factor;
