@@ -1,0 +1,120 @@
+"""Builds the engines that test_tensorrt.py opens: `python test/gpu/plans.py FOLDER`.
+
+Run once with a TensorRT that can build; the tests then run with it and, as all but `plain` are
+version compatible, with later and lean ones. Beside each engine: its network, its manifest and
+NAME.npz with an input and what ONNX Runtime answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from airside_perception.engine.build import build_engine
+from airside_perception.engine.build_settings import BuildSettings
+from airside_perception.engine.capabilities import load_tensorrt
+
+OWN_KERNELS = ('EDGE_MASK_CONVOLUTIONS', 'JIT_CONVOLUTIONS')
+IMAGE = (3, 32, 48)
+LARGEST = 8
+
+
+def convolutions(batch: int | str) -> onnx.ModelProto:
+    """x [batch, 3, 32, 48] -> y [batch, 8, 32, 48] and z [batch, 5, 16, 24]."""
+    random = np.random.default_rng(1)
+    weights, nodes = [], []
+
+    def conv(name: str, source: str, target: str, channels: tuple[int, int], stride: int) -> None:
+        scale = 1 / np.sqrt(9 * channels[1])
+        values = (random.normal(size=(*channels, 3, 3)) * scale).astype(np.float32)
+        bias = random.normal(size=channels[0]).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f'{name}_w'))
+        weights.append(numpy_helper.from_array(bias, f'{name}_b'))
+        nodes.append(
+            helper.make_node(
+                'Conv', [source, f'{name}_w', f'{name}_b'], [target], name,
+                kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[stride, stride],
+            )
+        )  # fmt: skip
+
+    conv('stem', 'x', 'a', (16, 3), 1)
+    nodes.append(helper.make_node('Relu', ['a'], ['b']))
+    conv('middle', 'b', 'c', (16, 16), 1)
+    nodes.append(helper.make_node('Add', ['b', 'c'], ['d']))
+    nodes.append(helper.make_node('Relu', ['d'], ['e']))
+    conv('head', 'e', 'y', (8, 16), 1)
+    conv('small', 'e', 'z', (5, 16), 2)
+    return _model(nodes, {'x': [batch, *IMAGE]},
+                  {'y': [batch, 8, 32, 48], 'z': [batch, 5, 16, 24]}, weights)  # fmt: skip
+
+
+def doubler() -> onnx.ModelProto:
+    """y = relu(x + x) for x [1, 1, 4, 4]: as small as an engine can be."""
+    nodes = [helper.make_node('Add', ['x', 'x'], ['a']), helper.make_node('Relu', ['a'], ['y'])]
+    return _model(nodes, {'x': [1, 1, 4, 4]}, {'y': [1, 1, 4, 4]}, [])
+
+
+def _model(nodes: list, inputs: dict, outputs: dict, weights: list) -> onnx.ModelProto:
+    def values(shapes: dict) -> list:
+        return [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+        ]
+
+    graph = helper.make_graph(nodes, 'plans', values(inputs), values(outputs), weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def expect(model: Path, shape: tuple[int, ...]) -> None:
+    """An input and ONNX Runtime's answer, as NAME.npz."""
+    x = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(model), providers=['CPUExecutionProvider'])
+    names = [output.name for output in session.get_outputs()]
+    answers = dict(zip(names, session.run(names, {'x': x}), strict=True))
+    np.savez(model.with_suffix('.npz'), x=x, **answers)
+
+
+def main(folder: str) -> None:
+    """Builds everything that the TensorRT here can build."""
+    to = Path(folder)
+    to.mkdir(parents=True, exist_ok=True)
+    networks = {
+        'tiny': (doubler(), (1, 1, 4, 4)),
+        'conv': (convolutions(1), (1, *IMAGE)),
+        'batch': (convolutions('n'), (LARGEST, *IMAGE)),
+    }
+    for name, (model, shape) in networks.items():
+        onnx.save(model, to / f'{name}.onnx')
+        expect(to / f'{name}.onnx', shape)
+    tensorrt = load_tensorrt(build=True)
+    common = {
+        'opt_level': 1 if tensorrt.can.optimization_level else None,
+        'version_compatible': tensorrt.flavor == 'full' and tensorrt.can.version_compatible,
+        'tactic_sources': OWN_KERNELS if tensorrt.flavor == 'full' else (),
+    }
+    profiles = tuple(
+        {'x': tuple((n, *IMAGE) for n in bounds)} for bounds in ((1, 1, 2), (3, 4, LARGEST))
+    )
+    builds = {
+        'tiny': ('tiny', {'precision': 'fp32'}),
+        'plain': ('tiny', {'precision': 'fp32', 'version_compatible': False}),
+        'fp32': ('conv', {'precision': 'fp32'}),
+        'fp16': ('conv', {'precision': 'fp16'}),
+        'hwc8': ('conv', {'precision': 'fp16', 'io_formats': {'x': 'hwc8', 'z': 'hwc8'}}),
+        'batch': ('batch', {'precision': 'fp32', 'profiles': profiles}),
+    }
+    for name, (network, changes) in builds.items():
+        settings = BuildSettings(**{**common, **changes})
+        manifest = build_engine(to / f'{network}.onnx', to / f'{name}.engine', settings)
+        sys.stdout.write(f'{name}: {manifest.build_seconds:.1f} s {manifest.notes}\n')
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
