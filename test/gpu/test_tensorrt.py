@@ -39,6 +39,8 @@ Open = Callable[..., TensorRTEngine]
 @pytest.fixture(scope='session')
 def plans() -> Path:
     """Folder of engines."""
+    if runtime.unavailable():
+        pytest.skip(runtime.unavailable())
     folder = os.environ.get('AIRSIDE_TEST_PLANS', '')
     if not folder:
         pytest.skip('AIRSIDE_TEST_PLANS names no folder of engines (test/gpu/plans.py builds one)')
