@@ -1,7 +1,7 @@
 // Candidates of an anchor network, equal to lidar/anchors.py. Compiled for one network:
 //   ANCHORS, CHANNELS, ROWS, COLUMNS;
 //   OWNERS, LABELS: anchor and label of every score channel; FIRST: first channel of every anchor,
-//   and CHANNELS;
+//   and CHANNELS; TOGETHER: channels of an anchor that are loaded at a time;
 //   SCORES, BOXES, FRONTS: how these outputs lie in memory, one of the formats below.
 #include "common.cuh"
 #include "frame.cuh"
@@ -146,16 +146,23 @@ __device__ __forceinline__ void search(const void* __restrict__ scores,
 #pragma unroll
   for (uint32_t i = 0; i < WIDE; ++i) claims[i] = {0.0f, -1};
   bool nan = false;
-#pragma unroll 4
-  for (int32_t channel = first_channels[anchor]; channel < first_channels[anchor + 1]; ++channel) {
-    float values[WIDE];
-    fetch(scores, channel, cell, values);
-    const int32_t label = channel_labels[channel];
-    const float least = frame->thresholds[label];
+  const int32_t first = first_channels[anchor], last = first_channels[anchor + 1] - 1;
+  for (int32_t start = first; start <= last; start += TOGETHER) {
+    float values[TOGETHER][WIDE], least[TOGETHER];
+    int32_t label[TOGETHER];
 #pragma unroll
-    for (uint32_t i = 0; i < WIDE; ++i) {
-      nan |= not_a_number(values[i]);
-      consider(claims[i], values[i], label, least);
+    for (int32_t k = 0; k < TOGETHER; ++k) {  // the last channel may be looked at twice
+      fetch(scores, min(start + k, last), cell, values[k]);
+      label[k] = channel_labels[min(start + k, last)];
+      least[k] = frame->thresholds[label[k]];
+    }
+#pragma unroll
+    for (int32_t k = 0; k < TOGETHER; ++k) {
+#pragma unroll
+      for (uint32_t i = 0; i < WIDE; ++i) {
+        nan |= not_a_number(values[k][i]);
+        consider(claims[i], values[k][i], label[k], least[k]);
+      }
     }
   }
   if (nan) atomicOr(flags, NAN_SCORE);

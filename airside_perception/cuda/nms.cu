@@ -162,22 +162,32 @@ struct List {
   bool is_near;
 };
 
+// Each of the pairs in device memory, by all threads; eight are on their way at a time.
+template <typename Action>
+__device__ __forceinline__ void for_each_far(const List& list, Action action) {
+  const uint4* vectors = reinterpret_cast<const uint4*>(list.far);
+  for (uint32_t start = 0; start < list.size; start += 8u * blockDim.x) {
+    const uint32_t first = start / 4u + threadIdx.x, second = first + blockDim.x;
+    const uint4 none = make_uint4(0u, 0u, 0u, 0u);
+    const uint4 a = 4u * first < list.size ? vectors[first] : none;
+    const uint4 b = 4u * second < list.size ? vectors[second] : none;
+    const uint32_t pairs[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (uint32_t k = 0; k < 8; ++k) {
+      if (4u * (k < 4 ? first : second) + k % 4u < list.size) action(pairs[k]);
+    }
+  }
+}
+
 // Moves the pairs that still matter to shared memory if they fit.
 __device__ __forceinline__ void draw_near(List& list, const Verdicts& verdicts) {
   if (threadIdx.x == 0) *list.counter = 0;
   __syncthreads();
-  const uint32_t rounded = (list.size + 31u) & ~31u, lane = lane_index();
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < rounded; i += blockDim.x) {
-    const uint32_t pair = i < list.size ? list.far[i] : 0;
-    const bool keeps = i < list.size && matters(verdicts, pair);
-    const uint32_t lanes = __ballot_sync(ALL_LANES, keeps);
-    if (lanes == 0) continue;
-    uint32_t slot = 0;
-    if (lane == 0) slot = atomicAdd(list.counter, static_cast<uint32_t>(__popc(lanes)));
-    slot = __shfl_sync(ALL_LANES, slot, 0) + __popc(lanes & ((1u << lane) - 1u));
-    if (keeps && slot < LISTED) list.near[slot] = pair;
-  }
+  for_each_far(list, [&](uint32_t pair) {
+    if (!matters(verdicts, pair)) return;
+    const uint32_t slot = atomicAdd(list.counter, 1u);
+    if (slot < LISTED) list.near[slot] = pair;
+  });
   __syncthreads();
   if (*list.counter <= LISTED) {
     list.size = *list.counter;
@@ -195,10 +205,7 @@ __device__ __forceinline__ void settle(Verdicts& verdicts, List& list, uint32_t 
         weigh(verdicts, list.near[i], across);
       }
     } else {
-#pragma unroll 4
-      for (uint32_t i = threadIdx.x; i < list.size; i += blockDim.x) {
-        weigh(verdicts, list.far[i], across);
-      }
+      for_each_far(list, [&](uint32_t pair) { weigh(verdicts, pair, across); });
     }
     const bool open = decide(verdicts, n);
     if (!list.is_near && (round > 0 || list.size <= LISTED)) draw_near(list, verdicts);

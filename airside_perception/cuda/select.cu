@@ -12,6 +12,26 @@ constexpr uint32_t WARPS = 32;     // of `narrow`
 constexpr uint32_t TILE = 2048;    // keys that `rank` looks at together
 constexpr uint32_t QUERIES = 2;    // keys that a warp of `rank` ranks together
 constexpr uint32_t RANK_WARPS = 8;
+constexpr uint32_t PARTS = TILE / (32 * RANK_WARPS);
+
+// Each key, by all threads of the block; eight are on their way at a time. Whole warps stay together:
+// some keys are not valid.
+template <typename Action>
+__device__ __forceinline__ void for_each_key(const uint64_t* __restrict__ keys, uint32_t total,
+                                             Action action) {
+  for (uint32_t start = 0; start < total; start += 8u * blockDim.x) {
+    uint64_t part[8];
+#pragma unroll
+    for (uint32_t k = 0; k < 8; ++k) {
+      part[k] = keys[min(start + k * blockDim.x + threadIdx.x, total - 1u)];
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < 8; ++k) {
+      if (start + k * blockDim.x >= total) break;
+      action(part[k], start + k * blockDim.x + threadIdx.x < total);
+    }
+  }
+}
 
 // One block of 1,024 threads. Says how many are chosen; where there are more than FEW keys, collects
 // a superset of the best: those of the leading digits that the last of the best has, and larger.
@@ -33,7 +53,6 @@ narrow(const uint64_t* __restrict__ keys, const uint32_t* count, const Frame* fr
   if (total <= FEW || n == 0) return;
 
   const uint32_t enough = n <= FEW ? FEW : POOL;
-  const uint32_t rounded = (total + 31u) & ~31u;  // whole warps stay together
   uint64_t lead = 0;     // leading digits of the n-th best key
   uint32_t above = 0;    // keys whose leading digits are larger
   uint32_t known = 0;    // leading bits that are in `lead`
@@ -41,9 +60,8 @@ narrow(const uint64_t* __restrict__ keys, const uint32_t* count, const Frame* fr
     const uint32_t width = min(DIGIT, 64u - known), shift = 64u - known - width;
     for (uint32_t bin = thread; bin < BINS; bin += blockDim.x) bins[bin] = 0;
     __syncthreads();
-    for (uint32_t i = thread; i < rounded; i += blockDim.x) {
-      const uint64_t key = i < total ? keys[i] : 0;
-      const bool counts = i < total && (known == 0 || key >> (64u - known) == lead);
+    for_each_key(keys, total, [&](uint64_t key, bool valid) {
+      const bool counts = valid && (known == 0 || key >> (64u - known) == lead);
       const uint32_t bin = static_cast<uint32_t>(key >> shift) & ((1u << width) - 1u);
       const bool alike = bin == __shfl_sync(ALL_LANES, bin, 0);
       if (__all_sync(ALL_LANES, counts && alike)) {  // scores are alike in their first digits
@@ -51,7 +69,7 @@ narrow(const uint64_t* __restrict__ keys, const uint32_t* count, const Frame* fr
       } else if (counts) {
         atomicAdd(&bins[bin], 1u);
       }
-    }
+    });
     __syncthreads();
     // the n-th best lies in the first bin, from the largest, up to which there are n keys
     const uint32_t high = BINS - 1u - 2u * thread;
@@ -73,19 +91,17 @@ narrow(const uint64_t* __restrict__ keys, const uint32_t* count, const Frame* fr
     if (above + bins[found_bin] <= enough || known == 64u) break;
     __syncthreads();  // bins and found_bin are read
   }
-  for (uint32_t i = thread; i < rounded; i += blockDim.x) {
-    const uint64_t key = i < total ? keys[i] : 0;
-    if (i < total && key >> (64u - known) >= lead) {
-      const uint32_t slot = atomicAdd(&taken, 1u);
-      if (slot < POOL) pool[slot] = key;
-    }
-  }
+  for_each_key(keys, total, [&](uint64_t key, bool valid) {
+    if (!valid || key >> (64u - known) < lead) return;
+    const uint32_t slot = atomicAdd(&taken, 1u);
+    if (slot < POOL) pool[slot] = key;
+  });
   __syncthreads();
   if (thread == 0) *pooled = min(taken, POOL);
 }
 
 // Blocks of 256 threads, any number: puts every key that is among the best to its place.
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 rank(const uint64_t* __restrict__ keys, const uint32_t* count, const uint64_t* __restrict__ pool,
      const uint32_t* pooled, const uint32_t* chosen, uint64_t* best) {
   __shared__ uint64_t tile[TILE];
@@ -103,14 +119,20 @@ rank(const uint64_t* __restrict__ keys, const uint32_t* count, const uint64_t* _
     }
     for (uint32_t start = 0; start < total; start += TILE) {
       const uint32_t size = min(TILE, total - start);
-      __syncthreads();
-      for (uint32_t i = threadIdx.x; i < size; i += blockDim.x) tile[i] = source[start + i];
+      uint64_t part[PARTS];  // loaded together
+#pragma unroll
+      for (uint32_t k = 0; k < PARTS; ++k) {
+        part[k] = source[min(start + threadIdx.x + 32u * RANK_WARPS * k, total - 1u)];
+      }
+#pragma unroll
+      for (uint32_t k = 0; k < PARTS; ++k) tile[threadIdx.x + 32u * RANK_WARPS * k] = part[k];
       __syncthreads();
 #pragma unroll 4
       for (uint32_t i = lane; i < size; i += 32u) {
         const uint64_t key = tile[i];
         for (uint32_t k = 0; k < QUERIES; ++k) larger[k] += key > own[k];
       }
+      __syncthreads();  // the tile is done with
     }
     for (uint32_t k = 0; k < QUERIES; ++k) {
       const uint32_t place = first + warp * QUERIES + k < total ? warp_sum(larger[k]) : n;

@@ -21,6 +21,8 @@ FORMATS = {
     ('hwc8', 'float16'): 'HWC8_HALF',
 }
 """{(layout, dtype) of an engine's output: what anchors.cu calls it}."""
+MOST_TOGETHER = 4
+"""Channels whose values a thread holds at a time, so that it waits for memory once."""
 CELLS_A_THREAD = {'LINEAR_FLOAT': 4, 'LINEAR_HALF': 8}
 
 
@@ -71,6 +73,7 @@ class AnchorKernels:
             f'-DANCHORS={len(card.anchors)}', f'-DCHANNELS={len(owners)}', f'-DROWS={rows}',
             f'-DCOLUMNS={columns}', f'-DOWNERS={_listed(owners)}', f'-DLABELS={_listed(labels)}',
             f'-DFIRST={_listed((*first, len(owners)))}',
+            f'-DTOGETHER={min(max(owners.count(anchor) for anchor in owners), MOST_TOGETHER)}',
             *(f'-D{key}={name}' for key, name in formats.items()),
         )  # fmt: skip
         self._scan_grid = _scan_grid(rows * columns, len(card.anchors), formats['SCORES'])
