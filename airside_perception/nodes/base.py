@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -249,6 +248,7 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if lingering():
         # a build that cannot be stopped would run into the end of the interpreter, and crash there
-        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(0)
     return 0

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
 
 from airside_perception.nodes import bringup
+from airside_perception.nodes.opening import BUSY
 
 PAUSE_S = 0.3
 
@@ -52,3 +53,56 @@ def test_news_of_other_nodes_do_not_shorten_the_pause_between_two_tries(monkeypa
     for tried in asyncio.run(asyncio.wait_for(scene(), 20.0)):
         assert len(tried) == 3
         assert min(b - a for a, b in itertools.pairwise(tried)) >= PAUSE_S
+
+
+class Moody(Broken):
+    """A node that refuses with one reason after another, and then with the last for ever."""
+
+    reasons = ()
+    bringup = None
+
+    async def change(self, transition, before, after):
+        self.tried.append(asyncio.get_running_loop().time())
+        reason = self.reasons[min(len(self.tried), len(self.reasons)) - 1]
+        if not reason:
+            return True
+        self.bringup._errors[self.name] = reason
+        return False
+
+
+def tries(monkeypatch, reasons, seconds):
+    """How often a node with these reasons is tried, in that many seconds."""
+    monkeypatch.setattr(bringup, 'Node', Moody)
+    monkeypatch.setattr(bringup, 'POLL_S', 0.01)
+    monkeypatch.setattr(bringup, 'BUSY_PAUSE_S', 0.05)
+    monkeypatch.setattr(Moody, 'reasons', reasons)
+
+    async def scene():
+        made = bringup.BringUp([('/a', None)], attempts=5, pause_s=0.05)
+        monkeypatch.setattr(Moody, 'bringup', made)
+        running = asyncio.create_task(made._wait_for_news(None))
+        made._started(made._nodes[0])
+        await asyncio.sleep(seconds)
+        running.cancel()
+        return len(made._nodes[0].tried)
+
+    return asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ('reasons', 'count'),
+    [
+        (['configure failed: no model card'], 2),
+        (['configure failed: no model card', 'configure failed: no network'], 3),
+        ([f'reason {number}' for number in range(9)], 5),
+        (['cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory'], 5),
+        (['lidar_detector: a frame from before is still in work'], 5),
+    ],
+)
+def test_a_reason_that_comes_twice_will_come_again(monkeypatch, reasons, count):
+    assert tries(monkeypatch, reasons, seconds=1.5) == count
+
+
+def test_a_node_that_builds_its_engine_is_waited_for_without_being_counted(monkeypatch):
+    building = [f'activate failed: x.engine {BUSY}: building {n} %' for n in (0, 0, 0, 40, 40, 60)]
+    assert tries(monkeypatch, [*building, ''], seconds=1.5) > len(building)

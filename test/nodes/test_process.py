@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
 
 from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import PointCloud2
 from tf2_msgs.msg import TFMessage
 
@@ -54,6 +56,63 @@ def test_an_interrupt_while_messages_come_is_clean_too(harness, sensors, network
         process.send_signal(signal.SIGINT)
         assert process.wait(5.0) == 0
         assert 'Traceback' not in process.stderr.read()
+    finally:
+        process.kill()
+
+
+STUCK = """
+import time
+from airside_perception import network
+from airside_perception.cuda import runtime
+from airside_perception.engine import build
+from airside_perception.nodes.lidar_detector import main
+
+opening = network.open_engine
+
+
+def stuck(*arguments, **keywords):
+    time.sleep(60.0)
+
+
+runtime.unavailable = lambda: ''
+build.build_engine = stuck
+network.open_engine = lambda path, *a, **k: (
+    stuck() if path.name == 'slow.onnx' else opening(path, *a, **k)
+)
+main()
+"""
+"""A lidar_detector whose builds, and openings of slow.onnx, cannot be stopped."""
+
+
+@pytest.mark.parametrize('doing', ['build', 'swap'])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_does_not_wait_for_what_cannot_be_stopped(
+    harness, tiny_models, tmp_path, doing, number
+):
+    path = tiny_models.tiny_lidar_model(tmp_path)
+    for ending in ('.onnx', '.yaml'):
+        (tmp_path / f'slow{ending}').write_bytes(path.with_suffix(ending).read_bytes())
+    engine = 'tiny_lidar.fp16.gpu.engine' if doing == 'build' else 'tiny_lidar.onnx'
+    process = subprocess.Popen(
+        [
+            sys.executable, '-c', STUCK, '--ros-args', '-p', f'engine_path:={tmp_path}/{engine}',
+            '-p', 'engine_build:=missing', '-p', 'allow_hot_swap:=true',
+        ],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert harness.change_of('/lidar_detector', 'configure')
+        if doing == 'swap':
+            assert harness.change_of('/lidar_detector', 'activate')
+            client = harness.node.create_client(SetParameters, '/lidar_detector/set_parameters')
+            assert client.wait_for_service(timeout_sec=10.0)
+            wish = Parameter('engine_path', value=f'{tmp_path}/slow.onnx').to_parameter_msg()
+            client.call_async(SetParameters.Request(parameters=[wish]))
+        key, text = ('state', 'building') if doing == 'build' else ('swap', 'opening')
+        harness.diagnosis_of('lidar_detector', lambda _, values: text in values[f'engine/{key}'])
+        process.send_signal(number)
+        assert process.wait(5.0) == 0
+        assert not {'Traceback', 'ERROR'} & set(re.findall(r'\w+', process.stderr.read()))
     finally:
         process.kill()
 
