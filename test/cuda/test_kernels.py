@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from pathlib import Path
 
@@ -32,6 +33,11 @@ LIMITS = {
     'yolox.cu': ('-DHALF=1', '-DACTIVATED=0'),
 }  # fmt: skip
 ELF = b'\x7fELF and more'
+
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get('AIRSIDE_EMULATED_GPU') == '1', reason='kernels are compiled for the emulator'
+)
 
 
 @pytest.fixture(autouse=True)
