@@ -20,7 +20,8 @@ LIMITS = {
     # What the launchers define, in the sizes of a small network; other files need nothing.
     'anchors.cu': (
         '-DANCHORS=2', '-DCHANNELS=2', '-DROWS=8', '-DCOLUMNS=8', '-DOWNERS=0,1', '-DLABELS=0,1',
-        '-DFIRST=0,1,2', '-DSCORES=LINEAR_FLOAT', '-DBOXES=LINEAR_HALF', '-DFRONTS=HWC8_HALF',
+        '-DFIRST=0,1,2', '-DTOGETHER=1', '-DSCORES=LINEAR_FLOAT', '-DBOXES=LINEAR_HALF',
+        '-DFRONTS=HWC8_HALF',
     ),
     'centers.cu': (
         '-DLABELS=3', '-DPEAKS=1', '-DCELLS=4', '-DHEATMAP=FP32', '-DOFFSET=FP16', '-DHEIGHT=HWC8',
@@ -79,6 +80,13 @@ def test_every_kernel_compiles(compiler, name, arch):
     assert cubin[:4] == b'\x7fELF'
     assert struct.unpack_from('<H', cubin, 18)[0] == 190  # the ELF machine: CUDA
     assert kernels.cached_path(name, LIMITS.get(name, ()), arch).read_bytes() == cubin
+
+
+@pytest.mark.parametrize('arch', ['sm_87', 'sm_90'])
+@pytest.mark.parametrize('scores', ['LINEAR_HALF', 'HWC8_HALF'])
+def test_anchors_compile_for_every_format_of_scores(compiler, scores, arch):
+    options = [o for o in LIMITS['anchors.cu'] if 'SCORES' not in o] + [f'-DSCORES={scores}']
+    assert kernels.compile_source('anchors.cu', options, arch)[:4] == b'\x7fELF'
 
 
 def test_the_test_kernels_compile_for_all(compiler, selftest):
