@@ -76,6 +76,10 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         report.add('points/usable', usable)
         report.add('num_pillars', pillars)
         report.add('is_num_pillars_within_range', pillars <= most)
+        left_out = getattr(detector, 'last_dropped_points', 0)  # the CPU's takes any number
+        if left_out:
+            report.add('points/left_out', left_out)
+            report.find(WARN, f'points/left_out {left_out}: more points than the GPU has room for')
         if received and not usable:
             report.find(
                 WARN,
