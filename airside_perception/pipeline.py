@@ -16,7 +16,6 @@ from airside_perception.engine import Engine
 from airside_perception.errors import MessageError, PerceptionError, TransformError
 from airside_perception.fusion.align import align_set
 from airside_perception.fusion.fusion import Fusion, FusionResult
-from airside_perception.geometry import move_cloud
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.network import Network
 from airside_perception.projection import CameraModel
@@ -87,11 +86,11 @@ class LidarPipeline:
             TransformError: the place of the lidar at that stamp is not known.
             MessageError, EngineError: as `LidarDetector.detect`.
         """
-        target = self.detector.config.target_frame or cloud.frame_id
-        if cloud.frame_id != target:
-            lidar2target = transforms.lookup(target, cloud.frame_id, cloud.stamp_ns)
-            cloud = move_cloud(cloud, lidar2target, target)
-        return self.detector.detect(cloud)
+        target = self.detector.config.target_frame
+        if target in ('', cloud.frame_id):
+            return self.detector.detect(cloud)
+        lidar2target = transforms.lookup(target, cloud.frame_id, cloud.stamp_ns)
+        return self.detector.detect(cloud, lidar2target)
 
 
 class FusionPipeline:

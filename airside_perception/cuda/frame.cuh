@@ -1,7 +1,6 @@
 // What travels to the device and back with every frame. frame.py says the same to NumPy; a test
 // compares the two.
-#ifndef AIRSIDE_FRAME
-#define AIRSIDE_FRAME
+#pragma once
 
 // Begins every input block; the points or pixels follow it. All live parameters are here, so that
 // a recorded graph serves for all of their values.
@@ -13,10 +12,11 @@ struct Frame {
     float intensity_scale; // brings the intensity to 0..1
     float nms_iou;         // within a group
     float nms_iou_across;  // between groups
-    int reserved;
+    int moved;             // whether points are moved by `motion`
     float thresholds[128];     // lowest value of every label; inf where a label is dropped
     unsigned char groups[128]; // suppression group of every label
-    unsigned char padding[352];
+    float motion[3][4];        // from the frame of the points to that of the network, row by row
+    unsigned char padding[304];
 };
 
 static_assert(sizeof(Frame) == 1024, "frame.py counts on it");
@@ -46,4 +46,3 @@ constexpr unsigned NAN_SCORE = 1, BAD_BOX = 2; // of Result::flags
 
 static_assert(sizeof(Result) == 64 + MOST_ROWS * 36, "frame.py counts on it");
 
-#endif

@@ -14,12 +14,13 @@ FRAME = np.dtype(
     {
         'names': [
             'points', 'most', 'max_detections', 'min_range2', 'intensity_scale', 'nms_iou',
-            'nms_iou_across', 'reserved', 'thresholds', 'groups',
+            'nms_iou_across', 'moved', 'thresholds', 'groups', 'motion',
         ],
         'formats': [
             'i4', 'i4', 'i4', 'f4', 'f4', 'f4', 'f4', 'i4', ('f4', (LABELS,)), ('u1', (LABELS,)),
+            ('f4', (3, 4)),
         ],
-        'offsets': [0, 4, 8, 12, 16, 20, 24, 28, 32, 544],
+        'offsets': [0, 4, 8, 12, 16, 20, 24, 28, 32, 544, 672],
         'itemsize': 1024,
     }
 )  # fmt: skip
@@ -35,6 +36,8 @@ Fields:
     thresholds: lowest value (lidar: logit, camera: probability) of every label; inf where a label
         is dropped.
     groups: suppression group of every label.
+    moved: 1 if the points are in another frame than the network, 0 if not.
+    motion: from their frame to that of the network, the upper rows of `geometry.transform`.
 """
 
 MOST_ROWS = 1000

@@ -48,6 +48,20 @@ struct Totals {
   int32_t kept;      // points in the pillars that are drawn
 };
 
+// A point in the frame of the network, rounded as geometry.move_cloud rounds.
+__device__ __forceinline__ float4 moved(const Frame* frame, float4 p) {
+  if (!frame->moved) return p;
+  const float4* rows = reinterpret_cast<const float4*>(frame->motion);
+  float at[3];
+#pragma unroll
+  for (int axis = 0; axis < 3; ++axis) {
+    const float4 m = rows[axis];
+    const float xy = __fadd_rn(__fmul_rn(p.x, m.x), __fmul_rn(p.y, m.y));
+    at[axis] = __fadd_rn(__fadd_rn(xy, __fmul_rn(p.z, m.z)), m.w);
+  }
+  return {at[0], at[1], at[2], p.w};
+}
+
 // Rules 1 and 2 of lidar/pillars.py, a thread a point. `state`, with which number_pillars works,
 // goes back to zero here.
 KERNEL bin_points(const Frame* frame, const float4* points, int32_t capacity, const Grid* grid,
@@ -59,7 +73,7 @@ KERNEL bin_points(const Frame* frame, const float4* points, int32_t capacity, co
   if (i - static_cast<int32_t>(lane) >= n) return;  // the whole warp
   int32_t cell = -1;
   if (i < n) {
-    const float4 p = points[i];
+    const float4 p = moved(frame, points[i]);
     const Grid g = *grid;
     const float column = __fmul_rn(__fsub_rn(p.x, g.x0), g.sx);
     const float row = __fmul_rn(__fsub_rn(p.y, g.y0), g.sy);
@@ -171,7 +185,7 @@ KERNEL __launch_bounds__(SCAN_THREADS)
   counts[quad] = {count[0], count[1], count[2], count[3]};
 }
 
-// A thread a point: the point and its index go to their place.
+// A thread a point: the point, moved, and its index go to their place.
 KERNEL sort_points(const Frame* frame, const float4* points, int32_t capacity,
                    const uint32_t* places, const Bin* bins, float4* sorted, int32_t* members) {
   const int32_t i = static_cast<int32_t>(thread_index());
@@ -181,7 +195,7 @@ KERNEL sort_points(const Frame* frame, const float4* points, int32_t capacity,
   const uint32_t begin = places[bin.cell];
   if (begin == NOWHERE) return;
   const uint32_t place = begin + static_cast<uint32_t>(bin.slot);
-  sorted[place] = points[i];
+  sorted[place] = moved(frame, points[i]);
   members[place] = i;
 }
 

@@ -11,6 +11,7 @@ from airside_perception.card import LidarCard
 from airside_perception.config import LidarConfig
 from airside_perception.engine.base import Engine, require
 from airside_perception.errors import EngineError
+from airside_perception.geometry import move_cloud
 from airside_perception.lidar.anchors import AnchorDecoder
 from airside_perception.lidar.candidates import Candidates
 from airside_perception.lidar.centers import CenterDecoder
@@ -19,7 +20,7 @@ from airside_perception.lidar.labels import Labels, intensity_column
 from airside_perception.lidar.pillars import Grid
 from airside_perception.overlap import nms_bev
 from airside_perception.timing import Laps
-from airside_perception.types import Boxes3D, Float32, Int64, PointCloud
+from airside_perception.types import Boxes3D, Float32, Float64, Int64, PointCloud
 
 
 class LidarDetector:
@@ -28,7 +29,8 @@ class LidarDetector:
     Attributes:
         card: of the network.
         config: may be replaced between two clouds.
-        timings: {stage: ms} of the last cloud: pillars, encoder, engine, decode, nms.
+        timings: {stage: ms} of the last cloud: move (of the cloud to the network's frame, where it
+            is not in it), pillars, encoder, engine, decode, nms.
         last_pillars: occupied pillars of the last cloud, also those beyond `card.max_pillars`.
         last_usable: points of the last cloud within the range of the network.
         last_dropped_points: 0: clouds of any size are taken whole.
@@ -51,14 +53,22 @@ class LidarDetector:
         self._decoder = AnchorDecoder(card) if card.centers is None else CenterDecoder(card)
         self._labels = Labels(card)
 
-    def detect(self, cloud: PointCloud) -> Boxes3D:
-        """Objects in a cloud of the network's frame, best first, in that frame.
+    def detect(self, cloud: PointCloud, lidar2target: Float64 | None = None) -> Boxes3D:
+        """Objects in a cloud, best first, in the frame of the network.
+
+        Args:
+            cloud: in any frame.
+            lidar2target: [4, 4] from that frame to `config.target_frame`, which is that of the
+                network; None: the cloud is in the network's frame.
 
         Raises:
             MessageError: the cloud has no intensity, and the network needs it.
             EngineError: the network failed or put out values that are not finite.
         """
         config, laps = self.config, Laps()
+        if lidar2target is not None:
+            cloud = move_cloud(cloud, lidar2target, config.target_frame)
+            laps('move')
         points = self._usable(cloud, config.min_range)
         pillars = self._grid.fill(points)
         laps('pillars')
@@ -75,7 +85,12 @@ class LidarDetector:
         self.last_pillars, self.last_usable = pillars.occupied, pillars.in_range
         self.timings = laps.ms
         return self._labels.publish(
-            cloud, found.boxes[kept], found.scores[kept], found.labels[kept], config
+            cloud.stamp_ns,
+            cloud.frame_id,
+            found.boxes[kept],
+            found.scores[kept],
+            found.labels[kept],
+            config,
         )
 
     def close(self) -> None:

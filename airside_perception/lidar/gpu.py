@@ -24,7 +24,7 @@ from airside_perception.lidar.detector import check_engine
 from airside_perception.lidar.gpu_work import LidarWork
 from airside_perception.lidar.labels import Labels
 from airside_perception.timing import Laps
-from airside_perception.types import Boxes3D, PointCloud
+from airside_perception.types import Boxes3D, Float64, PointCloud
 
 CAPACITY = 200_000
 """Points of a cloud that are used unless another number is asked for: a sweep of 128 beams with
@@ -99,8 +99,13 @@ class CudaLidarDetector:
             return
         self._graph, self.nodes, self.launches = graph, graph.nodes, graph.kernels
 
-    def detect(self, cloud: PointCloud) -> Boxes3D:
-        """Objects in a cloud of the network's frame, best first, in that frame.
+    def detect(self, cloud: PointCloud, lidar2target: Float64 | None = None) -> Boxes3D:
+        """Objects in a cloud, best first, in the frame of the network.
+
+        Args:
+            cloud: in any frame.
+            lidar2target: [4, 4] from that frame to `config.target_frame`, which is that of the
+                network; None: the cloud is in the network's frame.
 
         Raises:
             MessageError: the cloud has no intensity, and the network needs it.
@@ -109,7 +114,7 @@ class CudaLidarDetector:
         """
         config, laps = self.config, Laps()
         self._enter()
-        nbytes = self._work.cloud.pack(cloud, config)
+        nbytes = self._work.cloud.pack(cloud, config, lidar2target)
         laps('pack')
         self._run(nbytes)
         laps('gpu')
@@ -117,7 +122,10 @@ class CudaLidarDetector:
         self._check(int(result['flags']))
         rows = rows_of(result).astype(np.float64)
         labels = rows[:, 8].astype(np.int64)
-        boxes = self._labels.publish(cloud, rows[:, :7], rows[:, 7], labels, config)
+        frame_id = cloud.frame_id if lidar2target is None else config.target_frame
+        boxes = self._labels.publish(
+            cloud.stamp_ns, frame_id, rows[:, :7], rows[:, 7], labels, config
+        )
         self.last_pillars, self.last_usable = int(result['pillars']), int(result['in_range'])
         self.last_candidates = int(result['candidates'])
         self.last_dropped_points = self._work.cloud.dropped

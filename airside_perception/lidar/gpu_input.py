@@ -12,11 +12,14 @@ from airside_perception.cuda.queue import Queue
 from airside_perception.errors import ConfigError
 from airside_perception.lidar.candidates import logits_of
 from airside_perception.lidar.labels import Labels, intensity_column
-from airside_perception.types import PointCloud
+from airside_perception.types import Float64, PointCloud
 
 HEADER = FRAME.itemsize
 POINT = 16
 """Bytes of a point: x, y, z, intensity as float32."""
+BATCH = 8192
+"""Points are copied in multiples of this, 2 us each: a recorded graph needs no change then for
+clouds of nearly one size, which costs more."""
 
 
 class CloudBlock:
@@ -47,8 +50,14 @@ class CloudBlock:
         self._config: LidarConfig | None = None
         self.dropped = 0
 
-    def pack(self, cloud: PointCloud, config: LidarConfig) -> int:
+    def pack(
+        self, cloud: PointCloud, config: LidarConfig, lidar2target: Float64 | None = None
+    ) -> int:
         """Writes a cloud and the settings; returns the number of bytes that are to be copied.
+
+        Args:
+            lidar2target: [4, 4] from the frame of the cloud to that of the network; None: they
+                are one.
 
         Raises:
             MessageError: the network needs the intensity, and the cloud has none.
@@ -65,9 +74,12 @@ class CloudBlock:
             self._host_points[:n, :columns] = points[:n, :columns]
         self._host_frame['points'] = n
         self.dropped = len(points) - n
+        self._host_frame['moved'] = lidar2target is not None
+        if lidar2target is not None:
+            self._host_frame['motion'] = lidar2target[:3]
         if config is not self._config:
             self._set(config)
-        return HEADER + POINT * n
+        return HEADER + POINT * min(-(-n // BATCH) * BATCH, self._capacity)
 
     def copy_in(self, nbytes: int | None = None) -> None:
         """Enqueues the copy of the first bytes, None: of all, as a graph records it."""

@@ -35,16 +35,17 @@ class Labels:
 
     def publish(
         self,
-        cloud: PointCloud,
+        stamp_ns: int,
+        frame_id: str,
         boxes: Float64,
         scores: Float64,
         labels: Int64,
         config: LidarConfig,
     ) -> Boxes3D:
-        """Boxes [N, 7] with scores [N] and label indices [N], found in `cloud`, in its frame."""
+        """Boxes [N, 7] with their scores [N] and label indices [N]."""
         return Boxes3D(
-            cloud.stamp_ns,
-            cloud.frame_id,
+            stamp_ns,
+            frame_id,
             boxes,
             scores,
             tuple(self.names[labels].tolist()),

@@ -16,6 +16,7 @@ from airside_perception.card import LidarCard, find_card
 from airside_perception.config import LidarConfig
 from airside_perception.engine import open_engine
 from airside_perception.errors import ConfigError, EngineError, MessageError
+from airside_perception.geometry import rotation_z, transform
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.lidar.gpu import CudaLidarDetector
 from airside_perception.types import Boxes3D, PointCloud
@@ -197,6 +198,17 @@ def test_a_network_without_intensity(tmp_path: Path, tiny_models: ModuleType, qu
     same(detector.detect(xyz), expected)
     wide = np.column_stack([xyz.points, np.full((len(xyz), 2), np.nan)]).astype(np.float32)
     same(detector.detect(PointCloud(7, 'base_link', wide, ('x', 'y', 'z', 'a', 'b'))), expected)
+
+
+def test_a_cloud_of_another_frame(network: Path, queue: Any) -> None:
+    plain, detector = pair(network, queue, LidarConfig())
+    lidar2target = transform(rotation_z(0.3), np.array([1.0, -2.0, 0.2]))
+    points = replace(scene(9), frame_id='lidar')
+    expected = plain.detect(points, lidar2target)
+    assert len(expected) > 5
+    assert expected.frame_id == 'base_link'
+    same(detector.detect(points, lidar2target), expected)
+    same(detector.detect(points), plain.detect(points))
 
 
 def test_points_beyond_the_capacity_are_counted(network: Path, queue: Any) -> None:

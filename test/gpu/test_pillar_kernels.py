@@ -12,9 +12,11 @@ import pytest
 from airside_perception.card import POINT_FEATURES, LidarCard
 from airside_perception.cuda.frame import FRAME
 from airside_perception.errors import ConfigError, EngineError
+from airside_perception.geometry import from_quaternion, move_cloud, rotation_z, transform
 from airside_perception.lidar.encoder import Encoder
 from airside_perception.lidar.gpu_pillars import MOST_CAPACITY, PillarKernels
 from airside_perception.lidar.pillars import Grid
+from airside_perception.types import PointCloud
 
 FP32, FP16, HWC8 = ('linear', np.float32), ('linear', np.float16), ('hwc8', np.float16)
 KINDS = pytest.mark.parametrize('kind', [FP32, FP16, HWC8], ids=['fp32', 'fp16', 'hwc8'])
@@ -65,13 +67,21 @@ class Bench:
         self.queue, self.card, self.layout, self.capacity = queue, card, layout, capacity
         self.kernels = PillarKernels(queue, card, canvas, capacity)
 
-    def draw(self, points: np.ndarray, min_range: float = 0.0, scale: float = 1.0) -> bytes:
+    def draw(
+        self,
+        points: np.ndarray,
+        min_range: float = 0.0,
+        scale: float = 1.0,
+        motion: np.ndarray | None = None,
+    ) -> bytes:
         """Draws a cloud; returns everything that came of it as bytes."""
         block = np.full((self.capacity, 4), np.nan, np.float32)
         block[: min(len(points), self.capacity)] = points[: self.capacity]
         frame = np.zeros(1, FRAME)
         frame['points'], frame['intensity_scale'] = len(points), scale
         frame['min_range2'] = np.float32(min_range**2)
+        if motion is not None:
+            frame['moved'], frame['motion'] = 1, motion[:3]
         self.kernels.enqueue(self.queue.upload(frame), self.queue.upload(block))
         drawn = self.kernels.drawn()
         parts = (drawn.cells, drawn.starts, drawn.means, self.queue.download(self.memory))
@@ -86,10 +96,18 @@ class Bench:
         assert not values[..., channels:].any()
         return values[..., :channels].transpose(2, 0, 1)
 
-    def check(self, points: np.ndarray, min_range: float = 0.0, scale: float = 1.0) -> None:
+    def check(
+        self,
+        points: np.ndarray,
+        min_range: float = 0.0,
+        scale: float = 1.0,
+        motion: np.ndarray | None = None,
+    ) -> None:
         """Draws a cloud and compares it with the specification."""
-        self.draw(points, min_range, scale)
+        self.draw(points, min_range, scale, motion)
         points = points[: self.capacity]
+        if motion is not None:
+            points = move_cloud(PointCloud(0, 'lidar', points), motion, 'base_link').points
         if min_range > 0.0:
             near = np.square(points[:, 0]) + np.square(points[:, 1]) < np.float32(min_range**2)
             points = points[~near]
@@ -219,6 +237,17 @@ def test_points_near_the_sensor_and_intensity(queue: Any) -> None:
     inside = bench.kernels.drawn().in_range
     bench.check(points, scale=1 / 255)
     assert 0 < inside < bench.kernels.drawn().in_range
+
+
+def test_points_are_moved_as_on_the_cpu(queue: Any) -> None:
+    card = wide_card(120, 110, max_pillars=9000, max_points=16)
+    bench = Bench(queue, card, capacity=9000)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        rotation = rotation_z(rng.uniform(-3, 3)) @ from_quaternion(*rng.normal(0, 0.01, 3), 1.0)
+        motion = transform(rotation, rng.normal(0, 0.5, 3))
+        bench.check(cloud(card, 9000, seed), min_range=3.0, motion=motion)
+        assert bench.kernels.drawn().in_range > 1000
 
 
 def test_more_points_than_the_capacity(queue: Any) -> None:
