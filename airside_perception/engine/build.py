@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def build_engine(
     tensorrt = load_tensorrt(build=True)
     gpu, sm, cuda = _device(tensorrt)
     source = typed_network(onnx_path, settings, tensorrt.can)
+    _partial(out_path, b'').unlink()  # a folder that cannot be written is said now, not in the end
     notes = list(source.notes)
     timings = TimingCache(tensorrt, settings.timing_cache, gpu)
     progress('preparing', FIRST / 2)
@@ -69,6 +70,7 @@ def build_engine(
         with _explained(tensorrt, onnx_path, said):
             made = EngineBuilder(tensorrt, str(onnx_path), source, settings, said)
         timings.load(made.config)
+        said.errors.clear()  # of the setup there are none; old timings are no loss
         data = _built(made, said, progress)
         timings.save(made.config)
     notes += timings.notes + said.errors + said.warnings
@@ -272,11 +274,22 @@ def _placed(
 
 def _write(path: Path, data: bytes) -> None:
     """Writes a file whole, or not at all."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
+    partial = _partial(path, data)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise EngineError(f'{path}: cannot be written: {error.strerror}') from error
+
+
+def _partial(path: Path, data: bytes) -> Path:
+    """The data in a file beside `path`."""
+    partial = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise EngineError(f'{path}: cannot be written: {error.strerror}') from error
+    return partial

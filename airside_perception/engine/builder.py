@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import onnx
 
 from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.calibration_cache import calibration_cache
@@ -40,6 +43,10 @@ class EngineBuilder:
         self.source = source
         self._kept: list[Any] = []  # TensorRT does not hold the Python objects that it is given
         self.builder = self.module.Builder(logger(tensorrt))
+        if said.errors:
+            # It is an empty shell then: to use or to destroy it ends the process.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.builder))
+        self._no_errors('starting')
         self._check_dla()
         self.network = self._parsed()
         self.config = self.builder.create_builder_config()
@@ -104,14 +111,21 @@ class EngineBuilder:
         network = self.builder.create_network(flags)
         parser = self.module.OnnxParser(network, logger(self.tensorrt))
         if not parser.parse(self.source.data):
-            first = parser.get_error(0) if parser.num_errors else None
-            reason = first.desc() if first is not None else self.said.reason()
-            raise EngineError(
-                f'{self.path}: {self.tensorrt} cannot parse it: {reason or "it says not why"}'
-            )
+            reason = self._parser_error(parser) or self.said.reason() or 'it says not why'
+            raise EngineError(f'{self.path}: {self.tensorrt} cannot parse it: {reason}')
         self._no_errors('parsing')
         self._kept.append(parser)  # holds the weights
         return network
+
+    def _parser_error(self, parser: Any) -> str:
+        if not parser.num_errors:
+            return ''
+        first = parser.get_error(0)
+        nodes = onnx.load_model_from_string(self.source.data).graph.node
+        if not 0 <= first.node() < len(nodes):
+            return str(first.desc())
+        node = nodes[first.node()]
+        return f'node {node.name!r} ({node.op_type}): {first.desc()}'
 
     def _ports(self) -> None:
         formats = self.module.TensorFormat

@@ -39,7 +39,7 @@ class TimingCache:
         if self._path is None:
             return
         cache = config.create_timing_cache(self._read())
-        if not config.set_timing_cache(cache, False):
+        if cache is None or not config.set_timing_cache(cache, False):
             self.notes.append(f'{self._path}: timings of another GPU or TensorRT: not used')
             config.set_timing_cache(config.create_timing_cache(b''), False)
 

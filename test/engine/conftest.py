@@ -26,6 +26,7 @@ def _load(name: str) -> ModuleType:
 fake_cuda = _load('fake_cuda')
 fake_tensorrt = _load('fake_tensorrt')
 graphs = _load('graphs')
+fake_builder = _load('fake_builder')
 
 
 @pytest.fixture(scope='session')
@@ -44,6 +45,12 @@ def run():
 def fakes():
     """The module fake_tensorrt: `plan`, `tensor`, `surface`, NAMES."""
     return fake_tensorrt
+
+
+@pytest.fixture(scope='session')
+def builders():
+    """The module fake_builder: `equip` gives a fake TensorRT its builder."""
+    return fake_builder
 
 
 @pytest.fixture

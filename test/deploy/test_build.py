@@ -1,0 +1,237 @@
+"""`engine build`: from the command line to an engine, by TensorRT-RTX where it is installed."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from airside_perception.card import find_card
+from airside_perception.deploy import build as build_verb
+from airside_perception.deploy.__main__ import main
+from airside_perception.deploy.build import Bar
+from airside_perception.engine.build_settings import BuildSettings
+from airside_perception.engine.manifest import Manifest, rebuild_command, sha256_of
+from airside_perception.engine.qdq import scales
+from airside_perception.engine.quantize import quantize
+from airside_perception.errors import CardError, EngineError
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def network(tiny_models: Any, tmp_path: Path) -> Path:
+    return Path(tiny_models.tiny_lidar_model(tmp_path))
+
+
+@pytest.fixture
+def _rtx(monkeypatch: Any) -> None:
+    pytest.importorskip('tensorrt_rtx_bindings', reason='TensorRT-RTX is not installed')
+    monkeypatch.setenv('AIRSIDE_TENSORRT', 'tensorrt_rtx_bindings')
+
+
+@pytest.mark.usefixtures('_rtx')
+def test_text(network: Path, capsys: Capture) -> None:
+    assert main(['build', str(network)]) == 0
+    engine = network.with_name('tiny_lidar.fp16.gpu.engine')
+    out, err = capsys.readouterr()
+    assert out.startswith(f'{engine}: 0.')
+    for line in ('precision   fp16', 'input       canvas: float32 [1, 4, 80, 80]',
+                 'output      boxes: float32 [1, 14, 40, 40]', 'TensorRT rtx '):  # fmt: skip
+        assert line in out
+    assert err == ''  # no bar where there is no terminal
+    assert Manifest.read(engine).engine_sha256 == sha256_of(engine)
+
+
+@pytest.mark.usefixtures('_rtx')
+def test_json_and_places(network: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ['--precision', 'fp32', '--json', '--out']
+    assert main(['build', str(network), *words, str(tmp_path / 'engines')]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found['engine'] == str(tmp_path / 'engines' / 'tiny_lidar.fp32.gpu.engine')
+    assert found['manifest'] == f'{found["engine"]}.json'
+    assert found['precision'] == 'fp32'
+    assert Path(found['engine']).stat().st_size > 1000
+    assert main(['build', str(network), *words, str(tmp_path / 'a.plan')]) == 0
+    assert (tmp_path / 'a.plan').is_file()
+    assert (tmp_path / 'a.plan.json').is_file()
+
+
+@pytest.mark.usefixtures('_rtx')
+def test_int8_by_scales(network: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main(['build', str(network), '--precision', 'int8']) == 2
+    assert 'int8 needs scales: --calibration names' in capsys.readouterr().err
+    import numpy as np
+
+    model = quantize(onnx.load(str(network)), [{'canvas': np.ones((1, 4, 80, 80), np.float32)}])
+    (tmp_path / 'scales.json').write_text(json.dumps(scales(model)))
+    words = ['--precision', 'int8', '--calibration', str(tmp_path / 'scales.json')]
+    assert main(['build', str(network), *words]) == 0
+    assert network.with_name('tiny_lidar.int8.gpu.engine').is_file()
+
+
+@pytest.mark.usefixtures('_rtx')
+def test_every_option_survives_the_manifest(network: Path, capsys: Capture) -> None:
+    """What the manifest gives as the command to build again says the same settings."""
+    words = ['--precision', 'fp16', '--io-format', 'canvas:hwc8', '--io-precision', 'fp16',
+             '--workspace-mb', '64', '--opt-level', '1', '--timing-cache', '',
+             '--tactic-sources', 'jit_convolutions', '--tf32']  # fmt: skip
+    assert main(['build', str(network), *words]) == 0
+    engine = network.with_name('tiny_lidar.fp16.gpu.engine')
+    first = Manifest.read(engine)
+    import shlex
+
+    again = shlex.split(rebuild_command(engine, first))
+    assert main(again[again.index('build') :]) == 0
+    assert Manifest.read(engine).settings == first.settings
+    assert first.inputs[0]['layout'] == 'hwc8'
+
+
+@pytest.mark.usefixtures('_rtx')
+def test_what_cannot_be_built_here_is_status_1(network: Path, capsys: Capture) -> None:
+    assert main(['build', str(network), '--device', 'dla0']) == 1
+    err = capsys.readouterr().err
+    assert re.fullmatch(r'engine: .*device dla0 is asked for.*\n', err)
+    assert not network.with_name('tiny_lidar.fp16.dla0.engine').exists()
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['none.onnx'], 'no such network'),
+        (['{}', '--io-format', 'canvas'], "--io-format 'canvas': expected TENSOR:LAYOUT"),
+        (['{}', '--io-format', 'canvas:nchw'], "io_formats of 'canvas' = 'nchw'"),
+        (['{}', '--profile', 'canvas:1'], "profile 'canvas:1'"),
+        (['{}', '--precision', 'fp32', '--device', 'dla0'], 'fp16 or int8 only'),
+        (['{}', '--calibration', 'a.cache'], 'is for precision int8'),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    network: Path, words: list[str], said: str, capsys: Capture
+) -> None:
+    assert main(['build', *(word.replace('{}', str(network)) for word in words)]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.startswith('engine: ')
+    assert err.count('\n') == 1
+
+
+def test_help_has_examples(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(['build', '--help'])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert 'engine build models/apron_pointpillars.onnx --io-format canvas:hwc8' in text
+    assert 'exit status: 0 built' in text
+
+
+def test_the_examples_are_settings(network: Path) -> None:
+    from airside_perception.deploy.__main__ import _parser
+
+    lines = [line.split()[1:] for line in build_verb.EPILOG.splitlines() if 'engine build' in line]
+    assert len(lines) == 4
+    for words in lines:
+        settings = build_verb.settings_of(_parser().parse_args(words))
+        assert isinstance(settings, BuildSettings)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar(monkeypatch: Any) -> None:
+    now = [0.0]
+    monkeypatch.setattr(build_verb.time, 'monotonic', lambda: now[0])
+    stream = Terminal()
+    bar = Bar(stream)
+    for at, step, share in ((1, 'building', 0.25), (1.01, 'building', 0.3), (2, 'building', 0.5)):
+        now[0] = at
+        bar(step, share)
+    lines = stream.getvalue().split('\r')[1:]
+    assert len(lines) == 2  # no more than one every tenth of a second
+    assert re.search(r'building  \[=+ +\] 25 %  1 s ', lines[0])
+    assert lines[1].count('=') == 2 * lines[0].count('=')
+    for at in (4, 5, 6):  # nothing is known of how far it is: a block wanders
+        now[0] = at
+        bar('building', 0.5)
+    wandering = stream.getvalue().split('\r')[3:]
+    places = [line.index('===') for line in wandering]
+    assert places == sorted(set(places))
+    assert '%' not in wandering[-1]
+    assert wandering[-1].endswith('6 s \033[K')
+    bar.close()
+    bar.close()
+    assert stream.getvalue().endswith('\r\033[K')
+
+
+def test_no_bar_elsewhere() -> None:
+    stream = io.StringIO()
+    bar = Bar(stream)
+    bar('building', 0.5)
+    bar.close()
+    assert stream.getvalue() == ''
+
+
+def test_a_bar_ends_before_the_error(network: Path, monkeypatch: Any) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(build_verb.sys, 'stderr', stream)
+
+    def fails(model: str, target: Path, settings: BuildSettings, progress: Any) -> None:
+        progress('building', 1.0)
+        raise EngineError('no luck')
+
+    monkeypatch.setattr(build_verb, 'build_engine', fails)
+    assert main(['build', str(network)]) == 1
+    assert stream.getvalue().endswith('\r\033[Kengine: no luck\n')
+
+
+# --- cards of engines ---
+
+
+def built(network: Path, name: str, onnx_sha256: str = '') -> Path:
+    """A file beside the network that stands for its engine, with a manifest."""
+    engine = network.parent / name
+    engine.parent.mkdir(exist_ok=True)
+    engine.write_bytes(b'engine')
+    source = '../tiny_lidar.onnx' if '/' in name else 'tiny_lidar.onnx'
+    digest = onnx_sha256 or sha256_of(network)
+    Manifest(source, digest, sha256_of(engine), '10.3.0', 'full', '12.6', 'Orin', 'sm_87',
+             'fp16').write(engine)  # fmt: skip
+    return engine
+
+
+@pytest.mark.parametrize(
+    'name', ['tiny_lidar.fp16.gpu.engine', 'tiny_lidar.plan', 'engines/other.engine']
+)
+def test_an_engine_has_the_card_of_its_onnx(tiny_models: Any, tmp_path: Path, name: str) -> None:
+    network = tiny_models.tiny_lidar_model(tmp_path)
+    network = tiny_models.tiny_lidar_model(tmp_path, sha256=sha256_of(network))
+    engine = built(network, name)
+    assert Path(find_card(engine).path).resolve() == network.with_suffix('.yaml')
+    built(network, name, 'f' * 64)
+    with pytest.raises(CardError, match=r'was built from an ONNX whose SHA-256 is ffffffffffff'):
+        find_card(engine)
+    network.unlink()  # a vehicle need not have the ONNX
+    built_again = engine.with_name(f'{engine.name}.json')
+    built_again.unlink()
+    if name.startswith('tiny'):
+        assert find_card(engine).name == 'tiny_lidar'
+    else:
+        with pytest.raises(CardError, match=r'other\.yaml: no model card'):
+            find_card(engine)
+
+
+def test_an_engine_may_have_a_card_of_its_own(network: Path) -> None:
+    engine = built(network, 'tiny_lidar.fp16.gpu.engine')
+    text = network.with_suffix('.yaml').read_text().replace('name: tiny_lidar', 'name: own')
+    engine.with_suffix('.yaml').write_text(text)
+    assert find_card(engine).name == 'own'
+    assert find_card(engine, str(network.with_suffix('.yaml'))).name == 'tiny_lidar'
+    engine.with_name(f'{engine.name}.json').write_text('{"onnx": 3')
+    assert find_card(engine).name == 'own'

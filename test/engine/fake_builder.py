@@ -1,0 +1,349 @@
+"""The building side of a fake TensorRT, as strict as its bindings: for tests of what drives it.
+
+`equip(trt)` gives a `FakeTensorRT` a builder. It has the names of its version only; what it was
+told is in `trt.told`, and its plans run on the fake's runtime. Tests set on `trt`:
+
+    deaf        {what: text}: a setting (`workspace`, `tactics`, `core`, `level`, `formats`,
+                `device`) that is not taken, but only logged with this text
+    build_logs  errors logged while it builds; `build_fails`: and then there is no plan
+    not_on_dla  names of layers that a DLA core does not take
+    layers      what the inspector says, a list for JSON
+    shares      [(event, ...)] that the progress monitor is called with
+"""
+
+from __future__ import annotations
+
+import json
+import types
+
+import onnx
+from onnx import TensorProto
+
+KINDS = {
+    TensorProto.FLOAT: 'FLOAT', TensorProto.FLOAT16: 'HALF', TensorProto.INT8: 'INT8',
+    TensorProto.INT64: 'INT64', TensorProto.INT32: 'INT32',
+}  # fmt: skip
+CACHED_BYTES = b'timings'
+
+
+class Told(dict):
+    """What a build was told, by name."""
+
+    def flags(self) -> set[str]:
+        return {name for name, on in self.items() if on is True}
+
+
+def equip(trt):
+    """Adds builder, network, parser and settings to the module."""
+    members = trt.surface['classes']
+    trt.told, trt.deaf, trt.build_logs, trt.build_fails = Told(), {}, [], False
+    trt.not_on_dla, trt.layers, trt.shares, trt.caches = set(), [], [], []
+    trt.typed = trt.parse_error = None
+
+    def log(text, severity='ERROR'):
+        trt.last_logger.log(getattr(trt.ILogger, severity), text)
+
+    def strict(kind):
+        """Class decorator: no name beyond those of the true class; none may be set beyond them."""
+        known = set(members[kind])
+
+        def decorate(cls):
+            for name in [n for n in vars(cls) if not n.startswith('_') and n not in known]:
+                delattr(cls, name)
+
+            def set_attribute(self, name, value):
+                if not name.startswith('_') and name not in known:
+                    raise AttributeError(f'{kind} has no {name}')
+                object.__setattr__(self, name, value)
+
+            cls.__setattr__ = set_attribute
+            setattr(trt, kind, cls)
+            return cls
+
+        return decorate
+
+    @strict('ITensor')
+    class ITensor:
+        def __init__(self, value):
+            self._name = value.name
+            self._kind = getattr(trt.DataType, KINDS[value.type.tensor_type.elem_type])
+            dims = value.type.tensor_type.shape.dim
+            self._shape = tuple(d.dim_value if d.HasField('dim_value') else -1 for d in dims)
+            self._formats = 1
+
+        @property
+        def name(self):
+            return self._name
+
+        @property
+        def shape(self):
+            return self._shape
+
+        @property
+        def dtype(self):
+            return self._kind
+
+        @dtype.setter
+        def dtype(self, kind):
+            if trt.typed:
+                raise AttributeError('property of ITensor has no setter')
+            self._kind = kind
+
+        @property
+        def allowed_formats(self):
+            return self._formats
+
+        @allowed_formats.setter
+        def allowed_formats(self, mask):
+            if 'formats' in trt.deaf:
+                log(trt.deaf['formats'])
+            else:
+                self._formats = mask
+
+    @strict('INetworkDefinition')
+    class INetworkDefinition:
+        def __init__(self):
+            self._inputs, self._outputs, self._layers = [], [], []
+
+        num_inputs = property(lambda self: len(self._inputs))
+        num_outputs = property(lambda self: len(self._outputs))
+        num_layers = property(lambda self: len(self._layers))
+
+        def get_input(self, place):
+            return self._inputs[place]
+
+        def get_output(self, place):
+            return self._outputs[place]
+
+        def get_layer(self, place):
+            return self._layers[place]
+
+    @strict('OnnxParser')
+    class OnnxParser:
+        def __init__(self, network, logger):
+            self._network = network
+            self._errors = []
+
+        num_errors = property(lambda self: len(self._errors))
+
+        def get_error(self, place):
+            return types.SimpleNamespace(desc=lambda: self._errors[place], node=lambda: 1)
+
+        def parse(self, data):
+            if trt.parse_error:
+                self._errors.append(trt.parse_error)
+                return False
+            model = trt.told['model'] = onnx.load_model_from_string(data)
+            stored = {tensor.name for tensor in model.graph.initializer}
+            network = self._network
+            network._inputs += [ITensor(v) for v in model.graph.input if v.name not in stored]
+            network._outputs += [ITensor(v) for v in model.graph.output]
+            network._layers += [
+                types.SimpleNamespace(
+                    name=node.name or node.output[0],
+                    type=types.SimpleNamespace(name=node.op_type.upper()),
+                )
+                for node in model.graph.node
+            ]
+            return True
+
+    @strict('IOptimizationProfile')
+    class IOptimizationProfile:
+        def __init__(self):
+            self._shapes = {}
+
+        def set_shape(self, name, low, usual, high):
+            self._shapes[name] = (low, usual, high)
+
+    @strict('ITimingCache')
+    class ITimingCache:
+        def __init__(self, data):
+            self._data = data
+
+        def combine(self, other, ignore_mismatch):
+            trt.caches.append(('combine', other._data))
+            return True
+
+        def serialize(self):
+            return CACHED_BYTES
+
+    @strict('IBuilderConfig')
+    class IBuilderConfig:
+        def __init__(self):
+            self._level, self._core, self._sources, self._pools = 3, -1, 31, {}
+            self._kind, self._cache = trt.DeviceType.GPU, None
+            self._flags = {trt.BuilderFlag.TF32}
+            self.profiling_verbosity = None
+
+        num_optimization_profiles = property(lambda self: len(trt.told.get('profiles', ())))
+
+        def set_flag(self, flag):
+            self._flags.add(flag)
+            trt.told[flag.name] = True
+
+        def clear_flag(self, flag):
+            self._flags.discard(flag)
+            trt.told[flag.name] = False
+
+        def get_flag(self, flag):
+            return flag in self._flags
+
+        def set_memory_pool_limit(self, pool, size):
+            if 'workspace' in trt.deaf:
+                log(trt.deaf['workspace'])
+            else:
+                self._pools[pool] = trt.told['workspace'] = size
+
+        def get_memory_pool_limit(self, pool):
+            return self._pools.get(pool, 64 << 30)
+
+        def set_tactic_sources(self, sources):
+            if 'tactics' in trt.deaf:
+                log(trt.deaf['tactics'])
+                return False
+            self._sources = trt.told['tactics'] = sources
+            return True
+
+        def get_tactic_sources(self):
+            return self._sources
+
+        @property
+        def builder_optimization_level(self):
+            return self._level
+
+        @builder_optimization_level.setter
+        def builder_optimization_level(self, level):
+            if 'level' not in trt.deaf:
+                self._level = trt.told['level'] = level
+
+        @property
+        def default_device_type(self):
+            return self._kind
+
+        @default_device_type.setter
+        def default_device_type(self, kind):
+            if 'device' not in trt.deaf:
+                self._kind = kind
+                trt.told['device'] = kind.name
+
+        @property
+        def DLA_core(self):  # noqa: N802  TensorRT's name
+            return self._core
+
+        @DLA_core.setter
+        def DLA_core(self, core):  # noqa: N802  TensorRT's name
+            if 'core' in trt.deaf:
+                log(trt.deaf['core'])
+            else:
+                self._core = trt.told['core'] = core
+
+        def can_run_on_DLA(self, layer):  # noqa: N802  TensorRT's name
+            return layer.name not in trt.not_on_dla
+
+        def add_optimization_profile(self, profile):
+            trt.told.setdefault('profiles', []).append(profile._shapes)
+            return len(trt.told['profiles']) - 1
+
+        @property
+        def int8_calibrator(self):
+            return None
+
+        @int8_calibrator.setter
+        def int8_calibrator(self, calibrator):
+            if not isinstance(calibrator, trt.IInt8EntropyCalibrator2):
+                raise TypeError('no calibrator')
+            trt.told['cache'] = calibrator.read_calibration_cache()
+            trt.told['batch'] = (calibrator.get_batch_size(), calibrator.get_batch(['x']))
+
+        @property
+        def hardware_compatibility_level(self):
+            return trt.told.get('hardware', trt.HardwareCompatibilityLevel.NONE)
+
+        @hardware_compatibility_level.setter
+        def hardware_compatibility_level(self, level):
+            trt.told['hardware'] = level
+
+        def create_timing_cache(self, data):
+            trt.caches.append(('create', data))
+            return ITimingCache(data)
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            if b'other GPU' in cache._data:
+                return False
+            self._cache = cache
+            return True
+
+        def get_timing_cache(self):
+            return self._cache
+
+        @property
+        def progress_monitor(self):
+            return None
+
+        @progress_monitor.setter
+        def progress_monitor(self, monitor):
+            if not isinstance(monitor, trt.IProgressMonitor):
+                raise TypeError('no monitor')
+            self._monitor = monitor
+
+    @strict('Builder')
+    class Builder:
+        def __init__(self, logger):
+            if not isinstance(logger, trt.ILogger):
+                raise TypeError('no logger')
+            for text in trt.start_errors:
+                log(text)
+
+        num_DLA_cores = property(lambda self: trt.dla_cores)  # noqa: N815  TensorRT's name
+
+        def create_network(self, flags=0):
+            names = trt.NetworkDefinitionCreationFlag.__members__
+            trt.told['creation'] = {n for n, bit in names.items() if flags >> int(bit) & 1}
+            trt.typed = 'STRONGLY_TYPED' in trt.told['creation']
+            return INetworkDefinition()
+
+        def create_builder_config(self):
+            return IBuilderConfig()
+
+        def create_optimization_profile(self):
+            return IOptimizationProfile()
+
+        def build_serialized_network(self, network, config):
+            for text in trt.build_logs:
+                log(text)
+            for event, *arguments in trt.shares:
+                if getattr(config._monitor, event)(*arguments) is False:
+                    log('Build was cancelled.', 'WARNING')
+                    return None
+            if trt.during_build:
+                trt.during_build()
+            return None if trt.build_fails else _plan(network)
+
+    def _plan(network):
+        formats = {1 << int(member): name for name, member in trt.TensorFormat.__members__.items()}
+
+        def describe(tensor, mode):
+            ranges = [p[tensor.name] for p in trt.told.get('profiles', []) if tensor.name in p]
+            return {
+                'name': tensor.name, 'mode': mode, 'shape': tensor.shape,
+                'dtype': tensor.dtype.name, 'format': formats[tensor.allowed_formats],
+                'profiles': ranges, 'shape_io': False,
+            }  # fmt: skip
+
+        ports = [describe(item, 'INPUT') for item in network._inputs]
+        ports += [describe(item, 'OUTPUT') for item in network._outputs]
+        text = {'tensors': ports, 'profiles': max(1, len(trt.told.get('profiles', []))),
+                'host_code': trt.told.get('VERSION_COMPATIBLE', False)}  # fmt: skip
+        return json.dumps(text).encode()
+
+    def inspect(engine):
+        def information(kind):
+            if kind != trt.LayerInformationFormat.JSON:
+                raise TypeError('not JSON')
+            return json.dumps({'Layers': trt.layers})
+
+        return types.SimpleNamespace(get_engine_information=information)
+
+    trt.start_errors, trt.during_build = [], None
+    trt.ICudaEngine.create_engine_inspector = inspect
+    return trt
