@@ -13,7 +13,10 @@ from airside_perception.errors import DeviceError
 if TYPE_CHECKING:
     from types import ModuleType
 
-INSTALL = "install NVIDIA's driver and the Python package cuda-bindings (12.x or 13.x)"
+INSTALL = (
+    "install NVIDIA's driver and the Python package cuda-bindings (12.x or 13.x), "
+    "no newer than the driver's CUDA"
+)
 _MODULES = ('cuda.bindings.driver', 'cuda.cuda')  # the second: cuda-python up to 12.5
 
 _lock = threading.Lock()
