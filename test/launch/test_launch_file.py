@@ -218,7 +218,8 @@ def examples(repository):
         if 'ros__parameters' in path.read_text()
     }
     blocks = re.findall(r'```yaml\n(.*?)```', (repository / 'README.md').read_text(), re.DOTALL)
-    found.update({f'README {n}': text for n, text in enumerate(blocks)})
+    shown = [text for text in blocks if 'ros__parameters' in text]  # the others are cards
+    found.update({f'README {n}': text for n, text in enumerate(shown)})
     plain, _, commented = found['perception.yaml'].partition('# For one camera:\n')
     found['perception.yaml, with one camera'] = plain + commented.replace('# ', '')
     return found
