@@ -199,6 +199,12 @@ class LidarConfig(EngineConfig):
     max_detections: int = parameter(
         200, 'Most detections in one sweep, best first.', low=1, high=1000, live=True
     )
+    max_points_in_cloud: int = parameter(
+        200_000,
+        'Room for the points of one sweep on the GPU, about 60 bytes each; of more the first are '
+        'taken. The CPU takes any number.',
+        low=1000, high=1_048_575,
+    )  # fmt: skip
     min_range: float = parameter(
         0.0,
         'Points nearer than this to the origin of target_frame, seen from above, are left out '

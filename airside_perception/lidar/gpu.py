@@ -26,10 +26,6 @@ from airside_perception.lidar.labels import Labels
 from airside_perception.timing import Laps
 from airside_perception.types import Boxes3D, Float64, PointCloud
 
-CAPACITY = 200_000
-"""Points of a cloud that are used unless another number is asked for: a sweep of 128 beams with
-1,500 columns."""
-
 
 class CudaLidarDetector:
     """Runs one network on pillars on the clouds of one lidar; see `lidar.detector.LidarDetector`.
@@ -39,16 +35,16 @@ class CudaLidarDetector:
 
     Args:
         engine: with its tensors on the device (`engine.tensorrt.TensorRTEngine`).
-        capacity: points of a cloud that are used; of larger ones the first.
         queue: where the work goes, closed with the detector; None: the stream of the engine.
 
     Attributes:
         card: of the network.
-        config: may be replaced between two clouds.
+        config: may be replaced between two clouds; `max_points_in_cloud` stays what it was first.
         timings: {stage: ms} of the last cloud: pack (points to page-locked memory), gpu, boxes.
         last_pillars: occupied pillars of the last cloud, also those beyond `card.max_pillars`.
         last_usable: points of the last cloud within the range of the network.
-        last_dropped_points: points of the last cloud beyond `capacity`.
+        last_dropped_points: points of the last cloud that were left out, see
+            `config.max_points_in_cloud`.
         last_candidates: places of the last cloud that reached their threshold.
         nodes, launches: of the graph: all nodes, and kernels (the engine's too) among them.
         no_graph: why all is launched one by one; '' where one graph is launched.
@@ -65,7 +61,6 @@ class CudaLidarDetector:
         engine: Any,
         card: LidarCard,
         config: LidarConfig,
-        capacity: int = CAPACITY,
         queue: Queue | None = None,
     ) -> None:
         check_engine(engine, card)
@@ -83,7 +78,9 @@ class CudaLidarDetector:
         self._queue: Queue = DeviceQueue(engine.stream) if queue is None else queue
         try:
             self._labels = Labels(card)
-            self._work = LidarWork(self._queue, engine, card, self._labels, capacity)
+            self._work = LidarWork(
+                self._queue, engine, card, self._labels, config.max_points_in_cloud
+            )
             if not self.no_graph:
                 self._record()
         except BaseException:

@@ -48,7 +48,7 @@ def test_agrees_with_the_detector_on_the_cpu(
         layouts=dict.fromkeys(TENSORS, 'hwc8') if form == 'hwc8' else None,
         half=() if form == 'fp32' else TENSORS,
     )  # fmt: skip
-    detector = CudaLidarDetector(engine, card, config, capacity=2000, queue=queue)
+    detector = CudaLidarDetector(engine, card, config, queue=queue)
     scores = 1e-4 if form == 'fp32' else 1e-2
     for cloud in clouds(3, 600):
         expected, found = plain.detect(cloud), detector.detect(cloud)

@@ -95,7 +95,7 @@ def pair(
     engine = FakeEngine(network, queue, **options)
     return (
         LidarDetector(open_engine(network, threads=1), card, config),
-        CudaLidarDetector(engine, card, config, capacity=3000, queue=queue),
+        CudaLidarDetector(engine, card, config, queue=queue),
     )
 
 
@@ -146,9 +146,7 @@ def test_settings_change_between_clouds(network: Path, queue: Any) -> None:
 
 def test_labels_are_renamed_or_dropped(network: Path, queue: Any) -> None:
     card = replace(card_of(network), publish={'car': 'vehicle'}, thresholds={'vehicle': 0.2})
-    detector = CudaLidarDetector(
-        FakeEngine(network, queue), card, LidarConfig(), capacity=100, queue=queue
-    )
+    detector = CudaLidarDetector(FakeEngine(network, queue), card, LidarConfig(), queue=queue)
     found = detector.detect(cloud((10.2, 3.7, 0.5, 0.8), (20.9, -5.1, 0.5, 0.1)))
     assert found.classes == ('vehicle',)
 
@@ -213,14 +211,13 @@ def test_a_cloud_of_another_frame(network: Path, queue: Any) -> None:
 
 def test_points_beyond_the_capacity_are_counted(network: Path, queue: Any) -> None:
     card = card_of(network)
-    detector = CudaLidarDetector(
-        FakeEngine(network, queue), card, LidarConfig(), capacity=250, queue=queue
-    )
+    config = LidarConfig(max_points_in_cloud=1000)
+    detector = CudaLidarDetector(FakeEngine(network, queue), card, config, queue=queue)
     plain = LidarDetector(open_engine(network, threads=1), card, LidarConfig())
-    points = scene(2)
-    cut = replace(points, points=points.points[:250])
+    points = scene(2, points=1300)
+    cut = replace(points, points=points.points[:1000])
     same(detector.detect(points), plain.detect(cut))
-    assert detector.last_dropped_points == 350
+    assert detector.last_dropped_points == 300
     detector.detect(cut)
     assert detector.last_dropped_points == 0
 
@@ -237,9 +234,7 @@ def test_outputs_that_are_not_finite(
     network: Path, queue: Any, name: str, value: float, message: str
 ) -> None:
     engine = Broken(network, queue)
-    detector = CudaLidarDetector(
-        engine, card_of(network), LidarConfig(), capacity=1000, queue=queue
-    )
+    detector = CudaLidarDetector(engine, card_of(network), LidarConfig(), queue=queue)
     expected = detector.detect(scene(1))
     engine.name, engine.value = name, value
     for _ in range(2):
@@ -252,12 +247,12 @@ def test_outputs_that_are_not_finite(
 def test_one_graph_and_two_copies(network: Path, queue: Any) -> None:
     card, config = card_of(network), LidarConfig()
     engine = Replayed(network, queue, capturable=False)
-    with_steps = CudaLidarDetector(engine, card, config, capacity=1000, queue=queue)
+    with_steps = CudaLidarDetector(engine, card, config, queue=queue)
     assert with_steps.no_graph
     assert with_steps.nodes == 0
     expected = with_steps.detect(scene(1))
     engine.remember()
-    detector = CudaLidarDetector(engine, card, config, capacity=1000, queue=queue)
+    detector = CudaLidarDetector(engine, card, config, queue=queue)
     assert detector.no_graph == ''
     assert detector.launches == 11
     network_nodes = 1 if hasattr(queue, 'seed') else len(engine.outputs)
@@ -270,9 +265,7 @@ def test_one_graph_and_two_copies(network: Path, queue: Any) -> None:
 
 def test_an_engine_that_fails_once_leaves_nothing_behind(network: Path, queue: Any) -> None:
     engine = FakeEngine(network, queue, capturable=False)
-    detector = CudaLidarDetector(
-        engine, card_of(network), LidarConfig(), capacity=1000, queue=queue
-    )
+    detector = CudaLidarDetector(engine, card_of(network), LidarConfig(), queue=queue)
     expected = detector.detect(scene(1))
     run = engine.enqueue
 
@@ -319,9 +312,9 @@ def test_engines_and_sizes_that_cannot_be_used(network: Path, queue: Any) -> Non
             FakeEngine(network, queue), replace(card, score_output='other'), LidarConfig(),
             queue=queue,
         )  # fmt: skip
-    with pytest.raises(ConfigError, match='capacity'):
+    with pytest.raises(ConfigError, match='max_points 300; the GPU takes 1 to 256'):
         CudaLidarDetector(
-            FakeEngine(network, queue), card, LidarConfig(), capacity=2**20, queue=queue
+            FakeEngine(network, queue), replace(card, max_points=300), LidarConfig(), queue=queue
         )
 
 
@@ -335,7 +328,7 @@ def test_the_order_of_threads_does_not_show(network: Path, queue: Any, seed: int
     assert found[0].boxes.tobytes() == found[1].boxes.tobytes()
     other = CudaLidarDetector(
         FakeEngine(network, queue := _fresh(queue), **KINDS['fp16']), card_of(network),
-        LidarConfig(nms_iou=0.5), capacity=3000, queue=queue,
+        LidarConfig(nms_iou=0.5), queue=queue,
     )  # fmt: skip
     again = other.detect(scene(8, 40))
     assert again.boxes.tobytes() == found[0].boxes.tobytes()
