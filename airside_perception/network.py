@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airside_perception.card import ModelCard, find_card
+from airside_perception.card.find import BUILT
 from airside_perception.config import EngineConfig
 from airside_perception.engine import ENGINE_SUFFIXES, Engine, open_engine
 from airside_perception.errors import ConfigError, DeviceError, EngineError
@@ -30,9 +30,6 @@ Progress = Callable[[str, float], None]
 WAITING = 'waiting'
 """The step of a build that waits for another one."""
 WAIT_S = 0.5
-
-BUILT = re.compile(r'(?P<name>.+)\.(?P<precision>fp32|fp16|int8)\.(?P<device>gpu|dla[01])')
-"""Names that the builder gives to engines, without the ending."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,6 @@ class Network(Generic[Config, Card]):
                 raise ConfigError(
                     f'{self.path}: {reason}, and no {self.source.name} beside it to build it from'
                 )
-            if self.source.stem == Path(self.card.path).stem:
-                find_card(self.source, self.card.path)  # compares their hashes
             _require_gpu(f'{self.path}: {reason}')
         return reason
 
@@ -138,16 +133,11 @@ class Network(Generic[Config, Card]):
     @property
     def source(self) -> Path:
         """The ONNX of an engine: as its manifest says, else beside it, with the plain name."""
-        manifest = self._manifest
-        if manifest is not None and manifest.onnx_path(self.path).is_file():
-            return manifest.onnx_path(self.path)
-        return self.path.with_name(f'{_plain_name(self.path)}.onnx')
+        return _source(self.path)
 
     @property
     def _manifest(self) -> Manifest | None:
-        from airside_perception.engine.manifest import Manifest, manifest_path
-
-        return Manifest.read(self.path) if manifest_path(self.path).is_file() else None
+        return _manifest(self.path)
 
     def _settings(self) -> BuildSettings:
         """As it was built before, if it was, for the precision and device that are wanted now."""
@@ -175,7 +165,7 @@ class Network(Generic[Config, Card]):
         if config.precision != 'auto':
             precision = config.precision
         device = 'gpu' if config.dla_core < 0 else f'dla{config.dla_core}'
-        named = BUILT.fullmatch(self.path.stem)
+        named = BUILT.search(self.path.stem)
         if named is None:
             if not precision:
                 raise ConfigError(
@@ -183,17 +173,18 @@ class Network(Generic[Config, Card]):
                     'precision says what to build; set precision to fp32, fp16 or int8'
                 )
             return precision, device
-        if config.precision not in ('auto', named['precision']):
+        precision, place = named.groups()
+        if config.precision not in ('auto', precision):
             raise ConfigError(
                 f'precision = {config.precision!r}, but engine_path names an engine in '
-                f'{named["precision"]}: {self.path.name}'
+                f'{precision}: {self.path.name}'
             )
-        if device != named['device']:
+        if device != place:
             raise ConfigError(
-                f'dla_core = {config.dla_core}, but engine_path names an engine for '
-                f'{named["device"]}: {self.path.name}'
+                f'dla_core = {config.dla_core}, but engine_path names an engine for {place}: '
+                f'{self.path.name}'
             )
-        return named['precision'], device
+        return precision, device
 
     def _how_to_build(self) -> str:
         if not self.source.is_file():
@@ -225,7 +216,7 @@ def find_network(
     """
     plain = from_values(kind, {k: v for k, v in values.items() if '.' not in k})
     path = _locate(plain.engine_path)
-    card = find_card(path, str(_card_path(path, plain.card_path)))
+    card = _find_card(path, plain)
     if not isinstance(card, card_type):
         raise ConfigError(
             f'{card.path}: architecture {card.architecture} is no {card_type.__name__}'
@@ -274,18 +265,36 @@ def _locate(name: str) -> Path:
         path = Path(name)
         if path.suffix not in ENGINE_SUFFIXES:
             raise
-        source = path.with_name(f'{_plain_name(path)}.onnx')
-        return model_file(str(source)).with_name(path.name)
+        return model_file(str(_beside(path))).with_name(path.name)
 
 
-def _plain_name(path: Path) -> str:
-    """`apron` of both `apron.engine` and `apron.fp16.gpu.engine`."""
-    named = BUILT.fullmatch(path.stem)
-    return named['name'] if named else path.stem
+def _beside(engine: Path) -> Path:
+    """`apron.onnx` for both `apron.engine` and `apron.fp16.gpu.engine`."""
+    return engine.with_name(f'{BUILT.sub("", engine.stem)}.onnx')
 
 
-def _card_path(path: Path, card_path: str) -> Path:
-    if card_path:
-        return model_file(card_path)
-    own = path.with_suffix('.yaml')
-    return own if own.exists() else path.with_name(f'{_plain_name(path)}.yaml')
+def _manifest(engine: Path) -> Manifest | None:
+    from airside_perception.engine.manifest import Manifest, manifest_path
+
+    return Manifest.read(engine) if manifest_path(engine).is_file() else None
+
+
+def _source(engine: Path) -> Path:
+    try:
+        manifest = _manifest(engine)
+    except EngineError:  # told where the engine is opened
+        manifest = None
+    if manifest is not None and manifest.onnx_path(engine).is_file():
+        return manifest.onnx_path(engine)
+    return _beside(engine)
+
+
+def _find_card(path: Path, config: EngineConfig) -> ModelCard:
+    """The card; that of the ONNX where an engine is built from it, however old the engine is."""
+    card_path = str(model_file(config.card_path)) if config.card_path else ''
+    if config.engine_build == 'never' or path.suffix not in ENGINE_SUFFIXES:
+        return find_card(path, card_path)
+    own, source = path.with_suffix('.yaml'), _source(path)
+    if not card_path and own.is_file():
+        card_path = str(own)
+    return find_card(source if source.is_file() else path, card_path)

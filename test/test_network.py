@@ -150,7 +150,17 @@ def test_an_engine_is_not_built_from_another_onnx_than_the_card_describes(
 ):
     tiny_models.tiny_lidar_model(folder, sha256='0' * 64)
     with pytest.raises(CardError, match='SHA-256'):
-        find(folder, engine_build='missing').why_build()
+        find(folder, engine_build='missing')
+
+
+def test_a_new_network_with_its_card_replaces_the_engine_of_the_old_one(folder, gpu, tiny_models):
+    write_engine(folder)
+    onnx = folder / 'tiny_lidar.onnx'
+    tiny_models.tiny_lidar_model(folder, own_labels=True)
+    tiny_models.tiny_lidar_model(folder, own_labels=True, sha256=sha256_of(onnx))
+    with pytest.raises(CardError, match='built from an ONNX whose'):
+        find(folder)
+    assert 'has changed' in find(folder, engine_build='missing').why_build()
 
 
 class Builds:
