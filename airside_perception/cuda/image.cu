@@ -190,12 +190,15 @@ KERNEL letterbox(const uint8_t* image, const uint64_t* across, const uint64_t* d
   if (y >= inner_height) return;
   const int start = left / PIXELS * PIXELS + group * PIXELS - left;  // in the inner image
   const Taps vertical = taps_at(down, y);
+  Taps horizontal[PIXELS];
+#pragma unroll
+  for (int i = 0; i < PIXELS; ++i) {  // clamped, not skipped: without branches loads overlap
+    horizontal[i] = taps_at(across, min(max(start + i, 0), inner_width - 1));
+  }
   Colour colours[PIXELS];
 #pragma unroll
   for (int i = 0; i < PIXELS; ++i) {
-    const int x = start + i;
-    if (x < 0 || x >= inner_width) continue;
-    const Pixel pixel = resized(image, width, height, taps_at(across, x), vertical);
+    const Pixel pixel = resized(image, width, height, horizontal[i], vertical);
 #pragma unroll
     for (int channel = 0; channel < 3; ++channel) {
       const int value = swap ? pixel.value[2 - channel] : pixel.value[channel];

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from drawn_picture import near_all, picture
 from emulator_queue import EmulatorQueue
 from fake_engine import FakeEngine
 from onnx import TensorProto
@@ -145,36 +146,6 @@ def test_trained_network_on_pictures(
             same(found, expected)
         else:
             near_all(found, expected, score)
-
-
-def picture(height: int, width: int) -> Image:
-    """A street with figures: enough that a network takes some for objects."""
-    rng = np.random.default_rng(height)
-    pixels = np.full((height, width, 3), (200, 180, 150), np.uint8)
-    pixels[height // 2 :] = 90
-    for i in range(12):
-        x, y = rng.integers(0, width), height // 2 + rng.integers(0, height // 3)
-        size = int(20 + rng.integers(0, 40))
-        colour = tuple(map(int, rng.integers(0, 256, 3)))
-        if i % 2:
-            cv2.rectangle(pixels, (x, y - size), (x + 2 * size, y), colour, -1)
-            cv2.circle(pixels, (x + size // 2, y), size // 5, (20, 20, 20), -1)
-        else:
-            cv2.ellipse(pixels, (x, y - size), (size // 4, size), 0, 0, 360, colour, -1)
-            cv2.circle(pixels, (x, y - 2 * size), size // 5, (140, 170, 220), -1)
-    noise = rng.normal(0, 3, pixels.shape)
-    return Image(5, 'camera', np.clip(pixels + noise, 0, 255).astype(np.uint8))
-
-
-def near_all(found: Boxes2D, expected: Boxes2D, threshold: float) -> None:
-    """Where the output is rounded, every box clear of the threshold has its counterpart."""
-    for mine, other in ((found, expected), (expected, found)):
-        for xyxy, score, name in zip(mine.xyxy, mine.scores, mine.classes, strict=True):
-            if score < threshold + 0.02:
-                continue
-            near = np.abs(other.xyxy - xyxy).max(axis=1) < 1.0
-            alike = [other.classes[i] == name for i in np.flatnonzero(near)]
-            assert any(alike), (xyxy, score, name)
 
 
 def test_recorded_drive(open_detector: Opener, repository: Path, shared_data: Path) -> None:

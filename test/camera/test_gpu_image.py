@@ -17,9 +17,10 @@ import pytest
 from airside_perception.camera.gpu_image import BEYOND, SOURCES, ImageKernels, InputLayout, taps
 from airside_perception.camera.preprocess import ENCODINGS, Letterbox, Preprocessor, image_size
 from airside_perception.card import CameraCard
+from airside_perception.cuda.kernels import compile_source
 from airside_perception.engine.base import TensorSpec
 from airside_perception.engine.buffers import DeviceTensor, memory_shape, padded_channels, unpack
-from airside_perception.errors import EngineError
+from airside_perception.errors import DeviceError, EngineError
 from airside_perception.types import Image
 
 Cards = Callable[..., CameraCard]
@@ -200,3 +201,22 @@ def test_other_layouts_are_refused(layout: str, dtype: Any) -> None:
     tensor = DeviceTensor(spec, 0, layout, shape, padded_channels(shape, layout), 0)
     with pytest.raises(EngineError, match=f'images: .* has the layout {layout}; images are'):
         InputLayout.of(tensor)
+
+
+@pytest.mark.parametrize('arch', ['sm_87', 'sm_90'])
+@pytest.mark.parametrize('layout', ['FP32', 'FP16', 'PADDED -DCHANNELS=8'])
+def test_every_variant_compiles_for_the_gpu(arch: str, layout: str) -> None:
+    for source in sorted(set(SOURCES.values())):
+        compiles('image.cu', f'-DSOURCE={source} -DLAYOUT={layout}', arch)
+    for options in ('-DHALF=0 -DACTIVATED=0', '-DHALF=1 -DACTIVATED=1'):
+        compiles('yolox.cu', options, arch)
+
+
+def compiles(name: str, options: str, arch: str) -> None:
+    try:
+        cubin = compile_source(name, tuple(options.split()), arch)
+    except DeviceError as error:
+        if 'cannot be compiled here' not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert cubin[:4] == b'\x7fELF'

@@ -1,4 +1,5 @@
-"""Builds the engines that test_tensorrt.py opens: `python test/gpu/plans.py FOLDER`.
+"""Builds the engines of test_tensorrt.py and test_camera_detector.py:
+`python test/gpu/plans.py FOLDER`.
 
 Run once with a TensorRT that can build; the tests then run with it and, as all but `plain` are
 version compatible, with later and lean ones. Beside each engine: its network, its manifest and
@@ -7,6 +8,7 @@ NAME.npz with an input and what ONNX Runtime answers.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from airside_perception.engine.capabilities import load_tensorrt
 
 OWN_KERNELS = ('EDGE_MASK_CONVOLUTIONS', 'JIT_CONVOLUTIONS')
 IMAGE = (3, 32, 48)
+CAMERA = Path(__file__).resolve().parents[2] / 'models' / 'apron_yolox.onnx'
 LARGEST = 8
 
 
@@ -110,6 +113,13 @@ def main(folder: str) -> None:
         'hwc8': ('conv', {'precision': 'fp16', 'io_formats': {'x': 'hwc8', 'z': 'hwc8'}}),
         'batch': ('batch', {'precision': 'fp32', 'profiles': profiles}),
     }
+    shutil.copy(CAMERA, to)
+    for name, changes in {
+        'camera_fp32': {'precision': 'fp32'},
+        'camera_fp16': {'precision': 'fp16'},
+        'camera_hwc8': {'precision': 'fp16', 'io_formats': {'images': 'hwc8'}},
+    }.items():
+        builds[name] = (CAMERA.stem, changes)
     for name, (network, changes) in builds.items():
         settings = BuildSettings(**{**common, **changes})
         manifest = build_engine(to / f'{network}.onnx', to / f'{name}.engine', settings)
