@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from airside_perception.card import CameraCard, LidarCard
 from airside_perception.config import CameraConfig, LidarConfig
 from airside_perception.cuda import runtime
+from airside_perception.engine import build
+from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.capabilities import load_tensorrt
 from airside_perception.errors import EngineError
 from airside_perception.network import Network, find_network
@@ -20,16 +23,27 @@ from airside_perception.pipeline import CameraPipeline, LidarPipeline
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Image, PointCloud
 
+SOURCES = ('edge_mask_convolutions', 'jit_convolutions')
 SWAPS = 5
 FRAMES = 50
 
 
 @pytest.fixture(autouse=True)
-def _builder() -> None:
+def _quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds that need neither cuBLAS nor cuDNN and do not try for long."""
     try:
-        load_tensorrt('tensorrt', build=True)
+        tensorrt = load_tensorrt('tensorrt', build=True)
     except EngineError as error:
         pytest.skip(str(error))
+    known = tuple(name for name in SOURCES if name.upper() in tensorrt.can.tactic_sources)
+    level = {'opt_level': 1} if tensorrt.can.optimization_level else {}
+    build_engine = build.build_engine
+
+    def quick(source: Path, path: Path, settings: BuildSettings, progress: Any) -> Any:
+        settings = replace(settings, tactic_sources=known, timing_cache='', **level)
+        return build_engine(source, path, settings, progress)
+
+    monkeypatch.setattr(build, 'build_engine', quick)
 
 
 @pytest.fixture
@@ -73,7 +87,9 @@ def test_a_node_builds_opens_and_runs_what_it_misses(folder: Path, precision: st
         for seed in range(3):
             found, wanted = look(pipeline, seed), look(expected, seed)
             assert len(wanted)
-            assert abs(len(found) - len(wanted)) <= (0 if precision == 'fp32' else 2)
+            # in fp16 some scores pass the threshold, or each other, that did not in fp32
+            few = 0 if precision == 'fp32' else 2 + len(wanted) // 10
+            assert abs(len(found) - len(wanted)) <= few
     finally:
         pipeline.close()
         expected.close()
