@@ -1,5 +1,4 @@
-"""Builds the engines of test_tensorrt.py and test_camera_detector.py:
-`python test/gpu/plans.py FOLDER`.
+"""Builds the engines of the tests that run TensorRT: `python test/gpu/plans.py FOLDER`.
 
 Run once with a TensorRT that can build; the tests then run with it and, as all but `plain` are
 version compatible, with later and lean ones. Beside each engine: its network, its manifest and
@@ -23,7 +22,8 @@ from airside_perception.engine.capabilities import load_tensorrt
 
 OWN_KERNELS = ('EDGE_MASK_CONVOLUTIONS', 'JIT_CONVOLUTIONS')
 IMAGE = (3, 32, 48)
-CAMERA = Path(__file__).resolve().parents[2] / 'models' / 'apron_yolox.onnx'
+MODELS = Path(__file__).resolve().parents[2] / 'models'
+CAMERA, LIDAR = MODELS / 'apron_yolox.onnx', MODELS / 'apron_pointpillars.onnx'
 LARGEST = 8
 
 
@@ -120,6 +120,14 @@ def main(folder: str) -> None:
         'camera_hwc8': {'precision': 'fp16', 'io_formats': {'images': 'hwc8'}},
     }.items():
         builds[name] = (CAMERA.stem, changes)
+    shutil.copy(LIDAR, to)
+    tensors = ('canvas', 'scores', 'boxes', 'directions')
+    for name, changes in {
+        'lidar_fp32': {'precision': 'fp32'},
+        'lidar_fp16': {'precision': 'fp16', 'io_precision': 'fp16'},
+        'lidar_hwc8': {'precision': 'fp16', 'io_formats': dict.fromkeys(tensors, 'hwc8')},
+    }.items():
+        builds[name] = (LIDAR.stem, changes)
     for name, (network, changes) in builds.items():
         settings = BuildSettings(**{**common, **changes})
         manifest = build_engine(to / f'{network}.onnx', to / f'{name}.engine', settings)
