@@ -64,8 +64,9 @@ __device__ __forceinline__ float4 moved(const Frame* frame, float4 p) {
 
 // Rules 1 and 2 of lidar/pillars.py, a thread a point. `state`, with which number_pillars works,
 // goes back to zero here.
-KERNEL bin_points(const Frame* frame, const float4* points, int32_t capacity, const Grid* grid,
-                  uint32_t* counts, Bin* bins, uint64_t* state, int32_t words) {
+KERNEL bin_points(const Frame* __restrict__ frame, const float4* __restrict__ points,
+                  int32_t capacity, const Grid* __restrict__ grid, uint32_t* counts, Bin* bins,
+                  uint64_t* state, int32_t words) {
   const int32_t i = static_cast<int32_t>(thread_index());
   if (i < words) state[i] = 0;
   const uint32_t lane = lane_index();
@@ -186,8 +187,9 @@ KERNEL __launch_bounds__(SCAN_THREADS)
 }
 
 // A thread a point: the point, moved, and its index go to their place.
-KERNEL sort_points(const Frame* frame, const float4* points, int32_t capacity,
-                   const uint32_t* places, const Bin* bins, float4* sorted, int32_t* members) {
+KERNEL sort_points(const Frame* __restrict__ frame, const float4* __restrict__ points,
+                   int32_t capacity, const uint32_t* __restrict__ places,
+                   const Bin* __restrict__ bins, float4* sorted, int32_t* members) {
   const int32_t i = static_cast<int32_t>(thread_index());
   if (i >= min(frame->points, capacity)) return;
   const Bin bin = bins[i];
@@ -257,16 +259,20 @@ __device__ __forceinline__ void put(void* canvas, int pair, int32_t cell, int32_
 // of the columns, y of the rows, z. scale: integer units a metre, a power of 2 for which no sum
 // overflows; what a coordinate has below one unit is cut off. unit: its reciprocal.
 KERNEL __launch_bounds__(DRAW_WARPS * WARP)
-    draw_pillars(const Frame* frame, const Totals* totals, const Pillar* pillars,
-                 const float4* sorted, const int32_t* members, const float4* of_point,
-                 const float4* of_pillar, const float* centres, const Grid* grid, float scale,
-                 float unit, uint32_t* counts, float4* means, void* canvas) {
+    draw_pillars(const Frame* __restrict__ frame, const Totals* __restrict__ totals,
+                 const Pillar* __restrict__ pillars, const float4* __restrict__ sorted,
+                 const int32_t* __restrict__ members, const float4* __restrict__ of_point,
+                 const float4* __restrict__ of_pillar, const float* __restrict__ centres,
+                 const Grid* __restrict__ grid, float scale, float unit, uint32_t* counts,
+                 float4* means, void* canvas) {
   __shared__ float4 points[DRAW_WARPS][MAX_POINTS];
   const int32_t lane = static_cast<int32_t>(lane_index());
   float4* local = points[threadIdx.x / WARP];
   const int32_t occupied = totals->occupied, drawn = totals->pillars;
+  const int32_t warps = static_cast<int32_t>(thread_count() / WARP);
   int32_t p = static_cast<int32_t>(thread_index() / WARP);
   if (p >= occupied) return;
+  Pillar next = pillars[p];
   const int32_t rows = grid->rows, columns = grid->columns;
   const float z = centres[columns + rows];
   float4 weight[PAIRS_A_LANE][2], of_centre[PAIRS_A_LANE][2], of_mean[PAIRS_A_LANE][2];
@@ -279,8 +285,9 @@ KERNEL __launch_bounds__(DRAW_WARPS * WARP)
       of_mean[j][k] = of_pillar[2 * channel + 1];
     }
   }
-  for (; p < occupied; p += static_cast<int32_t>(thread_count() / WARP)) {
-    const Pillar pillar = pillars[p];
+  for (; p < occupied; p += warps) {
+    const Pillar pillar = next;
+    if (p + warps < occupied) next = pillars[p + warps];  // on its way meanwhile
     if (lane == 0) counts[pillar.cell] = 0;
     if (p >= drawn) continue;
     const int32_t row = pillar.cell / columns, column = pillar.cell - row * columns;
