@@ -91,6 +91,8 @@ class Detector:
         self.anchors = torch.tensor(fields).to(DEVICE)
         self.out_columns, self.cells = out_columns, out_rows * out_columns
         self.step = (card.limits[3] - card.limits[0]) / out_columns
+        corners = [[1.0, -1.0, -1.0, 1.0], [1.0, 1.0, -1.0, -1.0]]
+        self.sign = torch.tensor(corners, device=DEVICE)
         self.upper = torch.ones(CANDIDATES, CANDIDATES, dtype=torch.bool).to(DEVICE).triu(1)
 
     def pillars(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -165,7 +167,7 @@ class Detector:
         self, boxes: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Which boxes greedy suppression keeps [K], and whether `ROUNDS` were enough."""
-        iou = rotated_iou(boxes)
+        iou = rotated_iou(boxes, self.sign)
         beats = (iou > self.iou) & self.upper & (labels[:, None] == labels)
         alive = torch.isfinite(logits)
         beats &= alive[:, None]
@@ -191,7 +193,7 @@ class Detector:
         return out
 
 
-def rotated_iou(boxes: torch.Tensor) -> torch.Tensor:
+def rotated_iou(boxes: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
     """IoU of footprints [K, K], the same formula as `overlap.footprint_overlap`, all pairs."""
     a, b = boxes[:, None], boxes[None]
     p, q = b[..., 3:4] / 2, b[..., 4:5] / 2
@@ -199,7 +201,6 @@ def rotated_iou(boxes: torch.Tensor) -> torch.Tensor:
     c, s = b[..., 6].cos(), b[..., 6].sin()
     dx, dy = a[..., 0] - b[..., 0], a[..., 1] - b[..., 1]
     turn = (a[..., 6] - b[..., 6])[..., None]
-    sign = torch.tensor([[1.0, -1.0, -1.0, 1.0], [1.0, 1.0, -1.0, -1.0]], device=DEVICE)
     along, across = sign[0] * half[..., :1], sign[1] * half[..., 1:]
     x = (c * dx + s * dy)[..., None] + along * turn.cos() - across * turn.sin()
     y = (c * dy - s * dx)[..., None] + along * turn.sin() + across * turn.cos()
