@@ -8,13 +8,14 @@ COVERAGE_MIN ?= 90
 
 in_ros := . .ci/ros.bash &&
 
-.PHONY: help setup build demo test bench lint clean distclean
+.PHONY: help setup build demo test gpu bench lint clean distclean
 
 help:
 	@echo 'make setup   install the environment into .venv (every other target does so first)'
 	@echo 'make build   build the package with colcon into install/'
 	@echo 'make demo    run the whole graph on a generated apron drive'
 	@echo 'make test    run every test'
+	@echo 'make gpu     run the tests that need a GPU and TensorRT with PYTHON (python3)'
 	@echo 'make bench   time the stages beside the usual alternatives'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make clean   remove builds and caches; make distclean also the environments'
@@ -31,6 +32,9 @@ demo: build
 
 test: build
 	@COVERAGE_MIN=$(COVERAGE_MIN) .ci/test.sh $(ARGS)
+
+gpu:
+	@.ci/gpu.sh $(ARGS)
 
 bench: build
 	@$(in_ros) python -m benchmarks $(ARGS)

@@ -7,8 +7,11 @@ NAME.npz with an input and what ONNX Runtime answers.
 
 from __future__ import annotations
 
+import argparse
+import multiprocessing
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +87,8 @@ def expect(model: Path, shape: tuple[int, ...]) -> None:
     np.savez(model.with_suffix('.npz'), x=x, **answers)
 
 
-def main(folder: str) -> None:
-    """Builds everything that the TensorRT here can build."""
-    to = Path(folder)
+def write_networks(to: Path) -> None:
+    """Networks and answers."""
     to.mkdir(parents=True, exist_ok=True)
     networks = {
         'tiny': (doubler(), (1, 1, 4, 4)),
@@ -96,6 +98,12 @@ def main(folder: str) -> None:
     for name, (model, shape) in networks.items():
         onnx.save(model, to / f'{name}.onnx')
         expect(to / f'{name}.onnx', shape)
+    shutil.copy(CAMERA, to)
+    shutil.copy(LIDAR, to)
+
+
+def all_builds() -> dict[str, tuple[str, BuildSettings]]:
+    """{engine: (network, how it is built)} with the TensorRT that is here."""
     tensorrt = load_tensorrt(build=True)
     common = {
         'opt_level': 1 if tensorrt.can.optimization_level else None,
@@ -113,14 +121,12 @@ def main(folder: str) -> None:
         'hwc8': ('conv', {'precision': 'fp16', 'io_formats': {'x': 'hwc8', 'z': 'hwc8'}}),
         'batch': ('batch', {'precision': 'fp32', 'profiles': profiles}),
     }
-    shutil.copy(CAMERA, to)
     for name, changes in {
         'camera_fp32': {'precision': 'fp32'},
         'camera_fp16': {'precision': 'fp16'},
         'camera_hwc8': {'precision': 'fp16', 'io_formats': {'images': 'hwc8'}},
     }.items():
         builds[name] = (CAMERA.stem, changes)
-    shutil.copy(LIDAR, to)
     tensors = ('canvas', 'scores', 'boxes', 'directions')
     for name, changes in {
         'lidar_fp32': {'precision': 'fp32'},
@@ -128,11 +134,34 @@ def main(folder: str) -> None:
         'lidar_hwc8': {'precision': 'fp16', 'io_formats': dict.fromkeys(tensors, 'hwc8')},
     }.items():
         builds[name] = (LIDAR.stem, changes)
-    for name, (network, changes) in builds.items():
-        settings = BuildSettings(**{**common, **changes})
-        manifest = build_engine(to / f'{network}.onnx', to / f'{name}.engine', settings)
-        sys.stdout.write(f'{name}: {manifest.build_seconds:.1f} s {manifest.notes}\n')
+    return {
+        name: (network, BuildSettings(**{**common, **changes}))
+        for name, (network, changes) in builds.items()
+    }
+
+
+def build(to: Path, name: str) -> str:
+    """Builds one engine; what there is to say of it."""
+    network, settings = all_builds()[name]
+    manifest = build_engine(to / f'{network}.onnx', to / f'{name}.engine', settings)
+    return f'{name}: {manifest.build_seconds:.1f} s {manifest.notes}'
+
+
+def main() -> None:
+    """Builds everything, several engines at a time in processes of their own."""
+    parser = argparse.ArgumentParser(description='Engines for the GPU suite')
+    parser.add_argument('folder', type=Path)
+    parser.add_argument('names', nargs='*', help='engines; default: all')
+    parser.add_argument('--jobs', type=int, default=1, help='engines built at a time')
+    options = parser.parse_args()
+    write_networks(options.folder)
+    names = options.names or list(all_builds())
+    context = multiprocessing.get_context('spawn')  # CUDA does not survive a fork
+    with context.Pool(options.jobs, maxtasksperchild=1) as pool:
+        for said in pool.imap(partial(build, options.folder), names):
+            sys.stdout.write(f'{said}\n')
+            sys.stdout.flush()
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    main()
