@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sized
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from airside_perception.engine.bias import correct_biases
 from airside_perception.engine.graph import inferred
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import OPERATORS, ready_for_qdq
@@ -24,6 +26,7 @@ def quantize(
     method: str = 'minmax',
     exclude: Iterable[str] = (),
     operators: Iterable[str] = OPERATORS,
+    correct: int = 4,
     half: bool = False,
     keep_io: bool | Collection[str] = True,
 ) -> Any:
@@ -40,6 +43,8 @@ def quantize(
             (99.999 %).
         exclude: names of nodes that stay as they are, e.g. the last of a sensitive head.
         operators: which kinds of nodes.
+        correct: on how many of the feeds biases are corrected for the means (`bias`); 0: they are
+            not. It takes as many passes as there are convolutions.
         half: the rest becomes fp16 (`precision.to_half`).
         keep_io: as there.
 
@@ -81,6 +86,8 @@ def quantize(
         except Exception as error:  # what ONNX Runtime raises has no nearer common base
             raise EngineError(f'calibration failed: {_last_line(error)}') from error
         quantized = onnx.load(str(target))
+    if correct:
+        quantized = correct_biases(quantized, model, itertools.islice(reader.feeds, correct))
     return to_half(quantized, keep_io) if half else quantized
 
 

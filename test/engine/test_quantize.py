@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
 
+from airside_perception.engine.bias import correct_biases
 from airside_perception.engine.calibration_cache import calibration_cache, read_scales
 from airside_perception.engine.deconvolution import split_deconvolutions
 from airside_perception.engine.graph import has_qdq
@@ -95,7 +96,7 @@ def test_other_methods(residual: Any, feeds: list[dict[str, Any]], run: Any, met
 
 def test_from_scales_as_from_feeds(residual: Any, feeds: list[dict[str, Any]], run: Any) -> None:
     """Two independent ways to the same numbers."""
-    quantized = quantize(residual, feeds)
+    quantized = quantize(residual, feeds, correct=0)
     inserted = insert_qdq(residual, scales(quantized))
     onnx.checker.check_model(inserted, full_check=True)
     assert scales(inserted) == scales(quantized)
@@ -144,8 +145,52 @@ def test_half_for_the_rest(residual: Any, feeds: list[dict[str, Any]], run: Any)
     assert outside.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
 
 
+def test_biases_are_corrected_for_the_means(network: Any, run: Any) -> None:
+    """Means by channel are those of fp32 in every layer, on feeds that were not corrected on."""
+    rng = np.random.default_rng(9)
+    weights = {
+        'w1': rng.normal(0, 0.3, (6, 2, 3, 3)),
+        'b': rng.normal(0, 0.3, 6),
+        'w2': rng.normal(0, 0.2, (5, 6, 3, 3)),
+        'w3': rng.normal(0, 0.2, (5, 5, 3, 3)),
+    }
+    nodes = [
+        helper.make_node('Conv', ['x', 'w1', 'b'], ['c1'], pads=[1, 1, 1, 1]),
+        helper.make_node('Relu', ['c1'], ['r1']),
+        helper.make_node('Conv', ['r1', 'w2'], ['c2'], pads=[1, 1, 1, 1]),
+        helper.make_node('Relu', ['c2'], ['r2']),
+        helper.make_node('Conv', ['r2', 'w3'], ['y'], pads=[1, 1, 1, 1]),
+    ]
+    constants = {name: value.astype(np.float32) for name, value in weights.items()}
+    shapes = {'c1': [1, 6, 30, 30], 'c2': [1, 5, 30, 30], 'y': [1, 5, 30, 30]}
+    model = network(nodes, {'x': [1, 2, 30, 30]}, shapes, constants)
+
+    def feed() -> dict[str, Any]:  # mostly the same everywhere, as empty ground is
+        spots = (rng.random((1, 2, 30, 30)) < 0.05) * rng.normal(0, 3, (1, 2, 30, 30))
+        return {'x': (spots + 0.123).astype(np.float32)}
+
+    feeds = [feed() for _ in range(4)]
+    plain = quantize(model, feeds, correct=0)
+    corrected = quantize(model, feeds)
+    onnx.checker.check_model(corrected, full_check=True)
+    assert scales(corrected) == scales(plain)
+    new = feed()
+    for expected, before, after in zip(
+        run(model, **new), run(plain, **new), run(corrected, **new), strict=True
+    ):
+        shift = np.abs((before - expected).mean(axis=(0, 2, 3))).max()
+        rest = np.abs((after - expected).mean(axis=(0, 2, 3))).max()
+        assert rest < 0.5 * shift
+    outputs = list(zip(run(corrected, **feeds[0]), run(model, **feeds[0]), strict=True))
+    assert all(np.abs((a - b).mean()) < 1e-3 for a, b in outputs)
+    with pytest.raises(EngineError, match='there are none'):
+        correct_biases(plain, model, [])
+    with pytest.raises(EngineError, match='bias correction failed'):
+        correct_biases(plain, model, [{'z': np.zeros(1, np.float32)}])
+
+
 def test_stripped_is_as_before(residual: Any, feeds: list[dict[str, Any]], run: Any) -> None:
-    stripped = strip_qdq(quantize(residual, feeds))
+    stripped = strip_qdq(quantize(residual, feeds, correct=0))
     assert operators(stripped) == operators(residual)
     for found, expected in zip(run(stripped, **feeds[0]), run(residual, **feeds[0]), strict=True):
         assert_array_equal(found, expected)
@@ -183,7 +228,7 @@ def test_deconvolutions_by_output_channel(network: Any, run: Any) -> None:
     feeds = [{'x': rng.normal(0, 1, (1, 4, 5, 5)).astype(np.float32)}]
     with pytest.raises(EngineError, match='no Q/DQ nodes for activations'):
         scales(quantize(model, feeds))
-    quantized = quantize(model, feeds, operators=['ConvTranspose'])
+    quantized = quantize(model, feeds, operators=['ConvTranspose'], correct=0)
     inserted = insert_qdq(model, scales(quantized), operators=['ConvTranspose'])
     found = run(quantized, **feeds[0])[0]
     assert_array_equal(run(inserted, **feeds[0])[0], found)
@@ -263,7 +308,7 @@ def test_the_shipped_networks(
         x = rng.uniform(0, 255, shape) if shape[1] == 3 else rng.uniform(0, 2, shape)
         return {value.name: (x * (rng.random((1, 1, *shape[2:])) < 0.3)).astype(np.float32)}
 
-    quantized = quantize(model, [feed(), feed()])
+    quantized = quantize(model, [feed(), feed()], correct=0)  # which takes a minute or two
     assert 'ConvTranspose' not in operators(quantized)
     x = feed()
     for output, found, expected in zip(
