@@ -291,6 +291,7 @@ def table(report: dict[str, Any]) -> str:
         eager, graph = report['torch']['eager'], report['torch']['graph']
         rows += [
             ('torch eager, whole', eager['whole']),
+            ('torch eager, without NMS', eager['whole without NMS']),
             ('torch as a graph, whole', graph['whole']),
             ('torch dense as a graph', graph['dense']),
         ]
@@ -311,6 +312,8 @@ def table(report: dict[str, Any]) -> str:
     ratios = {'whole / dense': whole / dense, "NVIDIA's whole / ours": NVIDIA['whole'] / whole}
     if 'torch' in report:
         ratios['torch eager / ours'] = report['torch']['eager']['whole']['median_ms'] / whole
+        without = report['torch']['eager']['whole without NMS']['median_ms']
+        ratios['torch eager without NMS / ours with it'] = without / whole
         ratios['torch graph / ours'] = report['torch']['graph']['whole']['median_ms'] / whole
     lines.append(f'{"all but the dense network":<44}{whole - dense:>9.3f} ms')
     lines += [f'{name:<44}{value:>9.2f}' for name, value in ratios.items()]

@@ -277,12 +277,17 @@ def measure(network: Path, scans: list[Path], repeats: int) -> dict[str, Any]:
         bring()
         result.copy_(detector(device), non_blocking=True)
 
+    def front(points: torch.Tensor) -> None:
+        bring()
+        detector.decode(detector.dense(detector.canvas(*detector.pillars(points))))
+
     report: dict[str, Any] = {
         'torch': torch.__version__,
         'gpu': torch.cuda.get_device_name(),
         'scans': len(scans),
         'eager': {'whole': milliseconds(whole, repeats)},
     }
+    report['eager']['whole without NMS'] = milliseconds(lambda: front(device), repeats)
     bring()
     voxels = detector.pillars(device)
     canvas = detector.canvas(*voxels)
