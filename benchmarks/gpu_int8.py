@@ -101,11 +101,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--plans', type=Path, default=ROOT / 'build' / 'gpu-plans')
     parser.add_argument('--repeats', type=int, default=200)
     parser.add_argument('--opt-level', type=int, default=3)
-    parser.add_argument('--method', default='minmax', help='of the calibration')
+    parser.add_argument('--method', default='percentile', help='of the calibration')
+    parser.add_argument('--exclude', type=int, default=2, help='first convolutions left in fp16')
+    parser.add_argument('--prepare', action='store_true', help='quantise only, needs no GPU')
     parser.add_argument('--out', type=Path)
     options = parser.parse_args(args)
     bench = Bench(options.plans, options.repeats, options.opt_level)
-    device = use_device()
     source = ROOT / 'models' / 'apron_pointpillars.onnx'
     card = load_card(source.with_suffix('.yaml'))
     if not isinstance(card, LidarCard):
@@ -118,8 +119,14 @@ def main(args: list[str] | None = None) -> int:
         {card.input_name: encoder.encode(scan, grid.fill(scan)).copy()} for scan in scans[::3]
     ]
     network = options.plans / 'apron_int8.onnx'
-    split = split_deconvolutions(onnx.load(str(source)))
-    onnx.save(quantize(split, feeds, method=options.method), str(network))
+    if not network.is_file():
+        split = split_deconvolutions(onnx.load(str(source)))
+        first = [node.name for node in split.graph.node if node.op_type == 'Conv']
+        exclude = first[: options.exclude]
+        onnx.save(quantize(split, feeds, options.method, exclude), str(network))
+    if options.prepare:
+        return 0
+    device = use_device()
     clouds = [PointCloud(i, 'base_link', scan) for i, scan in enumerate(scans) if i % 3]
     tensors = dict.fromkeys((card.input_name, *card.outputs), 'hwc8')
     wanted = {

@@ -158,7 +158,21 @@ def ready_for_qdq(model: Any, exclude: Iterable[str], operators: Iterable[str]) 
     wrong = [name for name in operators if name not in CHANNEL_AXES]
     if wrong:
         raise EngineError(f'operator {wrong[0]!r} is not one of {", ".join(CHANNEL_AXES)}')
+    _say_kernel_shapes(model)
     return model
+
+
+def _say_kernel_shapes(model: Any) -> None:
+    """Writes the size of kernels where convolutions leave it to their weights.
+
+    Once these come out of DequantizeLinear, TensorRT 8.6 takes a size that is not said for 1x1.
+    """
+    stored = weights(model)
+    for node in model.graph.node:
+        if node.op_type in ('Conv', 'ConvTranspose') and node.input[1] in stored:
+            if not any(item.name == 'kernel_shape' for item in node.attribute):
+                size = stored[node.input[1]].shape[2:]
+                node.attribute.append(helper.make_attribute('kernel_shape', list(size)))
 
 
 class _Pairs:

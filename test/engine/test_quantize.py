@@ -145,6 +145,18 @@ def test_half_for_the_rest(residual: Any, feeds: list[dict[str, Any]], run: Any)
     assert outside.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
 
 
+def test_convolutions_say_their_kernel(residual: Any, feeds: list[dict[str, Any]]) -> None:
+    """TensorRT 8.6 cannot see it through DequantizeLinear."""
+    for model in (quantize(residual, feeds, correct=0), insert_qdq(residual, {'x': 0.1})):
+        sizes = [
+            list(item.ints)
+            for node in model.graph.node
+            for item in node.attribute
+            if node.op_type == 'Conv' and item.name == 'kernel_shape'
+        ]
+        assert sizes == [[3, 3], [3, 3]]
+
+
 def test_biases_are_corrected_for_the_means(network: Any, run: Any) -> None:
     """Means by channel are those of fp32 in every layer."""
     rng = np.random.default_rng(9)
