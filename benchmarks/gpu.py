@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -221,19 +222,29 @@ def lidar_report(
     return report
 
 
-def camera_report(bench: Bench, onnx: Path, name: str) -> Any:
+def read_pictures(folder: Path | None) -> list[Image]:
+    """Eight pictures of a folder, or drawn ones, as a camera of 1280 x 720 pixels gives them."""
+    pictures = []
+    files = sorted(folder.glob('*.png'))[:8] if folder else []
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        source = rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)
+        if files:
+            source = np.asarray(cv2.imread(str(files[index % len(files)])), dtype=np.uint8)
+        pixels = np.asarray(cv2.resize(source, PICTURE[::-1]), dtype=np.uint8)
+        pictures.append(Image(index, 'camera', pixels))
+    return pictures
+
+
+def camera_report(bench: Bench, onnx: Path, name: str, images: Sequence[Image]) -> Any:
     """A camera network: one camera, then eight whose work overlaps on one GPU."""
     card = find_card(onnx)
     if not isinstance(card, CameraCard):
         raise TypeError(card.path)
     config = CameraConfig(score_threshold=0.3, score_thresholds=dict(card.thresholds))
-    rng = np.random.default_rng(0)
     report: dict[str, Any] = {'image': f'{PICTURE[1]} x {PICTURE[0]} bgr8'}
     engines = [bench.engine(onnx, name, precision='fp16') for _ in range(8)]
     detectors = [CudaCameraDetector(engine, card, config) for engine in engines]
-    images = [
-        Image(i, 'camera', rng.integers(0, 256, (*PICTURE, 3), dtype=np.uint8)) for i in range(8)
-    ]
     try:
         report['dense network'] = bench.dense(engines[0])
         one, whole = [], []
@@ -330,6 +341,7 @@ def main(args: list[str] | None = None) -> int:
     """The command; see the top of the module."""
     parser = argparse.ArgumentParser(description='Latency of the detectors on a GPU')
     parser.add_argument('scans', type=Path, help='folder of KITTI scans (.bin)')
+    parser.add_argument('--pictures', type=Path, help='folder of .png; none: drawn ones')
     parser.add_argument('--torch-python', default='', help='Python with torch; none: left out')
     parser.add_argument('--plans', type=Path, default=ROOT / 'build' / 'gpu-plans')
     parser.add_argument('--repeats', type=int, default=300)
@@ -366,7 +378,10 @@ def main(args: list[str] | None = None) -> int:
             )
         }
         report['camera'] = camera_report(
-            bench, ROOT / 'models' / 'apron_yolox.onnx', 'apron_yolox.fp16'
+            bench,
+            ROOT / 'models' / 'apron_yolox.onnx',
+            'apron_yolox.fp16',
+            read_pictures(options.pictures),
         )
     print(table(report))
     if options.out:
