@@ -20,10 +20,11 @@ MOST = 10240
 """Most candidates that enter suppression; more than `max_candidates` can be set to."""
 MOST_PLACES = 1 << 25
 """Places that a key can tell apart."""
-MOST_PAIRS = 1 << 18
-"""Pairs of overlapping boxes that are listed; where there are more, boxes are taken one by one."""
+TILE = 64
+PAIR_WORDS = MOST // TILE * (MOST // TILE + 1) // 2 * TILE
+"""Words of a bit for every pair of boxes, as nms.cu counts them."""
 RANK_BLOCKS, RANK_THREADS = 128, 256
-OVERLAP_BLOCKS, OVERLAP_THREADS = 528, 256
+OVERLAP_BLOCKS, OVERLAP_THREADS = 792, 128
 
 
 class Suppression:
@@ -61,7 +62,7 @@ class Suppression:
         self.result = queue.alloc((1,), RESULT)
         self._pool = queue.alloc((MOST,), np.uint64)
         self._pooled = queue.alloc((1,), np.uint32)
-        self._list = queue.alloc((MOST_PAIRS,), np.uint32)
+        self._words = queue.alloc((2, PAIR_WORDS), np.uint64)
         self._pairs = queue.alloc((1,), np.uint32)
         self._no_totals = queue.alloc((4,), np.int32)
         queue.clear(self._no_totals)
@@ -97,11 +98,11 @@ class Suppression:
         """
         self._queue.launch(
             NMS, (), 'overlaps', OVERLAP_BLOCKS, OVERLAP_THREADS,
-            self.boxes, self.best, self.chosen, frame, self._list, self._pairs,
+            self.boxes, self.best, self.chosen, frame, self._words, self._pairs,
         )  # fmt: skip
         self._queue.launch(
             NMS, (), 'suppress', 1, 1024,
-            self.boxes, self.best, self.chosen, frame, self._list, self._pairs,
+            self.boxes, self.best, self.chosen, frame, self._words, self._pairs,
             self._no_totals if totals is None else totals, self.count, self.flags, self.result,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from airside_perception.cuda.frame import BAD_BOX, FRAME, MOST_ROWS, NAN_SCORE
-from airside_perception.cuda.suppress import MOST, MOST_PAIRS, Suppression, key_of, rows_of
+from airside_perception.cuda.suppress import MOST, Suppression, key_of, rows_of
 from airside_perception.overlap import nms_bev
 
 
@@ -125,31 +125,29 @@ def test_long_chains_across_groups(queue: Any) -> None:
     assert Case(boxes, np.arange(700) // 2 % 4).check(queue, 0.1, 0.2) == 350
 
 
-@pytest.mark.parametrize('n', [720, 730])
+@pytest.mark.parametrize('n', [64, 730])
 @pytest.mark.parametrize('groups', [1, 2])
 def test_all_equal(queue: Any, n: int, groups: int) -> None:
-    """About as many pairs as can be listed, and some more."""
     case = Case(np.tile(row(30, -20, 4, 2, 0.7), (n, 1)), np.arange(n) % groups)
     pairs = case.run(queue, 0.3, 0.5)['pairs']
     assert pairs == n * (n - 1) // 2
-    assert (n == 730) == (pairs > MOST_PAIRS)
     assert case.check(queue, 0.3, 0.5) == 1
     assert case.check(queue, 0.3, 1.0) == groups
 
 
 @pytest.mark.parametrize('across', [0.3, 1.0])
-def test_more_pairs_than_can_be_listed(queue: Any, across: float) -> None:
+def test_very_many_pairs(queue: Any, across: float) -> None:
     case = Case(scattered(2100, 3, 3), np.arange(2100) % 2)
-    assert case.run(queue, 0.0, across)['pairs'] > MOST_PAIRS
+    assert case.run(queue, 0.0, across)['pairs'] > 260_000
     for iou in (0.0, 0.2, 0.6):
         case.check(queue, iou, across)
 
 
-def test_more_pairs_than_shared_memory_holds(queue: Any) -> None:
+def test_many_pairs_in_chains(queue: Any) -> None:
     boxes = np.array([row(0.1 * i, 0, 1.4, 1) for i in range(1800)])
     case = Case(np.random.default_rng(2).permutation(boxes), np.arange(1800) % 3)
     block = case.run(queue, 0.05, 0.05)
-    assert 20_000 < block['pairs'] < MOST_PAIRS
+    assert block['pairs'] > 20_000
     case.check(queue, 0.05, 0.05)
     case.check(queue, 0.05, 0.4)
 
