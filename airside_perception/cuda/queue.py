@@ -110,7 +110,7 @@ class Queue(Protocol):
         ...
 
     def branch(self) -> contextlib.AbstractContextManager[None]:
-        """What is enclosed runs beside what follows, until merge()."""
+        """What is enclosed runs beside what follows, until merge(); at once if it fails."""
         ...
 
     def merge(self) -> None:
@@ -199,7 +199,10 @@ class DeviceQueue:
 
     @contextlib.contextmanager
     def branch(self) -> Iterator[None]:
-        """Work enqueued within goes to a second stream, which starts from here."""
+        """Work enqueued within goes to a second stream, which starts from here.
+
+        If it fails, the branch is merged at once, so that the queue can be used as before.
+        """
         if self._in_branch or self._unmerged:
             raise DeviceError('a branch within a branch, or before the last one was merged')
         side, (start, _) = self._prepare_branch()
@@ -208,16 +211,20 @@ class DeviceQueue:
         self._in_branch = self._unmerged = True
         try:
             yield
-        finally:
+        except BaseException:
             self._in_branch = False
+            with contextlib.suppress(DeviceError):  # what is being raised says more
+                self.merge()
+            raise
+        self._in_branch = False
 
     def merge(self) -> None:
         if not self._unmerged or self._in_branch:
             raise DeviceError('there is no branch to merge')
+        self._unmerged = False
         side, (_, end) = self._prepare_branch()
         end.record(side)
         self.stream.wait(end)
-        self._unmerged = False
 
     def synchronize(self) -> None:
         if self._unmerged:

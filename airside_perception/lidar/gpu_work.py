@@ -65,9 +65,11 @@ class LidarWork:
         clear, copy_in, count, *rest = self.steps(nbytes).values()
         with self._queue.branch():
             clear()
-        copy_in()
-        count()
-        self._queue.merge()
+        try:
+            copy_in()
+            count()
+        finally:
+            self._queue.merge()
         for step in rest:
             step()
 

@@ -141,14 +141,17 @@ class EmulatorQueue:
 
     @contextlib.contextmanager
     def branch(self) -> Iterator[None]:
-        """What is enclosed may run at any time between here and merge()."""
+        """What is enclosed may run at any time between here and merge(); at once if it fails."""
         if self._branch is not None or self._unmerged:
             raise EmulationError('a branch within a branch, or before the last one was merged')
         self._branch = []
         try:
             yield
-        finally:
+        except BaseException:
             self._late, self._branch = self._branch, None
+            self._flush()
+            raise
+        self._late, self._branch = self._branch, None
         self._unmerged = True
         if self.seed % 2 == 0:
             self._flush()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,7 @@ from fake_engine import FakeEngine
 from airside_perception.card import LidarCard, find_card
 from airside_perception.config import LidarConfig
 from airside_perception.engine import open_engine
-from airside_perception.errors import ConfigError, EngineError, MessageError
+from airside_perception.errors import ConfigError, DeviceError, EngineError, MessageError
 from airside_perception.geometry import rotation_z, transform
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.lidar.gpu import CudaLidarDetector
@@ -277,6 +279,37 @@ def test_an_engine_that_fails_once_leaves_nothing_behind(network: Path, queue: A
         detector.detect(scene(2))
     engine.enqueue = run
     assert detector.detect(scene(1)).boxes.tobytes() == expected.boxes.tobytes()
+
+
+@pytest.mark.parametrize('work', ['launch', 'copy_in'])
+def test_any_work_that_fails_once_leaves_nothing_behind(
+    network: Path, queue: Any, work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stops: in the branch beside the copy, in the copy, in any launch after it."""
+    engine = FakeEngine(network, queue, capturable=False)
+    detector = CudaLidarDetector(engine, card_of(network), LidarConfig(), queue=queue)
+    expected = detector.detect(scene(1))
+    plain = getattr(queue, work)
+    left = [0]
+
+    def fail(*args: Any, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise DeviceError('out of order')
+        plain(*args, **options)
+
+    for stops in count():
+        left[0] = stops
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, work, fail)
+            failed = True
+            with suppress(DeviceError):
+                detector.detect(scene(2))
+                failed = False
+        assert detector.detect(scene(1)).boxes.tobytes() == expected.boxes.tobytes()
+        if not failed:
+            break
+    assert stops >= (1 if work == 'copy_in' else 8)
 
 
 def test_the_steps_of_a_profile(network: Path, queue: Any) -> None:
