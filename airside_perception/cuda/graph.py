@@ -22,7 +22,7 @@ class Graph:
     def __init__(self, graph: Any, copies: list[tuple[int, int, int]]) -> None:
         self._device = driver.current_device()
         self._graph = graph
-        self._executable = driver.call('cuGraphInstantiate', graph, 0)
+        self._executable: Any = None
         kinds = driver.bindings().CUgraphNodeType
         nodes = _nodes(graph)
         of_kind = {node: driver.call('cuGraphNodeGetType', node) for node in nodes}
@@ -33,6 +33,7 @@ class Graph:
         moves = [n for n in nodes if of_kind[n] == kinds.CU_GRAPH_NODE_TYPE_MEMCPY]
         self._copy = _find_copy(moves, copies[0]) if copies else None
         self._most = self._now = copies[0][2] if copies else 0
+        self._executable = driver.call('cuGraphInstantiate', graph, 0)
 
     @classmethod
     def capture(cls, stream: Stream, record: Callable[[], None]) -> Graph:

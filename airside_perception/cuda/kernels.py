@@ -96,6 +96,8 @@ def resources(name: str, options: Sequence[str] = (), arch: str = 'sm_90') -> st
 def load(name: str, options: Sequence[str] = ()) -> Module:
     """The kernels of one .cu file on the calling thread's GPU; loaded once a process.
 
+    What the driver refuses is compiled once more: the file that was kept may be damaged.
+
     Raises:
         DeviceError: see compile_source; or the driver refuses the cubin.
     """
@@ -103,8 +105,28 @@ def load(name: str, options: Sequence[str] = ()) -> Module:
     key = (device.index, name, tuple(options))
     with _lock:
         if key not in _modules:
-            _modules[key] = Module(name, compile_source(name, options, device.sm), device)
+            cubin = compile_source(name, options, device.sm)
+            try:
+                _modules[key] = Module(name, cubin, device)
+            except DeviceError as error:
+                _modules[key] = _compiled_again(name, options, device, error)
         return _modules[key]
+
+
+def _compiled_again(
+    name: str, options: Sequence[str], device: driver.Device, refused: DeviceError
+) -> Module:
+    path = cached_path(name, options, device.sm)
+    if refused.lost or not path.is_file():
+        raise refused
+    try:
+        cubin = _compile(name, options, device.sm)[0]
+    except DeviceError as error:
+        raise DeviceError(f'{path}: {refused}; {error}') from refused
+    module = Module(name, cubin, device)
+    _log.warning('%s was damaged and is replaced: %s', path, refused)
+    _keep(path, cubin)
+    return module
 
 
 class Module:
@@ -217,7 +239,7 @@ def _parameter_sizes(handle: Any) -> tuple[int, ...] | None:
             code, _, size = ask(handle, len(sizes))
         except (RuntimeError, OSError, KeyError):  # the driver lacks the function
             return None
-        if int(code) != 0:  # no parameter of that number
+        if int(code) != 0:  # no parameter of that number; the driver has no count to ask for
             break
         sizes.append(int(size))
     return tuple(sizes) or None
@@ -289,7 +311,12 @@ def _keep(path: Path, cubin: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(cubin)
-        os.replace(file.name, path)
+            try:
+                file.write(cubin)
+                file.flush()
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise
     except OSError as error:
         _log.warning('compiled kernels are not kept in %s: %s', path.parent, error)

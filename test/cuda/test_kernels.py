@@ -27,7 +27,7 @@ LIMITS = {
         '-DLABELS=3', '-DPEAKS=1', '-DCELLS=4', '-DHEATMAP=FP32', '-DOFFSET=FP16', '-DHEIGHT=HWC8',
         '-DSIZE=FP32', '-DROTATION=FP16',
     ),
-    'image.cu': ('-DSOURCE=NV12', '-DSWAP=1', '-DLAYOUT=PADDED', '-DCHANNELS=8'),
+    'image.cu': ('-DSOURCE=NV12', '-DLAYOUT=PADDED', '-DCHANNELS=8'),
     'pillars.cu': (
         '-DCHANNELS=64', '-DMAX_POINTS=32', '-DINTENSITY=1', '-DHALF=1', '-DHWC8=1',
     ),
@@ -67,10 +67,11 @@ def compiler():
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    def missing():
-        raise DeviceError('kernels cannot be compiled here')
+    monkeypatch.setattr(kernels, '_nvrtc', _missing)
 
-    monkeypatch.setattr(kernels, '_nvrtc', missing)
+
+def _missing():
+    raise DeviceError('kernels cannot be compiled here')
 
 
 @pytest.mark.parametrize('arch', ['sm_87', 'sm_90'])
@@ -126,6 +127,41 @@ def test_a_damaged_file_is_compiled_again(selftest, monkeypatch):
     assert kernels.compile_source('selftest.cu') == ELF
     assert path.read_bytes() == ELF
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_the_driver_refuses_is_compiled_again(fake, selftest, monkeypatch, caplog):
+    good = ELF + b', whole'
+    path = kernels.cached_path('selftest.cu', (), 'sm_87')
+    path.parent.mkdir(parents=True)
+    path.write_bytes(ELF)
+    invalid = type('Code', (int,), {'name': 'CUDA_ERROR_INVALID_IMAGE'})(200)
+    monkeypatch.setattr(
+        type(fake), 'cuModuleLoadData',
+        lambda self, cubin: 7 if cubin == good else (invalid, None),
+    )  # fmt: skip
+    monkeypatch.setattr(kernels, '_nvrtc', _missing)
+    runtime.use_device()
+    with pytest.raises(DeviceError, match=r'INVALID_IMAGE: .*cannot be compiled here') as caught:
+        kernels.load('selftest.cu')
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == ELF
+    monkeypatch.setattr(kernels, '_compile', lambda *_: (good, ''))
+    with caplog.at_level(logging.WARNING):
+        kernels.load('selftest.cu')
+    assert 'was damaged' in caplog.text
+    assert path.read_bytes() == good
+
+
+def test_a_disk_that_is_full_leaves_nothing(selftest, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(kernels, '_compile', lambda *_: (ELF, ''))
+    monkeypatch.setattr(os, 'replace', full)
+    with caplog.at_level(logging.WARNING):
+        assert kernels.compile_source('selftest.cu') == ELF
+    assert 'No space left' in caplog.text
+    assert not list(kernels.cache_folder().iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(selftest, monkeypatch, tmp_path, caplog):

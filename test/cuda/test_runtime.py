@@ -245,6 +245,10 @@ def test_a_graph_that_cannot_be_instantiated_is_freed(fake, device):
         fake.fails['cuGraphInstantiate'] = _out_of_memory()
         with pytest.raises(DeviceError, match='cuGraphInstantiate'):
             runtime.Graph.capture(stream, lambda: None)
+        fake.fails.clear()
+        fake.fails['cuGraphNodeGetType'] = _out_of_memory()
+        with pytest.raises(DeviceError, match='cuGraphNodeGetType'):
+            runtime.Graph.capture(stream, lambda: runtime.copy_device(8, 16, 4, stream))
     assert not fake.handles
 
 
@@ -292,6 +296,18 @@ def test_a_branch_is_a_second_stream(fake, device):
         with pytest.raises(DeviceError, match='no branch to merge'):
             queue.merge()
     assert fake.calls.count('cuStreamWaitEvent') == 2
+
+
+def test_a_branch_that_fails_is_merged(fake, device):
+    with DeviceQueue() as queue:
+        with pytest.raises(ValueError, match='refused'), queue.branch():
+            raise ValueError('refused')
+        queue.synchronize()
+        with queue.branch():
+            pass
+        queue.merge()
+        queue.synchronize()
+    assert fake.calls.count('cuStreamWaitEvent') == 4
 
 
 def _out_of_memory():
