@@ -19,7 +19,6 @@ from airside_perception.card import CameraCard
 from airside_perception.config import CameraConfig
 from airside_perception.cuda.driver import use_device
 from airside_perception.cuda.frame import BAD_BOX, FRAME, LABELS, NAN_SCORE
-from airside_perception.cuda.profile import step_times
 from airside_perception.cuda.queue import DeviceQueue, Queue
 from airside_perception.cuda.suppress import rows_of
 from airside_perception.errors import EngineError
@@ -149,7 +148,7 @@ class CudaCameraDetector(CameraNetwork):
             MessageError, EngineError, DeviceError: as `detect`.
         """
         self.detect(image)
-        return step_times(*self._program(image).measured, repeats)
+        return self._program(image).profile(repeats)
 
     @property
     def nodes(self) -> int:

@@ -91,6 +91,8 @@ class CudaLidarDetector:
         try:
             graph = self._queue.capture(self._work.enqueue)
         except DeviceError as error:
+            if error.lost:
+                raise
             self.no_graph = str(error)
             self._spoilt = True
             return
@@ -140,7 +142,10 @@ class CudaLidarDetector:
         """
         self.detect(cloud)
         nbytes = self._work.cloud.pack(cloud, self.config)
-        return step_times(self._queue, self._work.steps(nbytes), repeats)
+        self._spoilt = True  # if a step fails
+        times = step_times(self._queue, self._work.steps(nbytes), repeats)
+        self._spoilt = False
+        return times
 
     def _run(self, nbytes: int) -> None:
         if self._spoilt:
