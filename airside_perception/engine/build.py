@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from airside_perception.engine.build_notes import notes_of
 from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.builder import EngineBuilder
 from airside_perception.engine.capabilities import TensorRT, load_tensorrt
@@ -66,14 +67,14 @@ def build_engine(
     notes = list(source.notes)
     timings = TimingCache(tensorrt, settings.timing_cache, gpu)
     progress('preparing', FIRST / 2)
-    with collect() as said:
+    with collect(others=True) as said:
         with _explained(tensorrt, onnx_path, said):
             made = EngineBuilder(tensorrt, str(onnx_path), source, settings, said)
         timings.load(made.config)
         said.errors.clear()  # of the setup there are none; old timings are no loss
         data = _built(made, said, progress)
         timings.save(made.config)
-    notes += timings.notes + said.errors + said.warnings
+    notes += [*timings.notes, *notes_of(said)]
     progress('checking', LAST)
     ins, outs = _described(made, settings)
     placed = None

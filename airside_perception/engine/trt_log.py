@@ -1,7 +1,9 @@
 """What TensorRT says: much of what goes wrong in it is only logged, so its errors are collected.
 
 A process has one logger for each TensorRT: the library keeps the first that it is given for
-everything made later. Whoever does something collects what is said meanwhile.
+everything made later. Whoever does something collects what is said in his thread meanwhile.
+TensorRT builds with threads of its own, too: what it says there goes to those who build, and to
+nobody else, as another engine may be in service meanwhile.
 """
 
 from __future__ import annotations
@@ -61,24 +63,24 @@ class Messages:
 
 
 class _Listeners:
-    """Gives a message to who collects in its thread; from another thread, to everybody."""
+    """Gives a message to who collects in its thread; from other threads, to who wants these."""
 
     def __init__(self) -> None:
-        self._all: list[tuple[int, Messages]] = []
+        self._all: list[tuple[int, bool, Messages]] = []
 
     def say(self, error: bool, text: str) -> None:
         listening = list(self._all)
-        own = [item for thread, item in listening if thread == threading.get_ident()]
+        own = [item for thread, _, item in listening if thread == threading.get_ident()]
         lines = [line.strip() for line in PREFIX.sub('', text).splitlines() if line.strip()]
-        for item in own or [item for _, item in listening]:
+        for item in own or [item for _, others, item in listening if others]:
             kept = item.errors if error else item.warnings
             if lines and lines[0] not in kept and len(kept) < MOST_MESSAGES:
                 kept.append(lines[0])
 
     @contextmanager
-    def collect(self) -> Iterator[Messages]:
+    def collect(self, others: bool = False) -> Iterator[Messages]:
         messages = Messages()
-        entry = (threading.get_ident(), messages)
+        entry = (threading.get_ident(), others, messages)
         self._all.append(entry)
         try:
             yield messages
@@ -88,7 +90,8 @@ class _Listeners:
 
 _listeners = _Listeners()
 collect = _listeners.collect
-"""Context manager: a `Messages` that holds what is said until it ends."""
+"""Context manager: a `Messages` that holds what is said in this thread until it ends; with
+`others` also what is said in threads where nobody collects."""
 
 
 def logger(tensorrt: TensorRT) -> Any:

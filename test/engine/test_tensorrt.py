@@ -505,7 +505,7 @@ def test_messages_go_to_who_listens_in_the_thread(fakes, install):
     log = logger(tensorrt)
     assert log is logger(load_tensorrt('tensorrt'))  # TensorRT knows one logger a process
     error = tensorrt.module.ILogger.ERROR
-    with collect() as mine:
+    with collect(others=True) as mine, collect() as serving:
         log.log(error, 'a\nb')
         with collect() as inner:
             log.log(error, 'c')
@@ -522,6 +522,7 @@ def test_messages_go_to_who_listens_in_the_thread(fakes, install):
     log.log(error, 'nobody listens')
     assert inner.errors == ['c']
     assert mine.errors == ['a', 'c', 'from a worker of the builder']
+    assert serving.errors == ['a', 'c']  # an engine in service is not to blame
 
 
 def test_the_true_rtx_says_what_is_wrong(tmp_path):
