@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, check_feeds
 from airside_perception.engine.buffers import DeviceTensor, close_all
 from airside_perception.engine.capabilities import TensorRT, family_of, load_tensorrt
-from airside_perception.engine.manifest import Machine, Manifest, manifest_path, sha256_of
+from airside_perception.engine.manifest import Machine, Manifest, manifest_path
 from airside_perception.engine.plan import load_plan, ports
 from airside_perception.engine.shapes import Shapes
 from airside_perception.engine.staging import Staging
@@ -31,6 +32,15 @@ BACKENDS = {
 }  # fmt: skip
 MOST_NOTES = 5
 WARM_UPS = 2
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """An engine's bytes and their SHA-256: what is checked is what is opened."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EngineError(f'{path}: not readable: {error.strerror}') from error
+    return data, hashlib.sha256(data).hexdigest()
 
 
 class TensorRTEngine:
@@ -95,17 +105,13 @@ class TensorRTEngine:
         machine = Machine(
             device.name, device.sm, tensorrt.version_text, tensorrt.flavor, dla_core, precision
         )
-        digest = sha256_of(path)
+        data, digest = _read(path)
         if manifest and checked:
             manifest.require(path, machine, digest)
             self._notes += manifest.remarks(machine)
         elif precision != 'auto':
             self._notes.append(f'precision {precision}: not checked, as the manifest is not')
         host_code = self._host_code(manifest, digest, host_code)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise EngineError(f'{path}: not readable: {error.strerror}') from error
         self._stream = runtime.Stream()
         self._plan = load_plan(tensorrt, self._path, data, dla_core, host_code)
         self._notes += self._plan.warnings[:MOST_NOTES]
