@@ -26,16 +26,29 @@ def find_card(network: str | Path, card_path: str = '') -> ModelCard:
         CardError: as `load_card`, or the network is not the one that the card was written for.
     """
     network = Path(network)
-    source, digest = _source(network) if network.suffix in ENGINES else (network, '')
+    digest = _source(network)[1] if network.suffix in ENGINES else ''
     if card_path:
         card = load_card(card_path)
     else:
-        plain = network.with_name(f'{BUILT.sub("", network.stem)}.yaml')
-        places = (network.with_suffix('.yaml'), source.with_suffix('.yaml'), plain)
-        card = load_card(next((path for path in places if path.is_file()), plain))
+        card = load_card(card_file(network))
     if card.sha256 and (digest or network.suffix == '.onnx'):
         _check_hash(card, network, digest or _hash(network))
     return card
+
+
+def card_file(network: str | Path) -> Path:
+    """The card that belongs to a network by its place; where there is none, where it is missed."""
+    network = Path(network)
+    source, _ = _source(network) if network.suffix in ENGINES else (network, '')
+    plain = onnx_beside(network).with_suffix('.yaml')
+    places = (network.with_suffix('.yaml'), source.with_suffix('.yaml'), plain)
+    return next((path for path in places if path.is_file()), plain)
+
+
+def onnx_beside(engine: str | Path) -> Path:
+    """`apron.onnx` for both `apron.engine` and `apron.fp16.gpu.engine`."""
+    engine = Path(engine)
+    return engine.with_name(f'{BUILT.sub("", engine.stem)}.onnx')
 
 
 def _source(engine: Path) -> tuple[Path, str]:

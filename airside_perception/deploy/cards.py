@@ -8,6 +8,7 @@ from typing import Any
 
 from airside_perception.camera.detector import CameraDetector
 from airside_perception.card import CameraCard, LidarCard, ModelCard, find_card
+from airside_perception.card.find import card_file
 from airside_perception.config import CameraConfig, LidarConfig
 from airside_perception.engine import Engine
 from airside_perception.errors import CardError, EngineError
@@ -17,8 +18,8 @@ TEXT_WIDTH = 110
 
 
 def card_beside(path: Path, card_path: str) -> ModelCard | None:
-    """The card that `card_path` names, else the one beside the network, else None."""
-    if not card_path and not path.with_suffix('.yaml').is_file():
+    """The card that `card_path` names, else the one that belongs to the network, else None."""
+    if not card_path and not card_file(path).is_file():
         return None
     return find_card(path, card_path)
 

@@ -17,6 +17,7 @@ from airside_perception.engine import Engine, EngineInfo, TensorSpec
 from airside_perception.engine.base import Tensors
 from airside_perception.engine.capabilities import Capabilities, family_of, load_tensorrt
 from airside_perception.engine.manifest import (
+    UNKNOWN,
     Machine,
     Manifest,
     manifest_path,
@@ -189,7 +190,7 @@ def write_manifest(
             cuda=device.driver_version,
             gpu=device.name,
             sm=device.sm,
-            precision='unknown',
+            precision=UNKNOWN,
             dla_core=dla_core,
             version_compatible=tensorrt.flavor in ('lean', 'dispatch'),
             inputs=_entries(engine, engine.inputs),

@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from airside_perception.card.find import BUILT, onnx_beside
 from airside_perception.engine.capabilities import family_of, version_of
 from airside_perception.errors import EngineError
 
 FORMAT = 1
 AMPERE = 80
 VERSION_PARTS = 3
+UNKNOWN = 'unknown'
+"""The precision of an engine that was built elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Manifest:
         tensorrt, flavor: version and flavour (full or rtx) of the builder.
         cuda: version of CUDA that the driver offers, e.g. `13.0`; empty: built without a GPU.
         gpu, sm: name and architecture that it was built for; empty: for any.
-        precision: fp32, fp16 or int8.
+        precision: fp32, fp16, int8 or `UNKNOWN`.
         dla_core: -1: a GPU engine.
         dla_layer_pct: share of the layers that really are on the DLA, 0 to 100; None on the GPU.
         not_on_dla: names of the layers that fell back to the GPU.
@@ -284,19 +287,24 @@ def rebuild_command(
     """The command that builds an engine again as it was, for the device and precision asked for.
 
     Args:
-        manifest: of the engine as it is; None: unknown, only the ONNX beside it is named.
+        manifest: of the engine as it is; None: unknown, its name says what it can.
         machine: what is asked for.
     """
     options = list(manifest.options if manifest else ())
-    if manifest and not options:
-        device = f'dla{manifest.dla_core}' if manifest.dla_core >= 0 else 'gpu'
-        options = ['--precision', manifest.precision, '--device', device]
+    if not options:
+        named = BUILT.search(Path(engine).stem)
+        precision, device = named.groups() if named else ('', '')
+        if manifest:
+            precision = precision if manifest.precision == UNKNOWN else manifest.precision
+            device = 'gpu' if manifest.dla_core < 0 else f'dla{manifest.dla_core}'
+        options += ['--precision', precision] if precision else []
+        options += ['--device', device] if device else []
     core = machine.dla_core if machine else None
     if machine and machine.precision != 'auto':
         _set(options, '--precision', machine.precision)
     if core is not None:
         _set(options, '--device', 'gpu' if core < 0 else f'dla{core}')
-    source = manifest.onnx_path(engine) if manifest else Path(engine).with_suffix('.onnx')
+    source = manifest.onnx_path(engine) if manifest else onnx_beside(engine)
     words = ['build', str(source), *options, '--out', str(engine)]
     return f'{command()} {shlex.join(words)}'
 

@@ -173,6 +173,12 @@ def test_rebuild_commands(engine, manifest, monkeypatch):
     plain = dataclasses.replace(manifest, options=(), dla_core=0)
     assert '--precision fp16 --device dla0 --out' in rebuild_command(engine, plain)
     assert '--device gpu --out' in rebuild_command(engine, plain, ORIN)
+    elsewhere = dataclasses.replace(plain, precision='unknown')
+    assert rebuild_command(engine, elsewhere) == f'{start} {source} --device dla0 --out {engine}'
+    named = engine.with_name('net.int8.dla1.engine')
+    assert rebuild_command(named) == (
+        f'{start} {source} --precision int8 --device dla1 --out {named}'
+    )
     monkeypatch.setenv('AMENT_PREFIX_PATH', '/opt/ros/humble')
     assert command() == 'ros2 run airside_perception engine'
     assert rebuild_command('/a b/net.engine').endswith("--out '/a b/net.engine'")
