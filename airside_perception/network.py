@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airside_perception.card import ModelCard, find_card
-from airside_perception.card.find import BUILT
+from airside_perception.card.find import BUILT, onnx_beside
 from airside_perception.config import EngineConfig
 from airside_perception.engine import ENGINE_SUFFIXES, Engine, open_engine
 from airside_perception.errors import ConfigError, DeviceError, EngineError
@@ -142,18 +143,22 @@ class Network(Generic[Config, Card]):
     def _settings(self) -> BuildSettings:
         """As it was built before, if it was, for the precision and device that are wanted now."""
         from airside_perception.engine.build_settings import BuildSettings
+        from airside_perception.engine.formats import fast_formats
+        from airside_perception.engine.manifest import UNKNOWN
 
         manifest = self._manifest
-        before = (
-            BuildSettings() if manifest is None else BuildSettings.of_record(manifest.settings)
-        )
-        precision, device = self._wishes('' if manifest is None else manifest.precision)
-        return replace(
-            before,
-            precision=precision,
-            device=device,
-            dla_strict=self.config.dla_strict and device != 'gpu',
-        )
+        known = manifest is not None and manifest.precision != UNKNOWN
+        precision, device = self._wishes(manifest.precision if manifest and known else '')
+        record = dict(manifest.settings) if manifest else {}
+        if not record or (record.get('precision'), record.get('device')) != (precision, device):
+            # layouts and scales are for the precision and device that they were chosen for
+            formats = fast_formats(self.card, precision, device)
+            record.update(io_formats=formats, io_precision='fp32')
+            if precision != 'int8':
+                record.update(calibration='')
+        strict = self.config.dla_strict and device != 'gpu'
+        wanted = {'precision': precision, 'device': device, 'dla_strict': strict}
+        return BuildSettings.of_record({**record, **wanted})
 
     def _wishes(self, precision: str = '') -> tuple[str, str]:
         """Precision and device to build for, from the name of the engine and the settings.
@@ -192,13 +197,11 @@ class Network(Generic[Config, Card]):
         from airside_perception.engine.manifest import command
 
         try:
-            precision, device = self._wishes()
+            options = self._settings().options()
         except ConfigError as error:
             return str(error)
-        return (
-            f'build it: {command()} build {self.source} --precision {precision} '
-            f'--device {device} --out {self.path}, or set engine_build to missing'
-        )
+        words = ['build', str(self.source), *options, '--out', str(self.path)]
+        return f'build it: {command()} {shlex.join(words)}, or set engine_build to missing'
 
 
 def find_network(
@@ -260,17 +263,15 @@ def _require_gpu(what: str) -> None:
 def _locate(name: str) -> Path:
     """The file of a network. An engine may be missing: then it belongs beside its ONNX."""
     try:
-        return model_file(name)
+        path = model_file(name)
     except ConfigError:
         path = Path(name)
         if path.suffix not in ENGINE_SUFFIXES:
             raise
-        return model_file(str(_beside(path))).with_name(path.name)
-
-
-def _beside(engine: Path) -> Path:
-    """`apron.onnx` for both `apron.engine` and `apron.fp16.gpu.engine`."""
-    return engine.with_name(f'{BUILT.sub("", engine.stem)}.onnx')
+        return model_file(str(onnx_beside(path))).with_name(path.name)
+    if path.suffix not in ENGINE_SUFFIXES and not path.is_file():
+        raise ConfigError(f'{path}: no such network; engine_path names a .onnx file or an engine')
+    return path
 
 
 def _manifest(engine: Path) -> Manifest | None:
@@ -286,7 +287,7 @@ def _source(engine: Path) -> Path:
         manifest = None
     if manifest is not None and manifest.onnx_path(engine).is_file():
         return manifest.onnx_path(engine)
-    return _beside(engine)
+    return onnx_beside(engine)
 
 
 def _find_card(path: Path, config: EngineConfig) -> ModelCard:

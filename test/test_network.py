@@ -184,8 +184,46 @@ def test_a_build_takes_precision_and_device_from_the_name(folder, gpu, monkeypat
     source, path, settings = builds.calls[0]
     assert source == folder / 'tiny_lidar.onnx'
     assert path == folder / 'tiny_lidar.fp16.gpu.engine'
-    assert settings == BuildSettings('fp16', 'gpu')
+    assert (settings.precision, settings.device) == ('fp16', 'gpu')
     assert said == [('building', 0.4)]
+
+
+def test_a_lidar_network_in_fp16_is_built_with_the_layout_of_its_kernels(folder, gpu, monkeypatch):
+    builds = Builds(monkeypatch)
+    find(folder, engine_build='missing').build(lambda *step: None)
+    fast = dict.fromkeys(('canvas', 'scores', 'boxes', 'directions'), 'hwc8')
+    assert builds.calls[0][2] == BuildSettings('fp16', 'gpu', io_formats=fast)
+    find(folder, 'tiny_lidar.fp32.gpu.engine', engine_build='missing').build(lambda *step: None)
+    assert builds.calls[1][2] == BuildSettings('fp32', 'gpu')
+    with pytest.raises(EngineError, match='--io-format canvas:hwc8 --io-format scores:hwc8'):
+        find(folder, 'tiny_lidar.fp16.gpu.plan').open()
+
+
+def test_what_an_engine_had_for_its_precision_is_not_taken_to_another(folder, gpu, monkeypatch):
+    builds = Builds(monkeypatch)
+    before = BuildSettings(
+        'int8', calibration='scales.json', io_formats={'canvas': 'chw16'}, opt_level=2
+    )
+    name = 'tiny_lidar.engine'
+    write_engine(folder, name, precision='int8', settings=before.record())
+    find(folder, name, engine_build='missing', precision='fp32').build(lambda *step: None)
+    assert builds.calls[0][2] == BuildSettings('fp32', 'gpu', opt_level=2)
+
+
+def test_an_engine_built_elsewhere_tells_no_precision(folder, gpu, monkeypatch):
+    builds = Builds(monkeypatch)
+    elsewhere = {'precision': 'unknown', 'settings': {}, 'sm': 'sm_72'}
+    write_engine(folder, 'tiny_lidar.engine', **elsewhere)
+    with pytest.raises(ConfigError, match='set precision to fp32, fp16 or int8'):
+        find(folder, 'tiny_lidar.engine', engine_build='missing').why_build()
+    write_engine(folder, **elsewhere)
+    find(folder, engine_build='missing').build(lambda *step: None)
+    assert builds.calls[0][2].precision == 'fp16'
+
+
+def test_a_network_that_is_not_there_is_named(folder):
+    with pytest.raises(ConfigError, match=r'none\.onnx: no such network'):
+        find(folder, 'none.onnx')
 
 
 def test_a_build_for_a_dla_keeps_the_strictness_of_the_node(folder, gpu, monkeypatch):

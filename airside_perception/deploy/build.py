@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from airside_perception.card import ModelCard
+from airside_perception.deploy.cards import card_beside
 from airside_perception.engine import ENGINE_SUFFIXES
 from airside_perception.engine.build import build_engine
 from airside_perception.engine.build_settings import (
@@ -22,9 +24,10 @@ from airside_perception.engine.build_settings import (
     BuildSettings,
     read_profile,
 )
+from airside_perception.engine.formats import fast_formats
 from airside_perception.engine.manifest import Manifest, manifest_path
 from airside_perception.engine.typed import read_network
-from airside_perception.errors import ConfigError, EngineError
+from airside_perception.errors import CardError, ConfigError, EngineError
 
 PERIOD_S = 0.1
 MIB = 1 << 20
@@ -32,7 +35,7 @@ MIB = 1 << 20
 EPILOG = """\
 examples:
   engine build models/apron_pointpillars.onnx
-  engine build models/apron_pointpillars.onnx --io-format canvas:hwc8 --version-compatible
+  engine build models/apron_pointpillars.onnx --io-precision fp32 --version-compatible
   engine build models/apron_yolox.onnx --precision int8 --calibration scales.json --device dla0
   engine build net.onnx --profile images:1x3x384x640:1x3x384x640:8x3x384x640 --out engines/
 
@@ -71,11 +74,13 @@ def add_build(verbs: Any, run: Callable[[argparse.Namespace], int]) -> None:
     add('--dla-strict', action='store_true', help='fail where a layer cannot run on the DLA core')
     add(
         '--io-format', action='append', default=[], metavar='TENSOR:LAYOUT',
-        help=f'layout of an input or output, as fp16: {", ".join(FORMATS[1:])}; may be repeated',
+        help=f'layout of an input or output, as fp16: {", ".join(FORMATS[1:])}; may be repeated; '
+        'default: hwc8 for all of a lidar network with a card, in fp16 for the GPU, else linear',
     )  # fmt: skip
     add(
-        '--io-precision', choices=('fp32', 'fp16'), default=plain.io_precision,
-        help='of linear inputs and outputs, %(default)s',
+        '--io-precision', choices=('fp32', 'fp16'),
+        help=f'of linear inputs and outputs, {plain.io_precision}; without --io-format, all are '
+        'linear then',
     )  # fmt: skip
     add('--workspace-mb', type=int, default=plain.workspace_mb, metavar='MIB',
         help='most working memory, 0: all there is')  # fmt: skip
@@ -109,8 +114,10 @@ def build(options: argparse.Namespace) -> tuple[Path, Manifest]:
         BuildError: it cannot be built here.
         EngineError: no such network.
     """
-    settings = settings_of(options)
     read_network(options.model)  # what is wrong with the input is told apart from the build
+    settings = settings_of(options)
+    if settings.calibration and not Path(settings.calibration).is_file():
+        raise ConfigError(f'{settings.calibration}: no such calibration')
     target = target_of(options.model, options.out, settings)
     bar = Bar(sys.stderr)
     try:
@@ -133,15 +140,25 @@ def settings_of(options: argparse.Namespace) -> BuildSettings:
         if not colon:
             raise ConfigError(f'--io-format {text!r}: expected TENSOR:LAYOUT, e.g. canvas:hwc8')
         formats[name] = layout
+    if not formats and options.io_precision is None:
+        formats = fast_formats(_card(options.model), options.precision, options.device)
     same = ('precision', 'device', 'workspace_mb', 'opt_level', 'timing_cache', 'dla_strict',
-            'version_compatible', 'hardware_compatible', 'calibration', 'io_precision',
-            'tf32')  # fmt: skip
+            'version_compatible', 'hardware_compatible', 'calibration', 'tf32')  # fmt: skip
     return BuildSettings(
         profiles=tuple(map(read_profile, options.profile)),
         io_formats=formats,
+        io_precision=options.io_precision or BuildSettings().io_precision,
         tactic_sources=tuple(filter(None, options.tactic_sources.split(','))),
         **{name: getattr(options, name) for name in same},
     )
+
+
+def _card(model: str) -> ModelCard | None:
+    """That of the network, if it has one; a card that cannot be used keeps no engine away."""
+    try:
+        return card_beside(Path(model), '')
+    except CardError:
+        return None
 
 
 def target_of(model: str | Path, out: str, settings: BuildSettings) -> Path:

@@ -120,9 +120,11 @@ class BuildSettings:
             words += ['--profile', ','.join(_profile_text(*item) for item in profile.items())]
         for name, layout in self.io_formats.items():
             words += ['--io-format', f'{name}:{layout}']
+        if not self.io_formats or self.io_precision == 'fp16':
+            words += ['--io-precision', self.io_precision]  # without either, the command chooses
         plain = BuildSettings()
         for name in ('workspace_mb', 'opt_level', 'timing_cache', 'hardware_compatible',
-                     'calibration', 'io_precision'):  # fmt: skip
+                     'calibration'):  # fmt: skip
             if getattr(self, name) != getattr(plain, name):
                 words += [_option(name), str(getattr(self, name))]
         if self.tactic_sources:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def test_text(network: Path, capsys: Capture) -> None:
     engine = network.with_name('tiny_lidar.fp16.gpu.engine')
     out, err = capsys.readouterr()
     assert out.startswith(f'{engine}: 0.')
-    for line in ('precision   fp16', 'input       canvas: float32 [1, 4, 80, 80]',
-                 'output      boxes: float32 [1, 14, 40, 40]', 'TensorRT rtx '):  # fmt: skip
+    for line in ('precision   fp16', 'input       canvas: float16 [1, 4, 80, 80] hwc8',
+                 'output      boxes: float16 [1, 14, 40, 40] hwc8', 'TensorRT rtx '):  # fmt: skip
         assert line in out
     assert err == ''  # no bar where there is no terminal
     assert Manifest.read(engine).engine_sha256 == sha256_of(engine)
@@ -84,8 +85,6 @@ def test_every_option_survives_the_manifest(network: Path, capsys: Capture) -> N
     assert main(['build', str(network), *words]) == 0
     engine = network.with_name('tiny_lidar.fp16.gpu.engine')
     first = Manifest.read(engine)
-    import shlex
-
     again = shlex.split(rebuild_command(engine, first))
     assert main(again[again.index('build') :]) == 0
     assert Manifest.read(engine).settings == first.settings
@@ -126,7 +125,7 @@ def test_help_has_examples(capsys: Capture) -> None:
         main(['build', '--help'])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert 'engine build models/apron_pointpillars.onnx --io-format canvas:hwc8' in text
+    assert 'engine build models/apron_pointpillars.onnx --io-precision fp32' in text
     assert 'exit status: 0 built' in text
 
 
@@ -176,6 +175,51 @@ def test_no_bar_elsewhere() -> None:
     bar('building', 0.5)
     bar.close()
     assert stream.getvalue() == ''
+
+
+@pytest.mark.usefixtures('_rtx')
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ([], 'canvas: float16 [1, 4, 80, 80] hwc8'),
+        (['--io-precision', 'fp32'], 'canvas: float32 [1, 4, 80, 80]\n'),
+        (['--io-precision', 'fp16'], 'canvas: float16 [1, 4, 80, 80]\n'),
+        (['--io-format', 'boxes:hwc8'], 'canvas: float32 [1, 4, 80, 80]\n'),
+        (['--precision', 'fp32'], 'canvas: float32 [1, 4, 80, 80]\n'),
+    ],
+)
+def test_layouts_and_the_command_that_gives_them_again(
+    network: Path, capsys: Capture, options: list[str], said: str
+) -> None:
+    assert main(['build', str(network), *options]) == 0
+    assert said in capsys.readouterr().out
+    engine = next(network.parent.glob('*.engine'))
+    first = Manifest.read(engine)
+    again = shlex.split(rebuild_command(engine, first))
+    assert main(again[again.index('build') :]) == 0
+    assert Manifest.read(engine).inputs == first.inputs
+
+
+@pytest.mark.usefixtures('_rtx')
+def test_a_network_without_a_card_has_linear_tensors(network: Path, capsys: Capture) -> None:
+    network.with_suffix('.yaml').write_text('name: 3')
+    assert main(['build', str(network)]) == 0
+    assert 'canvas: float32 [1, 4, 80, 80]\n' in capsys.readouterr().out
+
+
+def test_a_calibration_that_is_not_there_is_bad_input(network: Path, capsys: Capture) -> None:
+    options = ['--precision', 'int8', '--calibration', 'none.json']
+    assert main(['build', str(network), *options]) == 2
+    assert 'none.json: no such calibration' in capsys.readouterr().err
+
+
+def test_inspect_shows_the_card_that_the_detector_finds(network: Path, capsys: Capture) -> None:
+    engine = built(network, 'tiny_lidar.fp16.gpu.engine')
+    main(['inspect', str(engine)])
+    assert f'card        {network.with_suffix(".yaml")}' in capsys.readouterr().out
+    network.with_suffix('.yaml').unlink()
+    main(['inspect', str(engine)])
+    assert 'card        none beside it' in capsys.readouterr().out
 
 
 def test_a_bar_ends_before_the_error(network: Path, monkeypatch: Any) -> None:
