@@ -203,7 +203,7 @@ class LidarConfig(EngineConfig):
         200_000,
         'Room for the points of one sweep on the GPU, about 60 bytes each; of more the first are '
         'taken. The CPU takes any number.',
-        low=1000, high=1_048_575,
+        low=1000, high=1_048_575, swap=True,
     )  # fmt: skip
     min_range: float = parameter(
         0.0,

@@ -146,7 +146,7 @@ def _parameter(item: Parameter) -> str:
     if item.choices:
         bounds = ', '.join(f'`{choice}`' for choice in item.choices)
     elif item.low is not None and item.high is not None:
-        bounds = f'{item.low:g} to {item.high:g} {item.unit}'.rstrip()
+        bounds = f'{item.low:.7g} to {item.high:.7g} {item.unit}'.rstrip()
     else:
         bounds = ''
     default = list(item.default) if isinstance(item.default, tuple) else item.default

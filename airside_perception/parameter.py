@@ -58,7 +58,7 @@ class Parameter:
         if self.type is float and not math.isfinite(value):
             raise ConfigError(f'{self.name} = {value!r}: expected a finite number')
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            bounds = f'[{self.low:g}, {self.high:g}] {self.unit}'.rstrip()
+            bounds = f'[{self.low:.7g}, {self.high:.7g}] {self.unit}'.rstrip()
             raise ConfigError(f'{self.name} = {value!r}: outside {bounds}')
         if self.choices and value not in self.choices:
             known = ', '.join(map(repr, self.choices))

@@ -151,8 +151,8 @@ class Swap:
         def close(say: Say) -> Serving:
             try:
                 serving.close()
-            except PerceptionError as error:
-                self._node.get_logger().error(f'{serving.network.path}: not closed: {error}')
+            except Exception as error:  # noqa: BLE001  # nobody else would ever hear of it
+                self._node.get_logger().error(f'{serving.network.path}: not closed: {error!r}')
             return serving
 
         return Opening(f'{serving.network.path} (closing)', close)
