@@ -78,14 +78,17 @@ overlaps(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
     __syncthreads();
     const uint32_t b = thread % TILE;
     const Footprint better = columns[b];
-    uint32_t close = 0;
+    uint32_t touching = 0, close = 0;
 #pragma unroll
     for (uint32_t k = 0; k < STRIP / AT_ONCE; ++k) {
       const uint32_t w = k * AT_ONCE + thread / TILE;
-      if (first_worse + w < n && first_better + b < first_worse + w) {
-        const float iou = rows[w].group == better.group ? limits.within : limits.across;
-        if (iou < 1.0f && maybe_more(better, rows[w], iou)) close |= 1u << k;
-      }
+      const bool is_pair = first_worse + w < n && first_better + b < first_worse + w;
+      touching |= static_cast<uint32_t>(is_pair & bounds_touch(better, rows[w])) << k;
+    }
+    for (; touching; touching &= touching - 1u) {  // few
+      const Footprint& worse = rows[(__ffs(touching) - 1) * AT_ONCE + thread / TILE];
+      const float iou = worse.group == better.group ? limits.within : limits.across;
+      if (iou < 1.0f && maybe_more(better, worse, iou)) close |= touching & -touching;
     }
     const uint32_t own = static_cast<uint32_t>(__popc(close)), up_to = warp_running_sum(own);
     uint32_t slot = 0;
@@ -155,16 +158,14 @@ __device__ __forceinline__ void settle(Verdicts* verdicts, const uint64_t* __res
       if (asked) {
         const uint64_t* of_box = words + first_word(row) + i % TILE;
         for (uint32_t column = from; column <= row; column += BATCH) {
-          uint64_t word[BATCH];
+          uint64_t word[BATCH];  // beyond the row its last word again, which changes nothing
 #pragma unroll
-          for (uint32_t k = 0; k < BATCH; ++k) {
-            word[k] = column + k <= row ? of_box[(column + k) * TILE] : 0;
-          }
+          for (uint32_t k = 0; k < BATCH; ++k) word[k] = of_box[min(column + k, row) * TILE];
 #pragma unroll
           for (uint32_t k = 0; k < BATCH; ++k) {
             const uint32_t low = static_cast<uint32_t>(word[k]);
             const uint32_t high = static_cast<uint32_t>(word[k] >> 32);
-            const Verdicts of = verdicts[column + k];
+            const Verdicts of = verdicts[min(column + k, row)];
             hit |= (low & of.kept[0]) | (high & of.kept[1]);
             blocked |= (low & ~of.removed[0]) | (high & ~of.removed[1]);
           }
@@ -185,20 +186,22 @@ __device__ __forceinline__ void settle(Verdicts* verdicts, const uint64_t* __res
 
 // One block of 1,024 threads: decides, puts out the rows that are kept, and clears the counters for
 // the next frame. `totals`: of pillars.cu, the second is occupied pillars, the third points in range.
-KERNEL __launch_bounds__(1024)
+// The bound of one block leaves it 64 registers a thread, for the words that are on their way.
+KERNEL __launch_bounds__(1024, 1)
 suppress(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
          const uint32_t* chosen, const Frame* frame, const uint64_t* __restrict__ words,
          const uint32_t* pairs, const int32_t* totals, uint32_t* count, uint32_t* flags,
          Result* result) {
-  __shared__ Verdicts verdicts[COLUMNS + BATCH];
+  __shared__ Verdicts verdicts[COLUMNS];
   __shared__ uint32_t kept[32];
   const uint32_t n = *chosen, thread = threadIdx.x, lane = lane_index();
   const Limits limits = limits_of(frame);
   const bool any = limits.within < 1.0f;
-  for (uint32_t c = thread; c < COLUMNS + BATCH; c += blockDim.x) {
+  for (uint32_t c = thread; c < COLUMNS; c += blockDim.x) {
     for (uint32_t half = 0; half < 2; ++half) {
       const uint32_t first = c * TILE + half * 32u;
-      const uint32_t there = n <= first ? 0 : n - first >= 32u ? ALL_LANES : (1u << (n - first)) - 1u;
+      const uint32_t left = n > first ? n - first : 0;
+      const uint32_t there = left >= 32u ? ALL_LANES : (1u << left) - 1u;
       verdicts[c].kept[half] = any ? 0 : there;
       verdicts[c].removed[half] = ~there;
     }
