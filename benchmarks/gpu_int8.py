@@ -128,7 +128,7 @@ def main(args: list[str] | None = None) -> int:
     device = use_device()
     clouds = [PointCloud(i, 'base_link', scan) for i, scan in enumerate(scans) if i % 3]
     tensors = dict.fromkeys((card.input_name, *card.outputs), 'hwc8')
-    wanted = {
+    wanted: dict[str, tuple[Path, dict[str, Any]]] = {
         'fp32': (source, {'precision': 'fp32'}),
         'fp16': (source, {'precision': 'fp16', 'io_formats': tensors}),
         'int8': (network, {'precision': 'int8', 'io_formats': tensors}),
