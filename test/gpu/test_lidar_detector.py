@@ -17,7 +17,13 @@ from fake_engine import FakeEngine
 from airside_perception.card import LidarCard, find_card
 from airside_perception.config import LidarConfig
 from airside_perception.engine import open_engine
-from airside_perception.errors import ConfigError, DeviceError, EngineError, MessageError
+from airside_perception.errors import (
+    CONTEXT_IS_LOST,
+    ConfigError,
+    DeviceError,
+    EngineError,
+    MessageError,
+)
 from airside_perception.geometry import rotation_z, transform
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.lidar.gpu import CudaLidarDetector
@@ -263,6 +269,29 @@ def test_one_graph_and_two_copies(network: Path, queue: Any) -> None:
         found = detector.detect(points)
         if len(points):
             assert found.boxes.tobytes() == expected.boxes.tobytes()
+
+
+def test_a_recording_that_fails(
+    network: Path, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is launched one by one then; but where the GPU is lost, nothing can be."""
+    reason = 'cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: described'
+
+    def refuse(record: Any) -> None:
+        record()
+        raise DeviceError(reason)
+
+    engine = FakeEngine(network, queue)
+    engine.capturable = True
+    expected = pair(network, queue, LidarConfig(), capturable=False)[1].detect(scene(1))
+    monkeypatch.setattr(queue, 'capture', refuse)
+    detector = CudaLidarDetector(engine, card_of(network), LidarConfig(), queue=queue)
+    assert detector.no_graph == reason
+    assert detector.nodes == 0
+    assert detector.detect(scene(1)).boxes.tobytes() == expected.boxes.tobytes()
+    reason = f'cuStreamSynchronize: {CONTEXT_IS_LOST[0]}: described'
+    with pytest.raises(DeviceError, match=CONTEXT_IS_LOST[0]):
+        CudaLidarDetector(engine, card_of(network), LidarConfig(), queue=queue)
 
 
 def test_an_engine_that_fails_once_leaves_nothing_behind(network: Path, queue: Any) -> None:
