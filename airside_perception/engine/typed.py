@@ -16,6 +16,7 @@ from airside_perception.engine.calibration_cache import read_scales
 from airside_perception.engine.capabilities import Capabilities
 from airside_perception.engine.deconvolution import split_deconvolutions
 from airside_perception.engine.graph import has_qdq, inputs, is_half
+from airside_perception.engine.ports import half_ports
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq, scales, strip_qdq
 from airside_perception.errors import ConfigError, EngineError
@@ -78,8 +79,11 @@ def typed_network(path: str | Path, settings: BuildSettings, can: Capabilities) 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always', RuntimeWarning)
         model, known = _quantized(path, model, settings, implicit)
-        if not flags and settings.precision != 'fp32' and not is_half(model):
-            model = to_half(model, [name for name in ports if not settings.is_half(name)])
+        if not flags and settings.precision != 'fp32':
+            if is_half(model):
+                model = half_ports(model, {name for name in ports if settings.is_half(name)})
+            else:
+                model = to_half(model, {name for name in ports if not settings.is_half(name)})
     half = _floats(model) if flags else frozenset()
     return Source(
         data=model.SerializeToString(),
