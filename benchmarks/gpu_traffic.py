@@ -24,6 +24,7 @@ import onnx
 
 from airside_perception.card import LidarCard, find_card
 from airside_perception.cuda.frame import FRAME, RESULT
+from airside_perception.cuda.suppress import TILE
 from airside_perception.errors import PerceptionError
 from airside_perception.lidar.gpu_input import BATCH, POINT
 
@@ -58,7 +59,6 @@ class Sweep:
         in_range: of them in the grid; all count as kept.
         pillars: that are drawn.
         candidates: that enter suppression.
-        pairs: of candidates that overlap too much.
         boxes: that are put out.
     """
 
@@ -66,7 +66,6 @@ class Sweep:
     in_range: int = 54_000
     pillars: int = 9_500
     candidates: int = 1_500
-    pairs: int = 8_000
     boxes: int = 300
 
 
@@ -99,6 +98,8 @@ def lidar_traffic(card: LidarCard, sweep: Sweep) -> dict[str, Moved]:
     features = _wide(len(card.bias)) * HALF
     scores = _wide(card.outputs[card.score_output]) * HALF
     weights = 12 * 4 * len(card.bias)
+    tiles = math.ceil(found / TILE)
+    bits = tiles * (tiles + 1) // 2 * TILE * TILE // 8  # of pairs within groups
     point, cell_and_slot, count, index, pillar, mean, key, row = POINT, 8, 4, 4, 16, 16, 8, 32
     return {
         'clear': Moved(pillars * pillar, pillars * features),
@@ -113,8 +114,7 @@ def lidar_traffic(card: LidarCard, sweep: Sweep) -> dict[str, Moved]:
         'select': Moved(found * key, found * key),
         'boxes': Moved(found * (key + 9 * HALF), found * row),
         'suppress': Moved(
-            2 * found * (row + key) + sweep.pairs * 4 + sweep.boxes * row,
-            sweep.pairs * 4 + sweep.boxes * 36,
+            2 * found * (row + key) + bits + sweep.boxes * row, bits + sweep.boxes * 36
         ),
         'copy_out': Moved(RESULT.itemsize, 0),
     }  # fmt: skip

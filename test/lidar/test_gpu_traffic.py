@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from airside_perception.card import LidarCard, find_card
 from benchmarks.gpu_traffic import Moved, Sweep, lidar_traffic, main, network_traffic
 
-SWEEP = Sweep(points=100, in_range=60, pillars=10, candidates=5, pairs=4, boxes=2)
+SWEEP = Sweep(points=100, in_range=60, pillars=10, candidates=65, boxes=2)
 
 
 def two_layers() -> onnx.ModelProto:
@@ -66,10 +66,10 @@ def test_the_steps_of_a_cloud_by_hand(tmp_path: Path, tiny_models: ModuleType) -
         'number': (6400 * 4, 10 * 4 + 10 * 16),
         'sort': (100 * 8 + 60 * 4 + 60 * 16, 60 * 16 + 60 * 4),
         'draw': (10 * 16 + 60 * 16 + 4 * 48, 10 * 4 + 10 * 16 + 10 * 16),
-        'scan': (1600 * 16, 5 * 8),
-        'select': (5 * 8, 5 * 8),
-        'boxes': (5 * 8 + 5 * 18, 5 * 32),
-        'suppress': (2 * 5 * 40 + 4 * 4 + 2 * 32, 4 * 4 + 2 * 36),
+        'scan': (1600 * 16, 65 * 8),
+        'select': (65 * 8, 65 * 8),
+        'boxes': (65 * 8 + 65 * 18, 65 * 32),
+        'suppress': (2 * 65 * 40 + 3 * 64 * 8 + 2 * 32, 3 * 64 * 8 + 2 * 36),
         'copy_out': (64 + 1000 * 36, 0),
     }
 
