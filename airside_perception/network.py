@@ -144,13 +144,14 @@ class Network(Generic[Config, Card]):
         """As it was built before, if it was, for the precision and device that are wanted now."""
         from airside_perception.engine.build_settings import BuildSettings
         from airside_perception.engine.formats import fast_formats
-        from airside_perception.engine.manifest import UNKNOWN
+        from airside_perception.engine.rebuild import UNKNOWN
 
         manifest = self._manifest
         known = manifest is not None and manifest.precision != UNKNOWN
         precision, device = self._wishes(manifest.precision if manifest and known else '')
         record = dict(manifest.settings) if manifest else {}
-        if not record or (record.get('precision'), record.get('device')) != (precision, device):
+        kind = str(record.get('device'))[:3]  # both DLA cores are alike
+        if (record.get('precision'), kind) != (precision, device[:3]):
             # layouts and scales are for the precision and device that they were chosen for
             formats = fast_formats(self.card, precision, device)
             record.update(io_formats=formats, io_precision='fp32')
@@ -194,7 +195,7 @@ class Network(Generic[Config, Card]):
     def _how_to_build(self) -> str:
         if not self.source.is_file():
             return f'nor is there a {self.source.name} beside it to build it from'
-        from airside_perception.engine.manifest import command
+        from airside_perception.engine.rebuild import command
 
         try:
             options = self._settings().options()

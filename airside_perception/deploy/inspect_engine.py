@@ -17,13 +17,12 @@ from airside_perception.engine import Engine, EngineInfo, TensorSpec
 from airside_perception.engine.base import Tensors
 from airside_perception.engine.capabilities import Capabilities, family_of, load_tensorrt
 from airside_perception.engine.manifest import (
-    UNKNOWN,
     Machine,
     Manifest,
     manifest_path,
-    rebuild_command,
     sha256_of,
 )
+from airside_perception.engine.rebuild import UNKNOWN, rebuild_command
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.errors import EngineError
 

@@ -17,15 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airside_perception.card.find import BUILT, onnx_beside
 from airside_perception.engine.capabilities import family_of, version_of
+from airside_perception.engine.rebuild import command, rebuild_command
 from airside_perception.errors import EngineError
 
 FORMAT = 1
 AMPERE = 80
 VERSION_PARTS = 3
-UNKNOWN = 'unknown'
-"""The precision of an engine that was built elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -272,48 +270,6 @@ def sm_number(sm: str) -> int:
 def device_name(dla_core: int) -> str:
     """In words."""
     return 'the GPU' if dla_core < 0 else f'DLA core {dla_core}'
-
-
-def command() -> str:
-    """How the engine tool is called here: through ROS 2 where it is sourced."""
-    if os.environ.get('AMENT_PREFIX_PATH'):
-        return 'ros2 run airside_perception engine'
-    return 'python -m airside_perception.deploy'
-
-
-def rebuild_command(
-    engine: str | Path, manifest: Manifest | None = None, machine: Machine | None = None
-) -> str:
-    """The command that builds an engine again as it was, for the device and precision asked for.
-
-    Args:
-        manifest: of the engine as it is; None: unknown, its name says what it can.
-        machine: what is asked for.
-    """
-    options = list(manifest.options if manifest else ())
-    if not options:
-        named = BUILT.search(Path(engine).stem)
-        precision, device = named.groups() if named else ('', '')
-        if manifest:
-            precision = precision if manifest.precision == UNKNOWN else manifest.precision
-            device = 'gpu' if manifest.dla_core < 0 else f'dla{manifest.dla_core}'
-        options += ['--precision', precision] if precision else []
-        options += ['--device', device] if device else []
-    core = machine.dla_core if machine else None
-    if machine and machine.precision != 'auto':
-        _set(options, '--precision', machine.precision)
-    if core is not None:
-        _set(options, '--device', 'gpu' if core < 0 else f'dla{core}')
-    source = manifest.onnx_path(engine) if manifest else onnx_beside(engine)
-    words = ['build', str(source), *options, '--out', str(engine)]
-    return f'{command()} {shlex.join(words)}'
-
-
-def _set(options: list[str], name: str, value: str) -> None:
-    if name in options[:-1]:
-        options[options.index(name) + 1] = value
-    else:
-        options += [name, value]
 
 
 LISTS = ('not_on_dla', 'profiles', 'inputs', 'outputs', 'options', 'notes')

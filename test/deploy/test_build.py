@@ -17,9 +17,10 @@ from airside_perception.deploy import build as build_verb
 from airside_perception.deploy.__main__ import main
 from airside_perception.deploy.build import Bar
 from airside_perception.engine.build_settings import BuildSettings
-from airside_perception.engine.manifest import Manifest, rebuild_command, sha256_of
+from airside_perception.engine.manifest import Manifest, sha256_of
 from airside_perception.engine.qdq import scales
 from airside_perception.engine.quantize import quantize
+from airside_perception.engine.rebuild import rebuild_command
 from airside_perception.errors import CardError, EngineError
 
 Capture = pytest.CaptureFixture[str]

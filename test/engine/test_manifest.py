@@ -11,12 +11,11 @@ import pytest
 from airside_perception.engine.manifest import (
     Machine,
     Manifest,
-    command,
     manifest_path,
-    rebuild_command,
     sha256_of,
     sm_number,
 )
+from airside_perception.engine.rebuild import command, rebuild_command
 from airside_perception.errors import EngineError
 
 ORIN = Machine('Orin', 'sm_87', '10.3.0', 'full', -1)
@@ -178,6 +177,21 @@ def test_rebuild_commands(engine, manifest, monkeypatch):
     named = engine.with_name('net.int8.dla1.engine')
     assert rebuild_command(named) == (
         f'{start} {source} --precision int8 --device dla1 --out {named}'
+    )
+    fast = ('--precision', 'fp16', '--io-format', 'x:hwc8', '--io-format', 'y:hwc8', '--tf32')
+    fast = dataclasses.replace(manifest, options=(*fast, '--device', 'gpu'))
+    assert '--io-format y:hwc8 --tf32' in rebuild_command(named, fast, ORIN)
+    asked = dataclasses.replace(ORIN, precision='fp32')
+    assert rebuild_command(named, fast, asked) == (
+        f'{start} {source} --precision fp32 --tf32 --device gpu '
+        f'--out {engine.parent}/net.fp32.gpu.engine'
+    )
+    words = '--io-format x:chw16 --precision int8 --device dla0 --calibration s.json'
+    int8 = dataclasses.replace(manifest, options=tuple(words.split()))
+    core = dataclasses.replace(ORIN, dla_core=1)
+    assert words.replace('dla0', 'dla1') in rebuild_command(named, int8, core)
+    assert f'{source} --precision int8 --device gpu --calibration s.json --out ' in (
+        rebuild_command(named, int8, dataclasses.replace(ORIN, dla_core=-1))
     )
     monkeypatch.setenv('AMENT_PREFIX_PATH', '/opt/ros/humble')
     assert command() == 'ros2 run airside_perception engine'
