@@ -169,10 +169,10 @@ def _say_kernel_shapes(model: Any) -> None:
     """
     stored = weights(model)
     for node in model.graph.node:
-        if node.op_type in ('Conv', 'ConvTranspose') and node.input[1] in stored:
-            if not any(item.name == 'kernel_shape' for item in node.attribute):
-                size = stored[node.input[1]].shape[2:]
-                node.attribute.append(helper.make_attribute('kernel_shape', list(size)))
+        known = any(item.name == 'kernel_shape' for item in node.attribute)
+        if node.op_type in ('Conv', 'ConvTranspose') and node.input[1] in stored and not known:
+            size = stored[node.input[1]].shape[2:]
+            node.attribute.append(helper.make_attribute('kernel_shape', list(size)))
 
 
 class _Pairs:
