@@ -85,14 +85,17 @@ KERNEL bin_points(const Frame* __restrict__ frame, const float4* __restrict__ po
       cell = static_cast<int32_t>(row) * g.columns + static_cast<int32_t>(column);
     }
   }
-  // neighbours in the cloud often share a cell: one atomic for all of them
-  const uint32_t peers = __match_any_sync(ALL_LANES, cell);
-  const int32_t leader = __ffs(peers) - 1;
+  // neighbours in the cloud often share a cell: one atomic for all of a run
+  const int32_t before = __shfl_up_sync(ALL_LANES, cell, 1);
+  const uint32_t firsts = __ballot_sync(ALL_LANES, lane == 0 || cell != before);
+  const uint32_t up_to_here = ALL_LANES >> (WARP - 1 - lane), later = firsts & ~up_to_here;
+  const uint32_t leader = WARP - 1 - __clz(firsts & up_to_here);
   int32_t slot = 0;
-  if (cell >= 0 && static_cast<int32_t>(lane) == leader) {
-    slot = static_cast<int32_t>(atomicAdd(&counts[cell], static_cast<uint32_t>(__popc(peers))));
+  if (cell >= 0 && lane == leader) {
+    const uint32_t end = later ? __ffs(later) - 1 : WARP;
+    slot = static_cast<int32_t>(atomicAdd(&counts[cell], end - lane));
   }
-  slot = __shfl_sync(ALL_LANES, slot, leader) + __popc(peers & ((1u << lane) - 1u));
+  slot = __shfl_sync(ALL_LANES, slot, leader) + static_cast<int32_t>(lane - leader);
   if (i < n) bins[i] = {cell, slot};
 }
 
@@ -201,28 +204,74 @@ KERNEL sort_points(const Frame* __restrict__ frame, const float4* __restrict__ p
   members[place] = i;
 }
 
-// The MAX_POINTS-th smallest of n > MAX_POINTS different indices up to `most`, by one warp: the
-// largest number below which fewer lie, bit by bit. The first 256 indices stay in registers.
-__device__ __forceinline__ int32_t last_kept(const int32_t* indices, int32_t n, int32_t most) {
-  constexpr int ROUNDS = 8;
+// A warp that chooses the MAX_POINTS lowest of many indices holds the places of those that may be
+// among them in a pool: a batch of indices, read at once, always has room behind those kept so far.
+constexpr int BATCH = 8, POOL = MAX_POINTS + BATCH * WARP;
+
+// Only the places of the MAX_POINTS lowest indices stay in the pool, of `size` > MAX_POINTS. The
+// largest of these indices comes back: the largest number below which fewer lie, bit by bit.
+__device__ __forceinline__ int32_t narrow(const int32_t* __restrict__ indices, int32_t most,
+                                          int32_t* pool, int32_t size) {
+  constexpr int ROUNDS = (POOL + WARP - 1) / WARP;
   const int32_t lane = static_cast<int32_t>(lane_index());
-  int32_t held[ROUNDS];
+  int32_t index[ROUNDS];
+  __syncwarp();
 #pragma unroll
   for (int round = 0; round < ROUNDS; ++round) {
     const int32_t k = round * WARP + lane;
-    held[round] = k < n ? indices[k] : 0x7fffffff;
+    index[round] = k < size ? indices[pool[k]] : 0x7fffffff;
   }
   int32_t found = 0;
   for (int32_t bit = 1 << (31 - __clz(most)); bit > 0; bit >>= 1) {
     const int32_t tried = found | bit;
     uint32_t below = 0;
 #pragma unroll
-    for (int round = 0; round < ROUNDS; ++round) below += held[round] < tried;
-#pragma unroll 8
-    for (int32_t k = ROUNDS * WARP + lane; k < n; k += WARP) below += indices[k] < tried;
+    for (int round = 0; round < ROUNDS; ++round) below += index[round] < tried;
     if (__reduce_add_sync(ALL_LANES, below) < MAX_POINTS) found = tried;
   }
+  int32_t kept = 0;
+#pragma unroll
+  for (int round = 0; round < ROUNDS; ++round) {
+    const bool keep = index[round] <= found;
+    const uint32_t keeping = __ballot_sync(ALL_LANES, keep);
+    const int32_t place = keep ? pool[round * WARP + lane] : 0;
+    __syncwarp();  // all have read what is overwritten
+    if (keep) pool[kept + __popc(keeping & ((1u << lane) - 1u))] = place;
+    kept += __popc(keeping);
+  }
   return found;
+}
+
+// The places of the MAX_POINTS lowest of n > MAX_POINTS different indices up to `most`, in any
+// order, in pool [POOL], by one warp that reads each index once.
+__device__ __forceinline__ void choose(const int32_t* __restrict__ indices, int32_t n,
+                                       int32_t most, int32_t* pool) {
+  const int32_t lane = static_cast<int32_t>(lane_index());
+  int32_t size = 0, limit = 0x7fffffff;  // of MAX_POINTS indices seen so far none is above
+  for (int32_t first = lane;; first += BATCH * WARP) {
+    const bool all_seen = first - lane >= n;
+    int32_t index[BATCH], taken = 0;
+#pragma unroll
+    for (int k = 0; k < BATCH; ++k) index[k] = indices[min(first + k * WARP, n - 1)];
+#pragma unroll
+    for (int k = 0; k < BATCH; ++k) {
+      if (first + k * WARP >= n) index[k] = 0x7fffffff;
+      taken += __popc(__ballot_sync(ALL_LANES, index[k] < limit));
+    }
+    if (size > MAX_POINTS && (all_seen || size + taken > POOL)) {
+      limit = narrow(indices, most, pool, size);
+      size = MAX_POINTS;
+    }
+    if (all_seen) break;
+#pragma unroll
+    for (int k = 0; k < BATCH; ++k) {
+      const bool take = index[k] < limit;
+      const uint32_t taking = __ballot_sync(ALL_LANES, take);
+      if (take) pool[size + __popc(taking & ((1u << lane) - 1u))] = first + k * WARP;
+      size += __popc(taking);
+    }
+  }
+  __syncwarp();
 }
 
 // sum / n in metres, rounded to float32 once. Quotient and remainder in single precision carry
@@ -258,7 +307,7 @@ __device__ __forceinline__ void put(void* canvas, int pair, int32_t cell, int32_
 // centre, of centre - mean, the bias, and the least value of a pillar that is not full. centres: x
 // of the columns, y of the rows, z. scale: integer units a metre, a power of 2 for which no sum
 // overflows; what a coordinate has below one unit is cut off. unit: its reciprocal.
-KERNEL __launch_bounds__(DRAW_WARPS * WARP)
+KERNEL __launch_bounds__(DRAW_WARPS * WARP, CHANNELS <= 64 ? 4 : 2)
     draw_pillars(const Frame* __restrict__ frame, const Totals* __restrict__ totals,
                  const Pillar* __restrict__ pillars, const float4* __restrict__ sorted,
                  const int32_t* __restrict__ members, const float4* __restrict__ of_point,
@@ -266,8 +315,10 @@ KERNEL __launch_bounds__(DRAW_WARPS * WARP)
                  const Grid* __restrict__ grid, float scale, float unit, uint32_t* counts,
                  float4* means, void* canvas) {
   __shared__ float4 points[DRAW_WARPS][MAX_POINTS];
+  __shared__ int32_t pools[DRAW_WARPS][POOL];
   const int32_t lane = static_cast<int32_t>(lane_index());
   float4* local = points[threadIdx.x / WARP];
+  int32_t* chosen = pools[threadIdx.x / WARP];
   const int32_t occupied = totals->occupied, drawn = totals->pillars;
   const int32_t warps = static_cast<int32_t>(thread_count() / WARP);
   int32_t p = static_cast<int32_t>(thread_index() / WARP);
@@ -294,26 +345,18 @@ KERNEL __launch_bounds__(DRAW_WARPS * WARP)
     const float x = centres[column], y = centres[columns + row];
     const int32_t n = pillar.count;
     const bool full = n > MAX_POINTS;
-    const int32_t* indices = members + pillar.begin;
-    const int32_t last = full ? last_kept(indices, n, frame->points) : 0;
+    const int32_t kept = full ? MAX_POINTS : n;
+    if (full) choose(members + pillar.begin, n, frame->points, chosen);
     int64_t sum_x = 0, sum_y = 0, sum_z = 0;
-    int32_t kept = 0;
-    for (int32_t first = 0; first < n; first += WARP) {
-      const int32_t k = first + lane;
-      const bool keep = k < n && (!full || indices[k] <= last);
-      const uint32_t keeping = __ballot_sync(ALL_LANES, keep);
-      if (keep) {
-        const float4 q = sorted[pillar.begin + k];
-        sum_x += static_cast<int64_t>(__fmul_rn(q.x, scale));
-        sum_y += static_cast<int64_t>(__fmul_rn(q.y, scale));
-        sum_z += static_cast<int64_t>(__fmul_rn(q.z, scale));
-        local[kept + __popc(keeping & ((1u << lane) - 1u))] = {
-            __fsub_rn(q.x, x), __fsub_rn(q.y, y), __fsub_rn(q.z, z), q.w};
-      }
-      kept += __popc(keeping);
+    for (int32_t k = lane; k < kept; k += WARP) {
+      const float4 q = sorted[pillar.begin + (full ? chosen[k] : k)];
+      sum_x += static_cast<int64_t>(__fmul_rn(q.x, scale));
+      sum_y += static_cast<int64_t>(__fmul_rn(q.y, scale));
+      sum_z += static_cast<int64_t>(__fmul_rn(q.z, scale));
+      local[k] = {__fsub_rn(q.x, x), __fsub_rn(q.y, y), __fsub_rn(q.z, z), q.w};
     }
     // as far as points reach, but always over the three lanes that divide
-    for (int32_t step = 1; step < min(max(n, 3), WARP); step *= 2) {
+    for (int32_t step = 1; step < min(max(kept, 3), WARP); step *= 2) {
       sum_x += __shfl_xor_sync(ALL_LANES, sum_x, step);
       sum_y += __shfl_xor_sync(ALL_LANES, sum_y, step);
       sum_z += __shfl_xor_sync(ALL_LANES, sum_z, step);

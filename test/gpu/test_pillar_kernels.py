@@ -155,11 +155,11 @@ def test_features(queue: Any, features: tuple[str, ...], zero_row: bool) -> None
     bench.check(cloud(bench.card, 150))
 
 
-@pytest.mark.parametrize('most', [1, 32, 48, 200])
+@pytest.mark.parametrize('most', [1, 32, 48, 200, 256])
 def test_full_pillars_keep_their_first_points(queue: Any, most: int) -> None:
     bench = Bench(queue, make_card(max_points=most))
     rng = np.random.default_rng(most)
-    for n in (most - 1, most, most + 1, 31, 33, 255, 256, 257, 1000):
+    for n in (most - 1, most, most + 1, 31, 33, 255, 256, 257, 1000, 2800):
         points = cloud(bench.card, n + 100, n, beyond=0.0)
         points[rng.permutation(n + 100)[:n], :2] = (0.1, 0.1)
         bench.check(points)
