@@ -13,7 +13,7 @@ constexpr uint32_t TILE = 64;     // boxes of a word
 constexpr uint32_t STRIP = 16;    // worse boxes that a block compares with TILE better ones
 constexpr uint32_t THREADS = 128, STRIPS = TILE / STRIP;
 constexpr uint32_t COLUMNS = MOST / TILE;
-constexpr uint32_t WORDS = COLUMNS * (COLUMNS + 1) / 2 * TILE;  // of pairs within groups, of others
+constexpr uint32_t WORDS = COLUMNS * (COLUMNS + 1) / 2 * TILE;  // of all pairs
 
 // ---- the pairs that overlap too much --------------------------------------------------------------
 

@@ -205,7 +205,7 @@ KERNEL sort_points(const Frame* __restrict__ frame, const float4* __restrict__ p
 }
 
 // A warp that chooses the MAX_POINTS lowest of many indices holds the places of those that may be
-// among them in a pool: a batch of indices, read at once, always has room behind those kept so far.
+// among them in a pool: a batch of indices, read at once, has room behind those kept so far.
 constexpr int BATCH = 8, POOL = MAX_POINTS + BATCH * WARP;
 
 // Only the places of the MAX_POINTS lowest indices stay in the pool, of `size` > MAX_POINTS. The
@@ -307,6 +307,7 @@ __device__ __forceinline__ void put(void* canvas, int pair, int32_t cell, int32_
 // centre, of centre - mean, the bias, and the least value of a pillar that is not full. centres: x
 // of the columns, y of the rows, z. scale: integer units a metre, a power of 2 for which no sum
 // overflows; what a coordinate has below one unit is cut off. unit: its reciprocal.
+// Up to 64 channels four blocks fit a multiprocessor: DRAW_BLOCKS of gpu_pillars.py run at once.
 KERNEL __launch_bounds__(DRAW_WARPS * WARP, CHANNELS <= 64 ? 4 : 2)
     draw_pillars(const Frame* __restrict__ frame, const Totals* __restrict__ totals,
                  const Pillar* __restrict__ pillars, const float4* __restrict__ sorted,
