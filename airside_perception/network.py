@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airside_perception.card import ModelCard, find_card
-from airside_perception.card.find import BUILT, onnx_beside
+from airside_perception.card.find import BUILT, card_file, onnx_beside
 from airside_perception.config import EngineConfig
 from airside_perception.engine import ENGINE_SUFFIXES, Engine, open_engine
 from airside_perception.errors import ConfigError, DeviceError, EngineError
@@ -270,7 +270,10 @@ def _locate(name: str) -> Path:
         if path.suffix not in ENGINE_SUFFIXES:
             raise
         return model_file(str(onnx_beside(path))).with_name(path.name)
-    if path.suffix not in ENGINE_SUFFIXES and not path.is_file():
+    built = path.suffix in ENGINE_SUFFIXES and (
+        _source(path).is_file() or card_file(path).is_file()
+    )
+    if not built and not path.is_file():
         raise ConfigError(f'{path}: no such network; engine_path names a .onnx file or an engine')
     return path
 

@@ -221,9 +221,10 @@ def test_an_engine_built_elsewhere_tells_no_precision(folder, gpu, monkeypatch):
     assert builds.calls[0][2].precision == 'fp16'
 
 
-def test_a_network_that_is_not_there_is_named(folder):
-    with pytest.raises(ConfigError, match=r'none\.onnx: no such network'):
-        find(folder, 'none.onnx')
+@pytest.mark.parametrize('name', ['none.onnx', 'none.fp16.gpu.engine'])
+def test_a_network_that_is_not_there_is_named(folder, name):
+    with pytest.raises(ConfigError, match=f'{name}: no such network'):
+        find(folder, name)
 
 
 def test_a_build_for_a_dla_keeps_the_strictness_of_the_node(folder, gpu, monkeypatch):
