@@ -229,7 +229,7 @@ def test_every_parameter_file_that_is_shipped_or_shown_fits_the_settings(
     repository, launch_file, tmp_path
 ):
     shown = examples(repository)
-    assert len(shown) == 3
+    assert len(shown) == 4
     for name, text in shown.items():
         path = tmp_path / f'{name}.yaml'
         path.write_text(text)
