@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip('scipy', reason='the pipelines need it')
+
 from airside_perception.card import CameraCard, LidarCard
 from airside_perception.config import CameraConfig, LidarConfig
 from airside_perception.cuda import runtime
