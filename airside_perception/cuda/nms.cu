@@ -13,7 +13,6 @@ constexpr uint32_t TILE = 64;     // boxes of a word
 constexpr uint32_t STRIP = 16;    // worse boxes that a block compares with TILE better ones
 constexpr uint32_t THREADS = 128, STRIPS = TILE / STRIP;
 constexpr uint32_t COLUMNS = MOST / TILE;
-constexpr uint32_t WORDS = COLUMNS * (COLUMNS + 1) / 2 * TILE;  // of all pairs
 
 // ---- the pairs that overlap too much --------------------------------------------------------------
 
@@ -21,6 +20,11 @@ constexpr uint32_t WORDS = COLUMNS * (COLUMNS + 1) / 2 * TILE;  // of all pairs
 // ones. Tiles of TILE words stand row by row, up to the diagonal.
 __device__ __forceinline__ uint32_t first_word(uint32_t row) {
   return row * (row + 1u) / 2u * TILE;
+}
+
+// Words of all pairs of n boxes.
+__device__ __forceinline__ uint32_t words_of(uint32_t n) {
+  return first_word((n + TILE - 1u) / TILE);
 }
 
 // IoU that a pair must exceed; 1 is never exceeded.
@@ -39,7 +43,7 @@ __device__ __forceinline__ Footprint footprint_of(const float* __restrict__ boxe
 }
 
 // Blocks of THREADS, any number: each takes strips of tiles; the bounds of all pairs first, then
-// the overlap of those near one another by all threads together. `words` [2, WORDS]: the pairs
+// the overlap of those near one another by all threads together. `words` [2, words_of(n)]: the pairs
 // within groups and, if their limit is below 1, across groups. `pairs` counts both.
 KERNEL __launch_bounds__(THREADS, 6)
 overlaps(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
@@ -114,7 +118,7 @@ overlaps(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
       const uint32_t across = thread / STRIP, w = thread % STRIP;
       const uint32_t low = hits[across][w][0], high = hits[across][w][1];
       if (!across || limits.across < 1.0f) {
-        words[across * WORDS + tile * TILE + strip % STRIPS * STRIP + w] =
+        words[across * words_of(n) + tile * TILE + strip % STRIPS * STRIP + w] =
             low | static_cast<uint64_t>(high) << 32;
       }
       const uint32_t found = warp_sum(static_cast<uint32_t>(__popc(low) + __popc(high)));
@@ -217,7 +221,7 @@ suppress(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
         }
       }
       __syncthreads();
-      settle(verdicts, words + WORDS, n);
+      settle(verdicts, words + words_of(n), n);
     }
   }
   const uint32_t limit = min(static_cast<uint32_t>(max(frame->max_detections, 0)),

@@ -21,8 +21,7 @@ MOST = 10240
 MOST_PLACES = 1 << 25
 """Places that a key can tell apart."""
 TILE = 64
-PAIR_WORDS = MOST // TILE * (MOST // TILE + 1) // 2 * TILE
-"""Words of a bit for every pair of boxes, as nms.cu counts them."""
+"""Boxes whose pairs with another one are the bits of a word."""
 RANK_BLOCKS, RANK_THREADS = 128, 256
 OVERLAP_BLOCKS, OVERLAP_THREADS = 792, 128
 
@@ -34,9 +33,10 @@ class Suppression:
         keys: uint64 [places], what decoders append to; no two are equal.
         count: uint32 [1], how many were appended; 0 again after each `suppress`.
         flags: uint32 [1], `frame.NAN_SCORE` and `frame.BAD_BOX`; 0 again after each `suppress`.
-        best: uint64 [MOST], the best keys, best first: `chosen` of them.
-        chosen: uint32 [1], min(count, `most` of the frame, MOST).
-        boxes: float32 [MOST, 8] for the decoder to fill: x, y, z, length, width, height, yaw,
+        best: uint64 [M], the best keys, best first: `chosen` of them.
+        chosen: uint32 [1], min(count, `most` of the frame, M); M is the lower of `places` and
+            MOST.
+        boxes: float32 [M, 8] for the decoder to fill: x, y, z, length, width, height, yaw,
             score. A box whose score is negative (-0.0 as well) suppresses others, but is not put
             out.
         result: the block `frame.RESULT`.
@@ -53,16 +53,18 @@ class Suppression:
         if not 0 < places <= MOST_PLACES:
             raise DeviceError(f'{places} places for candidates; 1 to {MOST_PLACES} are possible')
         self._queue = queue
+        most = self._most = min(places, MOST)
+        tiles = -(-most // TILE)
         self.keys = queue.alloc((places,), np.uint64)
         self.count = queue.alloc((1,), np.uint32)
         self.flags = queue.alloc((1,), np.uint32)
-        self.best = queue.alloc((MOST,), np.uint64)
+        self.best = queue.alloc((most,), np.uint64)
         self.chosen = queue.alloc((1,), np.uint32)
-        self.boxes = queue.alloc((MOST, 8), np.float32)
+        self.boxes = queue.alloc((most, 8), np.float32)
         self.result = queue.alloc((1,), RESULT)
-        self._pool = queue.alloc((MOST,), np.uint64)
+        self._pool = queue.alloc((most,), np.uint64)
         self._pooled = queue.alloc((1,), np.uint32)
-        self._words = queue.alloc((2, PAIR_WORDS), np.uint64)
+        self._words = queue.alloc((2, tiles * (tiles + 1) // 2 * TILE), np.uint64)
         self._pairs = queue.alloc((1,), np.uint32)
         self._no_totals = queue.alloc((4,), np.int32)
         queue.clear(self._no_totals)
@@ -81,8 +83,8 @@ class Suppression:
         """
         self._queue.launch(
             SELECT, (), 'narrow', 1, 1024,
-            self.keys, self.count, frame, np.uint32(MOST), self._pool, self._pooled, self.chosen,
-            self._pairs,
+            self.keys, self.count, frame, np.uint32(self._most), self._pool, self._pooled,
+            self.chosen, self._pairs,
         )  # fmt: skip
         self._queue.launch(
             SELECT, (), 'rank', RANK_BLOCKS, RANK_THREADS,
