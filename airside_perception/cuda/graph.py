@@ -6,17 +6,17 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
+from airside_perception.closing import Closing
 from airside_perception.cuda import driver, memory
 from airside_perception.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from airside_perception.cuda.stream import Stream
 
 
-class Graph:
+class Graph(Closing):
     """What `record` enqueued, launched as one; made by Graph.capture, held until closed."""
 
     def __init__(self, graph: Any, copies: list[tuple[int, int, int]]) -> None:
@@ -106,17 +106,6 @@ class Graph:
         if self._executable is None:
             raise DeviceError('a graph is used after it was closed')
         return self._executable
-
-    def __enter__(self) -> Graph:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _abandon(stream: Stream) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from airside_perception.closing import Closing
 from airside_perception.cuda import driver
 from airside_perception.errors import DeviceError
 
@@ -100,7 +101,7 @@ class DeviceMemory:
             )
 
 
-class DeviceArray(DeviceMemory):
+class DeviceArray(Closing, DeviceMemory):
     """Memory of the GPU, held until closed. Its content is undefined at first.
 
     Raises:
@@ -136,19 +137,8 @@ class DeviceArray(DeviceMemory):
             self._device.use()
             driver.call('cuMemFree', self._handle)
 
-    def __enter__(self) -> DeviceArray:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class PinnedArray:
+class PinnedArray(Closing):
     """Page-locked memory of the host, held until closed; zero at first.
 
     Views of `array` must not be used after close: their memory is gone.
@@ -187,17 +177,6 @@ class PinnedArray:
             _count(-self.nbytes)
             self._device.use()
             driver.call('cuMemFreeHost', self._address)
-
-    def __enter__(self) -> PinnedArray:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def copy_to_device(target: int, source: int, nbytes: int, stream: Stream) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from airside_perception.closing import Closing
 from airside_perception.cuda import kernels, memory
 from airside_perception.cuda.graph import Graph
 from airside_perception.cuda.memory import DeviceArray, DeviceMemory, PinnedArray
@@ -18,7 +19,6 @@ from airside_perception.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -130,7 +130,7 @@ class Queue(Protocol):
         ...
 
 
-class DeviceQueue:
+class DeviceQueue(Closing):
     """A queue on the calling thread's GPU.
 
     Args:
@@ -265,17 +265,6 @@ class DeviceQueue:
             first = self._resources.enter_context(Event(timing=False))
             self._marks = first, self._resources.enter_context(Event(timing=False))
         return self._side, self._marks
-
-    def __enter__(self) -> DeviceQueue:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class DeviceRecording:

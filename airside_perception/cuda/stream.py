@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airside_perception.closing import Closing
 from airside_perception.cuda import driver
 from airside_perception.errors import DeviceError
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    pass
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 
 
-class _Handle:
+class _Handle(Closing):
     """A driver's object, held until closed."""
 
     _destroy: str
@@ -38,14 +39,6 @@ class _Handle:
             self._device.use()
             driver.call(self._destroy, raw)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class Stream(_Handle):
     """Work of the GPU that runs in the order given; does not wait for other streams."""
@@ -68,9 +61,6 @@ class Stream(_Handle):
         """Work enqueued from here on starts after what `event` marks."""
         driver.call('cuStreamWaitEvent', self.handle, event.handle, 0)
 
-    def __enter__(self) -> Stream:
-        return self
-
 
 class Event(_Handle):
     """A mark in a stream. Without `timing` it is cheaper and cannot be asked for times."""
@@ -92,6 +82,3 @@ class Event(_Handle):
     def elapsed_ms(self, earlier: Event) -> float:
         """Milliseconds of the GPU from `earlier` to this; both must have been reached."""
         return float(driver.call('cuEventElapsedTime', earlier.handle, self.handle))
-
-    def __enter__(self) -> Event:
-        return self

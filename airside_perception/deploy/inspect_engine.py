@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from airside_perception.closing import Closing
 from airside_perception.cuda import runtime
 from airside_perception.deploy.cards import card_beside, card_lines, card_summary, contradiction
 from airside_perception.engine import Engine, EngineInfo, TensorSpec
@@ -291,7 +291,7 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
         raise EngineError(f'the manifest describes a tensor as {dict(entry)}: {error}') from error
 
 
-class _Described(Engine):
+class _Described(Closing, Engine):
     """An engine that cannot be opened here, as its manifest describes it."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -316,14 +316,3 @@ class _Described(Engine):
 
     def close(self) -> None:
         """Nothing to free."""
-
-    def __enter__(self) -> _Described:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

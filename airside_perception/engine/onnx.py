@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from airside_perception.closing import Closing
 from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, check_feeds
 from airside_perception.errors import EngineError
 
@@ -20,7 +20,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-class OnnxEngine:
+class OnnxEngine(Closing):
     """An ONNX file on ONNX Runtime's CPU provider; satisfies `engine.base.Engine`."""
 
     def __init__(
@@ -85,17 +85,6 @@ class OnnxEngine:
     def close(self) -> None:
         """Frees the session; may be called again."""
         self._session = None
-
-    def __enter__(self) -> OnnxEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from airside_perception.closing import Closing
 from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, check_feeds
 from airside_perception.engine.buffers import DeviceTensor, close_all
 from airside_perception.engine.capabilities import TensorRT, family_of, load_tensorrt
@@ -43,7 +43,7 @@ def _read(path: Path) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-class TensorRTEngine:
+class TensorRTEngine(Closing):
     """An engine file, opened; satisfies `engine.base.Engine`.
 
     It owns the device memory of its inputs and outputs, a stream and, once `infer` was called,
@@ -324,14 +324,3 @@ class TensorRTEngine:
                 self._plan.free()
             close_all([self._shapes, self._staging, self._stream])
             self._plan = self._shapes = self._staging = self._stream = None
-
-    def __enter__(self) -> TensorRTEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

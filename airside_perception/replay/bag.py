@@ -29,6 +29,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
+from airside_perception.closing import Closing
 from airside_perception.errors import BagError
 from airside_perception.replay.definitions import make_typestore, message_class
 
@@ -68,7 +69,7 @@ class Topic:
     latched: bool
 
 
-class BagReader:
+class BagReader(Closing):
     """An open recording: a folder with metadata.yaml, or a .mcap or .db3 file; a context manager.
 
     Raises:
@@ -151,17 +152,6 @@ class BagReader:
         """Closes the files; may be called again."""
         if self._reader.is_open:
             self._reader.close()
-
-    def __enter__(self) -> BagReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _record(self, item: tuple[Connection, int, bytes]) -> Record:
         connection, log_ns, data = item

@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from airside_perception import messages
+from airside_perception.closing import Closing
 from airside_perception.engine import Engine
 from airside_perception.errors import MessageError, PerceptionError, TransformError
 from airside_perception.fusion.collect import Collector, Gathered
@@ -79,7 +79,7 @@ class Summary:
             self.times.setdefault(name, []).append(value)
 
 
-class Runner:
+class Runner(Closing):
     """Networks opened for one replay. A context manager.
 
     Args:
@@ -166,17 +166,6 @@ class Runner:
     def close(self) -> None:
         """Closes the networks; may be called again."""
         self._stack.close()
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _engine(self, network: Network[Any, Any]) -> Engine:
         """The opened network; cameras with equal settings share one."""
