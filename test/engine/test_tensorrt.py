@@ -233,7 +233,7 @@ def test_dla(fakes, install, write, cuda, name):
 def test_the_manifest_is_checked_first(fakes, install, write):
     module = install(FULL)
     path = write(fakes.plan(), module, sm='sm_87', gpu='Orin')
-    with pytest.raises(EngineError, match=r'built for Orin \(sm_87\).*deploy build'):
+    with pytest.raises(EngineError, match=r'built for Orin \(sm_87\).* build .*net\.onnx'):
         open_engine(path)
     assert module.journal == []
     with open_engine(path, check_manifest=False, precision='int8') as engine:
