@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ros
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.skipif(shutil.which('ros2') is None, reason='no ros2 on the PATH'),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = 'airside_perception'
