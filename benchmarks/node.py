@@ -80,7 +80,7 @@ def _outside(node: Any, message: Any, inside: Callable[[], float]) -> float:
     spent = []
     for _ in range(TURNS):
         start = time.perf_counter_ns()
-        node.detect(message)
+        node.detect(message, node.pipeline)
         spent.append((time.perf_counter_ns() - start) / 1e6 - inside())
     return statistics.median(spent)
 
