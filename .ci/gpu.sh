@@ -13,7 +13,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 "$python" -c 'import sys; from airside_perception.cuda.runtime import unavailable as why; sys.exit(why())' ||
   exit
 if [ ! -f "$AIRSIDE_TEST_PLANS/complete" ]; then
-  "$python" test/gpu/plans.py "$AIRSIDE_TEST_PLANS" --jobs "${JOBS:-4}" &&
+  "$python" test/gpu/plans.py "$AIRSIDE_TEST_PLANS" --jobs "${JOBS:-1}" &&
     touch "$AIRSIDE_TEST_PLANS/complete" ||
     echo 'not all engines could be built: tests that need them are skipped' >&2
 fi
