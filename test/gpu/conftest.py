@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,15 @@ def _needs_gpu(request: pytest.FixtureRequest) -> None:
         if runtime.unavailable():
             pytest.skip(runtime.unavailable())
         runtime.use_device()
+
+
+@pytest.fixture
+def resources() -> Iterator[ExitStack]:
+    """Engines and detectors, closed in the right order; nothing is left then."""
+    before = runtime.live_bytes()
+    with ExitStack() as stack:
+        yield stack
+    assert runtime.live_bytes() == before
 
 
 @pytest.fixture

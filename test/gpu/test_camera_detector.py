@@ -7,7 +7,6 @@ needs no TensorRT is tested in test/camera/test_gpu_detector.py, on the GPU too.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from airside_perception.camera.detector import CameraDetector
 from airside_perception.camera.gpu import CudaCameraDetector
 from airside_perception.card import CameraCard, load_card
 from airside_perception.config import CameraConfig
-from airside_perception.cuda import runtime
 from airside_perception.engine import open_engine
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.errors import EngineError
@@ -39,15 +37,6 @@ def card(network: Path) -> CameraCard:
     card = load_card(network.with_suffix('.yaml'))
     assert isinstance(card, CameraCard)
     return replace(card, thresholds={})
-
-
-@pytest.fixture
-def resources() -> Iterator[ExitStack]:
-    """Engines and detectors, closed in the right order; nothing is left then."""
-    before = runtime.live_bytes()
-    with ExitStack() as stack:
-        yield stack
-    assert runtime.live_bytes() == before
 
 
 def open_detector(resources: ExitStack, name: str, card: CameraCard) -> CudaCameraDetector:
