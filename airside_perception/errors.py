@@ -16,6 +16,10 @@ class PerceptionError(Exception):
     """Anything that this package refuses or fails to do."""
 
 
+class RefusalError(PerceptionError):
+    """Well-formed, and still not to be had: this machine or a check says no."""
+
+
 class ConfigError(PerceptionError):
     """A parameter, YAML file or combination of settings that cannot be used."""
 

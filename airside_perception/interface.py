@@ -154,7 +154,9 @@ def _parameter(item: Parameter) -> str:
     if item.name.endswith('.<class>'):
         shown = 'model card' if item.name.startswith('score') else shown
     about = item.description.replace(' Class: <class>.', '').replace('|', '\\|')
-    return f'| `{item.name}` | {f"`{shown}`" if shown else ""} | {bounds} | {_live(item)} | {about} |'
+    return (
+        f'| `{item.name}` | {f"`{shown}`" if shown else ""} | {bounds} | {_live(item)} | {about} |'
+    )
 
 
 def _live(item: Parameter) -> str:

@@ -81,6 +81,12 @@ def ros_harness() -> ModuleType:
     return _load('harness')
 
 
+@pytest.fixture(scope='session')
+def browser() -> ModuleType:
+    """The module test/browser.py: opens reports in headless Chromium."""
+    return _load('browser')
+
+
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, TESTS / f'{name}.py')
     if spec is None or spec.loader is None:

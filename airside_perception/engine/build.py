@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from airside_perception.engine.timing_cache import TimingCache
 from airside_perception.engine.trt_log import Messages, collect
 from airside_perception.engine.typed import typed_network
 from airside_perception.errors import DeviceError, EngineError, PerceptionError
+from airside_perception.files import write_partial, write_whole
 
 __all__ = ['BuildSettings', 'Progress', 'build_engine']
 
@@ -63,7 +64,7 @@ def build_engine(
     tensorrt = load_tensorrt(build=True)
     gpu, sm, cuda = _device(tensorrt)
     source = typed_network(onnx_path, settings, tensorrt.can)
-    _partial(out_path, b'').unlink()  # a folder that cannot be written is said now, not in the end
+    write_partial(out_path, b'').unlink()  # said now, not in the end, where it cannot be
     notes = list(source.notes)
     timings = TimingCache(tensorrt, settings.timing_cache, gpu)
     progress('preparing', FIRST / 2)
@@ -86,7 +87,7 @@ def build_engine(
             if settings.dla_core >= 0:
                 placed = _placed(tensorrt, onnx_path, plan, made, settings)
     progress('writing', 0.99)
-    _write(out_path, data)
+    write_whole(out_path, data)
     manifest = Manifest(
         onnx=os.path.relpath(onnx_path, out_path.parent),
         onnx_sha256=sha256_of(onnx_path),
@@ -271,26 +272,3 @@ def _placed(
             f'{", ".join(placed.on_gpu[:5])} are on the GPU, which dla_strict does not allow'
         )
     return placed
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file whole, or not at all."""
-    partial = _partial(path, data)
-    try:
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise EngineError(f'{path}: cannot be written: {error.strerror}') from error
-
-
-def _partial(path: Path, data: bytes) -> Path:
-    """The data in a file beside `path`."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise EngineError(f'{path}: cannot be written: {error.strerror}') from error
-    return partial

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 from airside_perception.engine.capabilities import family_of, version_of
 from airside_perception.engine.rebuild import command, rebuild_command
 from airside_perception.errors import EngineError
+from airside_perception.files import write_whole
 
 FORMAT = 1
 AMPERE = 80
@@ -132,14 +132,7 @@ class Manifest:
         """
         path = manifest_path(engine)
         text = json.dumps({'format': FORMAT, **dataclasses.asdict(self)}, indent=2)
-        partial = path.with_name(f'.{path.name}.{os.getpid()}')
-        try:
-            partial.write_text(f'{text}\n', encoding='utf-8')
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise EngineError(f'{path}: cannot be written: {error.strerror}') from error
-        return path
+        return write_whole(path, f'{text}\n')
 
     def onnx_path(self, engine: str | Path) -> Path:
         """Where the ONNX is expected."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import re
@@ -13,9 +14,11 @@ import onnx
 import pytest
 
 from airside_perception.card import find_card
-from airside_perception.deploy import build as build_verb
+from airside_perception.deploy import build as build_api
+from airside_perception.deploy import verb
 from airside_perception.deploy.__main__ import main
-from airside_perception.deploy.build import Bar
+from airside_perception.deploy.verb import Bar
+from airside_perception.deploy.verbs import build as build_verb
 from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.manifest import Manifest, sha256_of
 from airside_perception.engine.qdq import scales
@@ -121,22 +124,13 @@ def test_bad_input_is_one_line_and_status_2(
     assert err.count('\n') == 1
 
 
-def test_help_has_examples(capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(['build', '--help'])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
-    assert 'engine build models/apron_pointpillars.onnx --io-precision fp32' in text
-    assert 'exit status: 0 built' in text
-
-
 def test_the_examples_are_settings(network: Path) -> None:
-    from airside_perception.deploy.__main__ import _parser
-
-    lines = [line.split()[1:] for line in build_verb.EPILOG.splitlines() if 'engine build' in line]
-    assert len(lines) == 4
+    lines = [shlex.split(line)[2:] for line in build_verb.EXAMPLES.splitlines()]
+    assert len(lines) > 3
+    parser = argparse.ArgumentParser()
+    build_verb.add_options(parser)
     for words in lines:
-        settings = build_verb.settings_of(_parser().parse_args(words))
+        settings = build_api.settings_of(parser.parse_args(words))
         assert isinstance(settings, BuildSettings)
 
 
@@ -147,7 +141,7 @@ class Terminal(io.StringIO):
 
 def test_bar(monkeypatch: Any) -> None:
     now = [0.0]
-    monkeypatch.setattr(build_verb.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(verb.time, 'monotonic', lambda: now[0])
     stream = Terminal()
     bar = Bar(stream)
     for at, step, share in ((1, 'building', 0.25), (1.01, 'building', 0.3), (2, 'building', 0.5)):
@@ -225,13 +219,13 @@ def test_inspect_shows_the_card_that_the_detector_finds(network: Path, capsys: C
 
 def test_a_bar_ends_before_the_error(network: Path, monkeypatch: Any) -> None:
     stream = Terminal()
-    monkeypatch.setattr(build_verb.sys, 'stderr', stream)
+    monkeypatch.setattr(verb.sys, 'stderr', stream)
 
     def fails(model: str, target: Path, settings: BuildSettings, progress: Any) -> None:
         progress('building', 1.0)
         raise EngineError('no luck')
 
-    monkeypatch.setattr(build_verb, 'build_engine', fails)
+    monkeypatch.setattr(build_api, 'build_engine', fails)
     assert main(['build', str(network)]) == 1
     assert stream.getvalue().endswith('\r\033[Kengine: no luck\n')
 

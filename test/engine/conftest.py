@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -69,9 +70,13 @@ def install(cuda, monkeypatch):
     def put(name: str):
         module = fake_tensorrt.FakeTensorRT(name, cuda)
 
+        plain = importlib.import_module
+
         def import_module(wanted: str):
             if wanted == module.__name__:
                 return module
+            if wanted.startswith('airside_perception.'):
+                return plain(wanted)
             raise ModuleNotFoundError(f'No module named {wanted!r}', name=wanted)
 
         monkeypatch.delenv(capabilities.ENVIRONMENT, raising=False)

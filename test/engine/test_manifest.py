@@ -229,7 +229,7 @@ def test_files_that_are_no_manifest(engine, text, said):
 
 def test_files_that_cannot_be_read_or_written(engine, manifest, tmp_path):
     with pytest.raises(EngineError, match='cannot be written'):
-        manifest.write(tmp_path / 'nowhere' / 'net.engine')
+        manifest.write(engine / 'net.engine')  # a file is no folder
     with pytest.raises(EngineError, match='not readable: No such file'):
         sha256_of(tmp_path / 'missing')
     assert (sm_number('sm_87'), sm_number('')) == (87, 0)

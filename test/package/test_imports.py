@@ -17,6 +17,7 @@ SOURCES = sorted((ROOT / PACKAGE).rglob('*.py'))
 # From top to bottom. A module may import from rows above its own; names in one row are apart.
 LAYERS = (
     ('errors', 'closing'),
+    ('files', 'html'),
     ('types',),
     ('timing',),
     ('resources', 'params'),

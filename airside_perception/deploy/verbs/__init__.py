@@ -1,0 +1,12 @@
+"""The verbs of `engine`: thin modules, each options and an answer; the work is in `deploy`."""
+
+from __future__ import annotations
+
+VERBS = {
+    'inspect': 'what is in a network, engine or manifest, and whether it fits',
+    'resize': 'another input size for a fully convolutional network',
+    'encoder': 'weights of a pillar feature net, for a model card',
+    'build': 'a TensorRT engine for this machine from a network',
+}
+"""{verb: what it does}, in the order of the road from checkpoint to vehicle. The module has the
+name of the verb, with `_` for `-`."""
