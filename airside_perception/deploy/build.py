@@ -49,10 +49,9 @@ def settings_of(options: argparse.Namespace) -> BuildSettings:
     """
     formats = {}
     for text in options.io_format:
-        name, colon, layout = text.rpartition(':')
-        if not colon:
-            raise ConfigError(f'--io-format {text!r}: expected TENSOR:LAYOUT, e.g. canvas:hwc8')
+        name, layout = _pair('--io-format', text, 'TENSOR:LAYOUT, e.g. canvas:hwc8')
         formats[name] = layout
+    finer = dict(_pair('--layer-precision', text, 'NODE:fp32') for text in options.layer_precision)
     if not formats and options.io_precision is None:
         formats = fast_formats(_card(options.model), options.precision, options.device)
     same = ('precision', 'device', 'workspace_mb', 'opt_level', 'timing_cache', 'dla_strict',
@@ -60,10 +59,18 @@ def settings_of(options: argparse.Namespace) -> BuildSettings:
     return BuildSettings(
         profiles=tuple(map(read_profile, options.profile)),
         io_formats=formats,
+        layer_precision=finer,
         io_precision=options.io_precision or BuildSettings().io_precision,
         tactic_sources=tuple(filter(None, options.tactic_sources.split(','))),
         **{name: getattr(options, name) for name in same},
     )
+
+
+def _pair(option: str, text: str, form: str) -> tuple[str, str]:
+    name, colon, value = text.rpartition(':')
+    if not colon:
+        raise ConfigError(f'{option} {text!r}: expected {form}')
+    return name, value
 
 
 def _card(model: str) -> ModelCard | None:

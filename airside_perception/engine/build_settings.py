@@ -45,6 +45,8 @@ class BuildSettings:
         io_formats: {input or output: layout}, `linear` where it is not named.
         io_precision: of inputs and outputs in linear layout, fp32 or fp16.
         tf32: fp32 convolutions may be rounded to TF32.
+        layer_precision: {node or pattern with *: fp32 or fp16} of nodes that are computed more
+            finely than the rest.
     """
 
     precision: str = 'fp16'
@@ -61,6 +63,7 @@ class BuildSettings:
     io_formats: Mapping[str, str] = field(default_factory=dict)
     io_precision: str = 'fp32'
     tf32: bool = False
+    layer_precision: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._choice('precision', self.precision, PRECISIONS)
@@ -69,6 +72,13 @@ class BuildSettings:
         self._choice('io_precision', self.io_precision, ('fp32', 'fp16'))
         for name, layout in self.io_formats.items():
             self._choice(f'io_formats of {name!r}', layout, FORMATS)
+        for name, kind in self.layer_precision.items():
+            finer = PRECISIONS[: PRECISIONS.index(self.precision)]
+            if kind not in finer:
+                raise ConfigError(
+                    f'layer_precision of {name!r} = {kind!r}: with precision {self.precision} it '
+                    f'can be {" or ".join(finer) or "nothing finer"}'
+                )
         if self.workspace_mb < 0:
             raise ConfigError(f'workspace_mb = {self.workspace_mb}: expected MiB, 0: all')
         if self.opt_level is not None and self.opt_level not in LEVELS:
@@ -120,6 +130,8 @@ class BuildSettings:
             words += ['--profile', ','.join(_profile_text(*item) for item in profile.items())]
         for name, layout in self.io_formats.items():
             words += ['--io-format', f'{name}:{layout}']
+        for name, kind in self.layer_precision.items():
+            words += ['--layer-precision', f'{name}:{kind}']
         if not self.io_formats or self.io_precision == 'fp16':
             words += ['--io-precision', self.io_precision]  # without either, the command chooses
         plain = BuildSettings()

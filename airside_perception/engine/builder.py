@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from airside_perception.engine.typed import Source
 from airside_perception.errors import ConfigError, EngineError
 
 MIB = 1 << 20
+LAYER = re.compile(r'_\d+$')
 NO_WORK = ('CONSTANT', 'SHAPE', 'IDENTITY')
 """Kinds of layers that compute nothing at run time."""
 
@@ -151,6 +153,32 @@ class EngineBuilder:
             calibrator = cache_reader(self.module, cache.encode())
             self._kept.append(calibrator)
             self.config.int8_calibrator = calibrator
+        if self.source.finer:
+            self._finer_layers()
+
+    def _finer_layers(self) -> None:
+        """Layers that are computed in a finer precision than the rest, by constraints."""
+        self._needs(self.tensorrt.can.layer_precision, 'layer_precision')
+        self._flag('OBEY_PRECISION_CONSTRAINTS', True)
+        kinds = {'fp32': self.module.DataType.FLOAT, 'fp16': self.module.DataType.HALF}
+        missing = dict(self.source.finer)
+        for place in range(self.network.num_layers):
+            layer = self.network.get_layer(place)
+            # a node that becomes several layers gives them its name with a number
+            node = layer.name if layer.name in self.source.finer else LAYER.sub('', layer.name)
+            kind = self.source.finer.get(node)
+            if kind is None or layer.type.name in NO_WORK:
+                continue
+            missing.pop(node, None)
+            layer.precision = kinds[kind]
+            self._took(f'{kind} for {layer.name}', kinds[kind], layer.precision)
+            for index in range(layer.num_outputs):
+                layer.set_output_type(index, kinds[kind])
+        if missing:
+            raise EngineError(
+                f'{self.path}: {self.tensorrt} has no layer for node {next(iter(missing))!r} of '
+                'layer_precision'
+            )
 
     def _device(self) -> None:
         core = self.settings.dla_core

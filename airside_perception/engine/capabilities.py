@@ -62,6 +62,10 @@ class Capabilities:
         layer_precision: a layer's precision can be set.
         refit, strip_plan, version_compatible, hardware_compatible: plans of these kinds can be
             built.
+        sparsity: kernels for weights with two zeros in every four can be taken.
+        refitter: weights of an engine can be changed.
+        parser_refitter: and are taken from an ONNX by its own parser.
+        serialization_flags: names of `SerializationFlag`: what a plan is written with.
         hardware_levels: names of `HardwareCompatibilityLevel`.
         optimization_level, progress_monitor, timing_cache, io_formats: settings of the builder.
         compute_capability: the SM to build for is a setting (so that no GPU is needed).
@@ -87,6 +91,10 @@ class Capabilities:
     strip_plan: bool
     version_compatible: bool
     hardware_compatible: bool
+    sparsity: bool
+    refitter: bool
+    parser_refitter: bool
+    serialization_flags: frozenset[str]
     hardware_levels: frozenset[str]
     optimization_level: bool
     progress_monitor: bool
@@ -228,6 +236,10 @@ def capabilities_of(module: Any) -> Capabilities:
         strip_plan='STRIP_PLAN' in flags,
         version_compatible='VERSION_COMPATIBLE' in flags,
         hardware_compatible=_has(module, 'IBuilderConfig.hardware_compatibility_level'),
+        sparsity='SPARSE_WEIGHTS' in flags,
+        refitter=_has(module, 'Refitter'),
+        parser_refitter=_has(module, 'OnnxParserRefitter'),
+        serialization_flags=_members(module, 'SerializationFlag'),
         hardware_levels=_members(module, 'HardwareCompatibilityLevel') if builds else frozenset(),
         optimization_level=_has(module, 'IBuilderConfig.builder_optimization_level'),
         progress_monitor=_has(module, 'IBuilderConfig.progress_monitor'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,20 @@ CRD_OPSET = 11
 """DepthToSpace knows the order of channels that is used here from this version on."""
 
 
-def split_deconvolutions(model: Any) -> Any:
+def split_deconvolutions(model: Any, keep: Collection[str] = ()) -> Any:
     """A copy of `model` in which deconvolutions become 1x1 convolutions + DepthToSpace.
 
     That is exact where the kernel is as large as the stride, since no two inputs meet in an
     output: y[o, k h + i, k w + j] = b[o] + sum over c of W[c, o, i, j] x[c, h, w], a 1x1
     convolution to the channels (o, i, j) and their rearrangement. Others stay as they are:
-    padded, grouped, dilated, not square, with computed weights, or of an opset below 11.
+    padded, grouped, dilated, not square, with computed weights, or of an opset below 11; and so
+    do nodes whose names are in `keep`.
     """
     model = copied(model)
     graph, stored, nodes = model.graph, weights(model), []
     for node in graph.node:
-        size = _stride(node, stored) if opset(model) >= CRD_OPSET else 0
+        split = opset(model) >= CRD_OPSET and node.name not in keep
+        size = _stride(node, stored) if split else 0
         nodes += _split(node, size, graph, stored) if size else [node]
     replace_nodes(graph, nodes)
     drop_unused(graph)

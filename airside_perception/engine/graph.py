@@ -116,6 +116,12 @@ def has_qdq(model: Any) -> bool:
     return any(node.op_type in QDQ for node in model.graph.node)
 
 
+def name_nodes(graph: Any) -> None:
+    """Gives nodes without a name the name OPERATOR_PLACE."""
+    for place, node in enumerate(graph.node):
+        node.name = node.name or f'{node.op_type}_{place}'
+
+
 def is_half(model: Any) -> bool:
     """Whether an input, an output or a weight is fp16."""
     graph = model.graph

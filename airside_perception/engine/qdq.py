@@ -19,6 +19,7 @@ from airside_perception.engine.graph import (
     drop_unused,
     has_qdq,
     inferred,
+    name_nodes,
     raised,
     replace_nodes,
     store,
@@ -149,8 +150,7 @@ def ready_for_qdq(model: Any, exclude: Iterable[str], operators: Iterable[str]) 
     if has_qdq(model):
         raise EngineError('the network has Q/DQ nodes already; strip them to quantize it anew')
     model = raised(copied(model), PER_CHANNEL_OPSET, 'quantisation by channel')
-    for number, node in enumerate(model.graph.node):
-        node.name = node.name or f'{node.op_type}_{number}'
+    name_nodes(model.graph)
     names = {node.name for node in model.graph.node}
     unknown = [name for name in exclude if name not in names]
     if unknown:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.calibration_cache import read_scales
 from airside_perception.engine.capabilities import Capabilities
 from airside_perception.engine.deconvolution import split_deconvolutions
-from airside_perception.engine.graph import has_qdq, inputs, is_half
+from airside_perception.engine.graph import has_qdq, inputs, is_half, name_nodes
 from airside_perception.engine.ports import half_ports
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq, scales, strip_qdq
@@ -31,6 +33,7 @@ class Source:
         strongly_typed: every type comes from the ONNX; else flags of the builder add precisions.
         scales: for TensorRT's own INT8, which has no Q/DQ; else empty.
         half: inputs and outputs that the builder must make fp16.
+        finer: {node: fp32 or fp16} of nodes that the builder must compute so.
         notes: what was changed.
     """
 
@@ -38,6 +41,7 @@ class Source:
     strongly_typed: bool
     scales: Mapping[str, float]
     half: frozenset[str]
+    finer: Mapping[str, str]
     notes: tuple[str, ...]
 
 
@@ -78,24 +82,32 @@ def typed_network(path: str | Path, settings: BuildSettings, can: Capabilities) 
     implicit = settings.precision == 'int8' and settings.dla_core >= 0 and can.int8_calibrator
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always', RuntimeWarning)
-        model, known = _quantized(path, model, settings, implicit)
+        finer = _finer(path, model, settings)
+        model, known = _quantized(path, model, settings, implicit, finer)
         if not flags and settings.precision != 'fp32':
             if is_half(model):
                 model = half_ports(model, {name for name in ports if settings.is_half(name)})
             else:
-                model = to_half(model, {name for name in ports if not settings.is_half(name)})
+                single = [name for name, kind in finer.items() if kind == 'fp32']
+                keep_io = {name for name in ports if not settings.is_half(name)}
+                model = to_half(model, keep_io, single)
     half = _floats(model) if flags else frozenset()
     return Source(
         data=model.SerializeToString(),
         strongly_typed=not flags,
         scales=known,
         half=frozenset(name for name in half if settings.is_half(name)),
+        finer=finer if flags else {},
         notes=tuple(str(item.message) for item in said if item.category is RuntimeWarning),
     )
 
 
 def _quantized(
-    path: str | Path, model: Any, settings: BuildSettings, implicit: bool
+    path: str | Path,
+    model: Any,
+    settings: BuildSettings,
+    implicit: bool,
+    finer: Mapping[str, str],
 ) -> tuple[Any, dict[str, float]]:
     """The network with Q/DQ, or without them and with scales."""
     if settings.precision != 'int8':
@@ -107,7 +119,26 @@ def _quantized(
     if has_qdq(model):
         return model, {}
     # deconvolutions have no INT8 kernels everywhere, and 1x1 convolutions do
-    return insert_qdq(split_deconvolutions(model), _known(path, settings)), {}
+    return insert_qdq(split_deconvolutions(model, finer), _known(path, settings), finer), {}
+
+
+def _finer(path: str | Path, model: Any, settings: BuildSettings) -> dict[str, str]:
+    """{node: precision} of the patterns in the settings; the last that matches counts."""
+    if not settings.layer_precision:
+        return {}
+    name_nodes(model.graph)
+    names = [node.name for node in model.graph.node]
+    found: dict[str, str] = {}
+    for pattern, kind in settings.layer_precision.items():
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        if not matching:
+            near = get_close_matches(pattern, names, 1)
+            raise ConfigError(
+                f'{path}: layer_precision names {pattern!r}, which is no node of the network'
+                + (f'; did you mean {near[0]!r}?' if near else '')
+            )
+        found.update(dict.fromkeys(matching, kind))
+    return found
 
 
 def _known(path: str | Path, settings: BuildSettings) -> dict[str, float]:
@@ -130,6 +161,11 @@ def _check(path: str | Path, model: Any, settings: BuildSettings) -> None:
         raise ConfigError(
             f'{path}: has Q/DQ nodes with scales of its own, and calibration '
             f'{settings.calibration} gives others'
+        )
+    if has_qdq(model) and settings.layer_precision:
+        raise ConfigError(
+            f'{path}: has Q/DQ nodes, which say what is int8; leave them out at nodes that are to '
+            'be finer, instead of layer_precision'
         )
     if is_half(model) and settings.precision == 'fp32':
         raise ConfigError(f'{path}: is fp16 already, and precision fp32 was asked for')

@@ -100,6 +100,28 @@ def equip(trt):
             else:
                 self._formats = mask
 
+    @strict('ILayer')
+    class ILayer:
+        def __init__(self, node):
+            self._node, self._types, self._precision = node, {}, None
+
+        name = property(lambda self: self._node.name or self._node.output[0])
+        type = property(lambda self: types.SimpleNamespace(name=self._node.op_type.upper()))
+        num_outputs = property(lambda self: len(self._node.output))
+
+        @property
+        def precision(self):
+            return self._precision
+
+        @precision.setter
+        def precision(self, kind):
+            if 'precision' not in trt.deaf:
+                self._precision = kind
+                trt.told.setdefault('precisions', {})[self.name] = kind.name
+
+        def set_output_type(self, index, kind):
+            trt.told.setdefault('output types', {})[self.name, index] = kind.name
+
     @strict('INetworkDefinition')
     class INetworkDefinition:
         def __init__(self):
@@ -138,13 +160,7 @@ def equip(trt):
             network = self._network
             network._inputs += [ITensor(v) for v in model.graph.input if v.name not in stored]
             network._outputs += [ITensor(v) for v in model.graph.output]
-            network._layers += [
-                types.SimpleNamespace(
-                    name=node.name or node.output[0],
-                    type=types.SimpleNamespace(name=node.op_type.upper()),
-                )
-                for node in model.graph.node
-            ]
+            network._layers += [ILayer(node) for node in model.graph.node]
             return True
 
     @strict('IOptimizationProfile')

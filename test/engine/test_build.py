@@ -241,6 +241,12 @@ def test_rtx_settings(rtx: Any, conv: Path) -> None:
         built(conv, hardware_compatible='ampere_plus')  # the setting is there and does nothing
 
 
+def test_rtx_finer_layers(rtx: Any, conv: Path) -> None:
+    manifest = built(conv, layer_precision={'/conv': 'fp32'})
+    assert manifest.settings['layer_precision'] == {'/conv': 'fp32'}
+    assert BuildSettings.of_record(manifest.settings).layer_precision == {'/conv': 'fp32'}
+
+
 def test_rtx_refusals_keep_what_was_there(rtx: Any, conv: Path) -> None:
     built(conv)
     engine = conv.with_suffix('.engine')
@@ -327,6 +333,63 @@ def test_precision_is_where_each_version_takes_it_from(
         assert (FLOAT in kinds(model)) == (precision == 'fp32')
     assert told['TF32'] is False
     assert 'cache' not in told
+
+
+@pytest.mark.parametrize('name', BUILDERS)
+@pytest.mark.parametrize('precision', ['fp16', 'int8'])
+def test_a_layer_finer_than_the_rest(
+    fake: Any, conv: Path, calibration: Path, name: str, precision: str
+) -> None:
+    """By constraints where types are weak, else by the types and Q/DQ of the network."""
+    trt = fake(name)
+    more = {'calibration': calibration} if precision == 'int8' else {}
+    manifest = built(conv, precision=precision, layer_precision={'/co*': 'fp32'}, **more)
+    assert manifest.options[4:6] == ('--layer-precision', '/co*:fp32')
+    told, model = trt.told, trt.told['model']
+    node = {n.name: n for n in model.graph.node}['/conv']
+    if name in WEAK:
+        assert 'OBEY_PRECISION_CONSTRAINTS' in told.flags()
+        assert told['precisions'] == {'/conv': 'FLOAT'}
+        assert told['output types'] == {('/conv', 0): 'FLOAT'}
+    else:
+        assert 'OBEY_PRECISION_CONSTRAINTS' not in told.flags()
+        stored = {t.name: t.data_type for t in model.graph.initializer}
+        assert stored[node.input[1]] == FLOAT
+    assert made_by_dequantize(model, node.input[0]) is False
+    deconvolution = next(n for n in model.graph.node if n.name in ('/up', '/up_1x1'))
+    assert made_by_dequantize(model, deconvolution.input[0]) is (precision == 'int8')
+
+
+def made_by_dequantize(model: Any, name: str) -> bool:
+    return any(
+        node.op_type == 'DequantizeLinear' and name in node.output for node in model.graph.node
+    )
+
+
+def test_a_deconvolution_that_is_finer_stays_one(fake: Any, conv: Path, calibration: Path) -> None:
+    trt = fake('full_10_3')
+    built(conv, precision='int8', calibration=calibration, layer_precision={'/up': 'fp16'})
+    assert 'DepthToSpace' not in operators(trt.told['model'])
+    assert 'QuantizeLinear' in operators(trt.told['model'])
+
+
+def test_finer_layers_that_cannot_be(
+    fake: Any, conv: Path, calibration: Path, tmp_path: Path
+) -> None:
+    trt = fake('full_8_6')
+    with pytest.raises(ConfigError, match=r"'/cnov', which is no node.*did you mean '/conv'\?"):
+        built(conv, layer_precision={'/cnov': 'fp32'})
+    with pytest.raises(ConfigError, match='with precision fp16 it can be fp32'):
+        built(conv, layer_precision={'/conv': 'fp16'})
+    with pytest.raises(ConfigError, match='with precision fp32 it can be nothing finer'):
+        built(conv, precision='fp32', layer_precision={'/conv': 'fp32'})
+    trt.deaf['precision'] = ''
+    with pytest.raises(EngineError, match='did not take fp32 for /conv: it has None'):
+        built(conv, layer_precision={'/conv': 'fp32'})
+    model = quantize(onnx.load(str(conv)), [{'x': np.ones((1, 3, 8, 8), np.float32)}], correct=0)
+    onnx.save(model, str(tmp_path / 'qdq.onnx'))
+    with pytest.raises(ConfigError, match='has Q/DQ nodes, which say what is int8'):
+        built(tmp_path / 'qdq.onnx', precision='int8', layer_precision={'/conv': 'fp16'})
 
 
 @pytest.mark.parametrize('name', BUILDERS)

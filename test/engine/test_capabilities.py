@@ -82,7 +82,13 @@ def test_what_a_builder_can_do(module, name):
     assert can.tensor_format
     assert can.inspector
     assert can.refit
-    assert can.strip_plan == (not name.startswith('full_8'))
+    assert can.sparsity
+    assert can.refitter
+    assert can.strip_plan == can.parser_refitter == (not name.startswith('full_8'))
+    assert ('EXCLUDE_WEIGHTS' in can.serialization_flags) == can.strip_plan
+    assert ('INCLUDE_REFIT' in can.serialization_flags) == (
+        name in ('full_10_16', 'full_11_0', 'full_11_4', 'rtx_1_7')
+    )
     assert can.stream_capturable == can.compute_capability == (name == 'rtx_1_7')
     assert ('CUBLAS' in can.tactic_sources) == bool(can.precision_flags)
     assert 'JIT_CONVOLUTIONS' in can.tactic_sources
@@ -99,7 +105,9 @@ def test_runtimes_build_nothing(module, name):
     assert not can.can_build
     assert can.strongly_typed == 'no'
     assert can.builder_flags == can.tactic_sources == can.memory_pools == frozenset()
-    for name_of in ('int8_calibrator', 'version_compatible', 'refit', 'timing_cache'):
+    assert not can.parser_refitter
+    assert can.refitter == ('8_6' not in name)
+    for name_of in ('int8_calibrator', 'version_compatible', 'refit', 'timing_cache', 'sparsity'):
         assert getattr(can, name_of) is False
     assert (can.tensor_format, can.inspector) == (False, False)
     assert can.host_code_switch

@@ -58,6 +58,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f'of linear inputs and outputs, {plain.io_precision}; without --io-format, all are '
         'linear then',
     )  # fmt: skip
+    add(
+        '--layer-precision', action='append', default=[], metavar='NODE:PRECISION',
+        help='a node, or a pattern with *, that is computed in fp32 or fp16, more finely than the '
+        'rest; may be repeated',
+    )  # fmt: skip
     add('--workspace-mb', type=int, default=plain.workspace_mb, metavar='MIB',
         help='most working memory, 0: all there is')  # fmt: skip
     add('--opt-level', type=int, choices=LEVELS, help='how long TensorRT tries; default: its own')

@@ -22,7 +22,7 @@ CLASSES = (
     'INetworkDefinition', 'ILayer', 'ITensor', 'IOptimizationProfile', 'OnnxParser', 'ParserError',
     'EngineInspector', 'ITimingCache', 'IHostMemory', 'ILogger', 'Logger', 'IProfiler',
     'IProgressMonitor', 'ISerializationConfig', 'IInt8EntropyCalibrator2', 'Refitter',
-    'IErrorRecorder',
+    'IErrorRecorder', 'OnnxParserRefitter',
     # enumerations
     'BuilderFlag', 'NetworkDefinitionCreationFlag', 'OnnxParserFlag', 'MemoryPoolType',
     'TacticSource', 'DataType', 'DeviceType', 'TensorFormat', 'TensorIOMode', 'TensorLocation',
