@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     pass
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
+_BLOCKING = 1  # CU_EVENT_BLOCKING_SYNC
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+_NOT_READY = 600  # CUDA_ERROR_NOT_READY: no error, the work has not ended
 
 
 class _Handle(Closing):
@@ -63,13 +65,17 @@ class Stream(_Handle):
 
 
 class Event(_Handle):
-    """A mark in a stream. Without `timing` it is cheaper and cannot be asked for times."""
+    """A mark in a stream. Without `timing` it is cheaper and cannot be asked for times.
+
+    Who waits for it keeps a core busy or not, as the driver decides; never with `blocking`.
+    """
 
     _destroy = 'cuEventDestroy'
 
-    def __init__(self, timing: bool = True) -> None:
+    def __init__(self, timing: bool = True, blocking: bool = False) -> None:
         driver.current_device()
-        super().__init__(driver.call('cuEventCreate', 0 if timing else _NO_TIMING))
+        flags = (0 if timing else _NO_TIMING) | (_BLOCKING if blocking else 0)
+        super().__init__(driver.call('cuEventCreate', flags))
 
     def record(self, stream: Stream) -> None:
         """Marks what is enqueued so far."""
@@ -78,6 +84,18 @@ class Event(_Handle):
     def synchronize(self) -> None:
         """Waits until the marked work has ended."""
         driver.call('cuEventSynchronize', self.handle)
+
+    def reached(self) -> bool:
+        """Whether the marked work has ended; does not wait.
+
+        Raises:
+            DeviceError: work failed; the GPU cannot be used again by this process.
+        """
+        (code,) = driver.bindings().cuEventQuery(self.handle)
+        if int(code) == _NOT_READY:
+            return False
+        driver.check((code,), 'cuEventQuery')
+        return True
 
     def elapsed_ms(self, earlier: Event) -> float:
         """Milliseconds of the GPU from `earlier` to this; both must have been reached."""

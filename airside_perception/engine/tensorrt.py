@@ -17,7 +17,7 @@ from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, chec
 from airside_perception.engine.buffers import DeviceTensor, close_all
 from airside_perception.engine.capabilities import TensorRT, family_of, load_tensorrt
 from airside_perception.engine.manifest import Machine, Manifest, manifest_path
-from airside_perception.engine.plan import load_plan, ports
+from airside_perception.engine.plan import Plan, load_plan, ports
 from airside_perception.engine.shapes import Shapes
 from airside_perception.engine.staging import Staging
 from airside_perception.engine.trt_log import collect
@@ -187,6 +187,35 @@ class TensorRTEngine(Closing):
         """Whether `enqueue` may be recorded into a CUDA graph. Run it once before."""
         return not self._no_graph
 
+    @property
+    def tensorrt(self) -> TensorRT:
+        """What runs it."""
+        return self._tensorrt
+
+    @property
+    def plan(self) -> Plan:
+        """TensorRT's own objects, for tools that ask more of them; gone when it is closed."""
+        self._require_open()
+        plan: Plan = self._plan
+        return plan
+
+    @property
+    def profiles(self) -> int:
+        """How many optimisation profiles there are."""
+        self._require_open()
+        return int(self._shapes.profiles)
+
+    def best_shapes(self, profile: int = 0) -> dict[str, tuple[int, ...]]:
+        """{input: the shape that a profile was optimised for}.
+
+        Raises:
+            EngineError: no such profile.
+        """
+        if not 0 <= profile < self.profiles:
+            raise EngineError(f'{self._path}: no profile {profile}; it has {self.profiles}')
+        best: dict[str, tuple[int, ...]] = self._shapes.best(profile)
+        return best
+
     def tensor(self, name: str) -> DeviceTensor:
         """Where an input or output lies on the device, with its present shape.
 
@@ -198,18 +227,20 @@ class TensorRTEngine(Closing):
             found: DeviceTensor = self._shapes.tensor(name)
             return found
 
-    def set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def set_shapes(
+        self, shapes: Mapping[str, tuple[int, ...]], profile: int | None = None
+    ) -> None:
         """Sets the shapes of all inputs, in the profile that has them; for dynamic shapes.
 
         A graph that was recorded before must be recorded again after the next `enqueue`.
 
         Raises:
-            EngineError: no profile has them.
+            EngineError: no profile has them, or not the one that is asked for.
         """
         with self._lock:
             self._require_open()
             self._use_device()
-            self._set(dict(shapes))
+            self._set(dict(shapes), profile)
 
     def enqueue(self, stream: Stream) -> None:
         """Lets the network run on its device tensors, in the order of `stream`; does not wait.

@@ -313,6 +313,7 @@ int cuEventSynchronize(void* event) {
   KNOWN(event);
   return static_cast<Event*>(event)->capture && origin ? invalidate() : SUCCESS;
 }
+int cuEventQuery(void* event) { return cuEventSynchronize(event); }
 int cuEventElapsedTime(float* ms, void* start, void* end) {
   ENTER;
   KNOWN(start);

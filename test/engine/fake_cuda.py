@@ -35,6 +35,7 @@ class FakeCuda(types.ModuleType):
         self.reason = ''
         self.recording: list | None = None
         self.journal: list[str] = []
+        self.now_ms = 0.0  # of the GPU: tests let it go on
         self._next = 0x1000
         self._threads = threading.local()
         cuda = self
@@ -111,6 +112,30 @@ class FakeCuda(types.ModuleType):
                 for step in self.steps:
                     step()
 
+        class Event(Closing):
+            def __init__(self, timing: bool = True, blocking: bool = False) -> None:
+                super().__init__()
+                self.blocking, self.at_ms = blocking, None
+
+            def record(self, stream: Stream) -> None:
+                cuda.need_device()
+                if stream.closed or self.closed:
+                    raise DeviceError('the stream or the event is closed')
+                self.at_ms = cuda.now_ms
+
+            def synchronize(self) -> None:
+                cuda.journal.append('event waited for')
+
+            def reached(self) -> bool:
+                cuda.journal.append('event asked')
+                return True
+
+            def elapsed_ms(self, earlier: Event) -> float:
+                if self.at_ms is None or earlier.at_ms is None:
+                    raise DeviceError('an event that was not recorded')
+                return self.at_ms - earlier.at_ms
+
+        self.Event = Event
         self.Stream, self.DeviceArray, self.PinnedArray = Stream, DeviceArray, PinnedArray
         self.Graph, self.Device = Graph, Device
 
