@@ -28,7 +28,7 @@ setup(
     maintainer_email='maintainers@airside-perception.invalid',
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={'': ['*.cu', '*.cuh', 'py.typed']},
+    package_data={'': ['*.cu', '*.cuh', '*.yaml', 'py.typed']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (str(SHARE), ['package.xml']),
