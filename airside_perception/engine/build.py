@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from airside_perception.engine.build_notes import notes_of
 from airside_perception.engine.build_settings import BuildSettings
@@ -18,11 +22,14 @@ from airside_perception.engine.capabilities import TensorRT, load_tensorrt
 from airside_perception.engine.manifest import Manifest, sha256_of
 from airside_perception.engine.placement import Placement, placement
 from airside_perception.engine.plan import DTYPES, Plan, load_plan, ports
+from airside_perception.engine.sparsity import sparsity_note
+from airside_perception.engine.structure import structure_sha256, weight_hashes
 from airside_perception.engine.timing_cache import TimingCache
 from airside_perception.engine.trt_log import Messages, collect
-from airside_perception.engine.typed import typed_network
+from airside_perception.engine.typed import NetworkError, Source, read_network, typed_network
+from airside_perception.engine.written import FileError, write_engine
 from airside_perception.errors import DeviceError, EngineError, PerceptionError
-from airside_perception.files import write_partial, write_whole
+from airside_perception.files import write_partial
 
 __all__ = ['BuildSettings', 'Progress', 'build_engine']
 
@@ -54,8 +61,10 @@ def build_engine(
             step, or after the build where TensorRT cannot be interrupted (before 10).
 
     Raises:
-        EngineError: no TensorRT that can build, the network or a setting is not for it, there is
-            no such DLA core, layers do not run on it (`dla_strict`), or files cannot be written.
+        EngineError: no TensorRT that can build, this machine or TensorRT lacks what a setting
+            asks for, there is no such DLA core, or layers do not run on it (`dla_strict`).
+        NetworkError: TensorRT cannot be given this network, wherever it is.
+        FileError: files cannot be written.
         ConfigError: the settings contradict the network.
     """
     onnx_path, out_path = Path(onnx_path), Path(out_path)
@@ -63,35 +72,34 @@ def build_engine(
     progress('reading', 0.0)
     tensorrt = load_tensorrt(build=True)
     gpu, sm, cuda = _device(tensorrt)
-    source = typed_network(onnx_path, settings, tensorrt.can)
-    write_partial(out_path, b'').unlink()  # said now, not in the end, where it cannot be
-    notes = list(source.notes)
+    _check_without_gpu(tensorrt, onnx_path, settings, gpu)
+    source = _source(onnx_path, settings, tensorrt)
+    for path in (out_path, *([settings.layer_info] if settings.layer_info else [])):
+        write_partial(path, b'', FileError).unlink()  # said now, not when it is all done
+    notes = [*source.notes, *(sparsity_note(source.data) if settings.sparsity else ())]
     timings = TimingCache(tensorrt, settings.timing_cache, gpu)
     progress('preparing', FIRST / 2)
     with collect(others=True) as said:
         with _explained(tensorrt, onnx_path, said):
             made = EngineBuilder(tensorrt, str(onnx_path), source, settings, said)
+        if settings.dla_core >= 0 and not gpu:
+            raise EngineError(
+                f'{onnx_path}: a DLA engine cannot be checked without the GPU beside it'
+            )
         timings.load(made.config)
         said.errors.clear()  # of the setup there are none; old timings are no loss
         data = _built(made, said, progress)
         timings.save(made.config)
     notes += [*timings.notes, *notes_of(said)]
     progress('checking', LAST)
-    ins, outs = _described(made, settings)
-    placed = None
-    if not gpu and settings.dla_core >= 0:
-        raise EngineError(f'{onnx_path}: a DLA engine cannot be checked without the GPU beside it')
-    if gpu:
-        with _loaded(tensorrt, onnx_path, data, settings) as plan:
-            ins, outs = _read_back(tensorrt, onnx_path, plan)
-            if settings.dla_core >= 0:
-                placed = _placed(tensorrt, onnx_path, plan, made, settings)
+    found = _look(tensorrt, onnx_path, data, made) if gpu else _Look(*_described(made, settings))
+    notes += found.notes
     progress('writing', 0.99)
-    write_whole(out_path, data)
+    refittable = settings.refit or settings.strip
     manifest = Manifest(
         onnx=os.path.relpath(onnx_path, out_path.parent),
         onnx_sha256=sha256_of(onnx_path),
-        engine_sha256=sha256_of(out_path),
+        engine_sha256=hashlib.sha256(data).hexdigest(),
         tensorrt=tensorrt.version_text,
         flavor=tensorrt.flavor,
         cuda=cuda,
@@ -99,24 +107,55 @@ def build_engine(
         sm=sm,
         precision=settings.precision,
         dla_core=settings.dla_core,
-        dla_layer_pct=None if placed is None else placed.dla_pct,
-        not_on_dla=() if placed is None else placed.on_gpu,
+        dla_layer_pct=None if found.placed is None else found.placed.dla_pct,
+        not_on_dla=() if found.placed is None else found.placed.on_gpu,
         profiles=settings.profiles,
-        inputs=ins,
-        outputs=outs,
+        inputs=found.inputs,
+        outputs=found.outputs,
         version_compatible=settings.version_compatible,
         hardware_compatible=settings.hardware_compatible,
         host_code=settings.version_compatible,
         calibration_sha256=sha256_of(settings.calibration) if settings.calibration else '',
+        refittable=refittable,
+        stripped=settings.strip,
+        structure_sha256=structure_sha256(read_network(onnx_path)) if refittable else '',
+        weights=weight_hashes(onnx.load_model_from_string(source.data)) if refittable else {},
+        memory_bytes=found.memory_bytes,
         options=settings.options(),
         settings=settings.record(),
         notes=tuple(notes[:MOST_NOTES]),
         build_seconds=round(time.monotonic() - started, 2),
         built=datetime.now(timezone.utc).isoformat(timespec='seconds'),
     )
-    manifest.write(out_path)
+    beside = {settings.layer_info: found.layers} if settings.layer_info else {}
+    write_engine(out_path, data, manifest, beside)
     progress('done', 1.0)
     return manifest
+
+
+def _source(path: Path, settings: BuildSettings, tensorrt: TensorRT) -> Source:
+    """The network as the builder gets it."""
+    try:
+        return typed_network(path, settings, tensorrt.can)
+    except EngineError as error:
+        raise NetworkError(str(error)) from error
+
+
+def _check_without_gpu(tensorrt: TensorRT, path: Path, settings: BuildSettings, gpu: str) -> None:
+    """Refuses at once what takes the GPU after, or within, a build that does without."""
+    if gpu:
+        return
+    for name in ('refit', 'strip'):
+        if getattr(settings, name):
+            raise EngineError(
+                f'{path}: {name}: {tensorrt} compiles for other weights on the GPU itself, and '
+                'there is none here; build it there, or without this option'
+            )
+    if settings.layer_info:
+        raise EngineError(
+            f'{path}: layer_info {settings.layer_info}: the engine itself says what its layers '
+            'are, and is loaded on its GPU only, which is not here; build without it'
+        )
 
 
 def _device(tensorrt: TensorRT) -> tuple[str, str, str]:
@@ -206,14 +245,43 @@ class _Shares:
                 self._failure = error
 
 
-@contextmanager
-def _loaded(
-    tensorrt: TensorRT, path: Path, data: bytes, settings: BuildSettings
-) -> Iterator[Plan]:
-    """The engine, opened as its user will open it."""
-    plan = load_plan(tensorrt, str(path), data, settings.dla_core, settings.version_compatible)
+@dataclass(frozen=True)
+class _Look:
+    """What a built engine says of itself, or its network where nothing can load it.
+
+    Attributes:
+        placed: which layers are on the DLA; None for a GPU engine.
+        layers: of the inspector, JSON; empty: not asked for.
+    """
+
+    inputs: tuple[dict[str, Any], ...]
+    outputs: tuple[dict[str, Any], ...]
+    placed: Placement | None = None
+    memory_bytes: int = 0
+    layers: str = ''
+    notes: tuple[str, ...] = ()
+
+
+def _look(tensorrt: TensorRT, path: Path, data: bytes, made: EngineBuilder) -> _Look:
+    """Opens the engine as its user will open it, and asks it what it is."""
+    settings = made.settings
+    to_run = not settings.strip  # without its weights it has nothing to run
+    plan = load_plan(
+        tensorrt, str(path), data, settings.dla_core, settings.version_compatible, to_run
+    )
     try:
-        yield plan
+        engine = plan.engine
+        inputs, outputs = _read_back(tensorrt, path, plan)
+        wanted = settings.refit or settings.strip
+        if wanted and not engine.refittable:
+            raise EngineError(f'{path}: {tensorrt} built it, and no weights can be put into it')
+        layers = ''
+        if settings.dla_core >= 0 or settings.layer_info:
+            kind = tensorrt.module.LayerInformationFormat.JSON
+            layers = engine.create_engine_inspector().get_engine_information(kind)
+        placed = _placed(layers, path, made, settings) if settings.dla_core >= 0 else None
+        memory = int(getattr(engine, tensorrt.can.memory_size, 0))
+        return _Look(inputs, outputs, placed, memory, layers)
     finally:
         plan.free()
 
@@ -254,13 +322,9 @@ def _described(
     return tuple(map(describe, inputs)), tuple(map(describe, outputs))
 
 
-def _placed(
-    tensorrt: TensorRT, path: Path, plan: Plan, made: EngineBuilder, settings: BuildSettings
-) -> Placement:
+def _placed(layers: str, path: Path, made: EngineBuilder, settings: BuildSettings) -> Placement:
     """Where the layers are, from the engine itself."""
-    kind = tensorrt.module.LayerInformationFormat.JSON
-    inspector = plan.engine.create_engine_inspector()
-    placed = placement(inspector.get_engine_information(kind), made.working_layers())
+    placed = placement(layers, made.working_layers())
     if placed.dla_pct == 0.0:
         raise EngineError(
             f'{path}: no layer of the engine is on DLA core {settings.dla_core}: it would be a '

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from airside_perception.engine.sizes import check_pool, size_text
 from airside_perception.errors import ConfigError
 
 Shape = tuple[int, ...]
@@ -20,6 +21,10 @@ FORMATS = ('linear', 'hwc8', 'chw2', 'chw16')
 """Layouts of inputs and outputs; all but `linear` are for fp16."""
 HARDWARE = ('none', 'ampere_plus', 'same_compute_capability')
 LEVELS = range(6)
+POOLS = ('dla_sram', 'dla_local_dram', 'dla_global_dram')
+"""Settings that are bytes of a memory pool of a DLA core."""
+KEEPING = ('timing_cache', 'layer_info')
+"""Settings that name files beside the build, and change nothing in the engine."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,13 @@ class BuildSettings:
         tf32: fp32 convolutions may be rounded to TF32.
         layer_precision: {node or pattern with *: fp32 or fp16} of nodes that are computed more
             finely than the rest.
+        refit: other weights can be put into the engine later.
+        strip: weights that can be put in later are left out; without `refit`, only the same ones
+            may come back. The engine does not run until they are put in.
+        sparsity: kernels for weights with two zeros in every four may be taken.
+        dla_sram, dla_local_dram, dla_global_dram: bytes of these memory pools of the DLA core for
+            each of its subgraphs, a power of 2, at least 4 KiB; 0: TensorRT's own.
+        layer_info: file for what the engine says of its layers, JSON; empty: none.
     """
 
     precision: str = 'fp16'
@@ -64,6 +76,13 @@ class BuildSettings:
     io_precision: str = 'fp32'
     tf32: bool = False
     layer_precision: Mapping[str, str] = field(default_factory=dict)
+    refit: bool = False
+    strip: bool = False
+    sparsity: bool = False
+    dla_sram: int = 0
+    dla_local_dram: int = 0
+    dla_global_dram: int = 0
+    layer_info: str | Path = ''
 
     def __post_init__(self) -> None:
         self._choice('precision', self.precision, PRECISIONS)
@@ -96,6 +115,10 @@ class BuildSettings:
             raise ConfigError('a DLA core computes in fp16 or int8 only, not in fp32')
         if self.dla_strict and self.dla_core < 0:
             raise ConfigError('dla_strict is for device dla0 or dla1, not gpu')
+        for name in POOLS:
+            if getattr(self, name) and self.dla_core < 0:
+                raise ConfigError(f'{name} is for device dla0 or dla1, not gpu')
+            check_pool(name, getattr(self, name))
         for profile in self.profiles:
             for name, bounds in profile.items():
                 _check_bounds(name, bounds)
@@ -136,12 +159,16 @@ class BuildSettings:
             words += ['--io-precision', self.io_precision]  # without either, the command chooses
         plain = BuildSettings()
         for name in ('workspace_mb', 'opt_level', 'timing_cache', 'hardware_compatible',
-                     'calibration'):  # fmt: skip
+                     'calibration', 'layer_info'):  # fmt: skip
             if getattr(self, name) != getattr(plain, name):
                 words += [_option(name), str(getattr(self, name))]
         if self.tactic_sources:
             words += [_option('tactic_sources'), ','.join(self.tactic_sources)]
-        switches = ('version_compatible', 'dla_strict', 'tf32')
+        for name in POOLS:
+            if getattr(self, name):
+                words += [_option(name), size_text(getattr(self, name))]
+        words += ['--sparsity', 'enable'] if self.sparsity else []
+        switches = ('version_compatible', 'dla_strict', 'tf32', 'refit', 'strip')
         return (*words, *(_option(name) for name in switches if getattr(self, name)))
 
     def record(self) -> dict[str, Any]:

@@ -9,16 +9,20 @@ from typing import Any
 
 import onnx
 
-from airside_perception.engine.build_settings import BuildSettings
+from airside_perception.engine.build_settings import POOLS, BuildSettings
 from airside_perception.engine.calibration_cache import calibration_cache
 from airside_perception.engine.callbacks import cache_reader, progress_monitor
 from airside_perception.engine.capabilities import TensorRT
+from airside_perception.engine.sizes import size_text
 from airside_perception.engine.trt_log import Messages, logger
-from airside_perception.engine.typed import Source
+from airside_perception.engine.typed import NetworkError, Source
 from airside_perception.errors import ConfigError, EngineError
 
 MIB = 1 << 20
 LAYER = re.compile(r'_\d+$')
+POOL_TYPES = dict(
+    zip(POOLS, ('DLA_MANAGED_SRAM', 'DLA_LOCAL_DRAM', 'DLA_GLOBAL_DRAM'), strict=True)
+)
 NO_WORK = ('CONSTANT', 'SHAPE', 'IDENTITY')
 """Kinds of layers that compute nothing at run time."""
 
@@ -31,8 +35,8 @@ class EngineBuilder:
         said: collects what TensorRT logs; an error that it only logs ends the setup.
 
     Raises:
-        EngineError: this TensorRT lacks what is asked for, did not take it, or cannot parse the
-            network.
+        EngineError: this TensorRT lacks what is asked for, or did not take it.
+        NetworkError: it cannot parse the network.
         ConfigError: settings that do not fit the network.
     """
 
@@ -56,6 +60,8 @@ class EngineBuilder:
         self._precision()
         self._device()
         self._limits()
+        self._pools()
+        self._weights()
         self._compatibility()
         self._profiles()
         self._no_errors('setting up the build')
@@ -114,7 +120,7 @@ class EngineBuilder:
         parser = self.module.OnnxParser(network, logger(self.tensorrt))
         if not parser.parse(self.source.data):
             reason = self._parser_error(parser) or self.said.reason() or 'it says not why'
-            raise EngineError(f'{self.path}: {self.tensorrt} cannot parse it: {reason}')
+            raise NetworkError(f'{self.path}: {self.tensorrt} cannot parse it: {reason}')
         self._no_errors('parsing')
         self._kept.append(parser)  # holds the weights
         return network
@@ -222,6 +228,34 @@ class EngineBuilder:
             self._took('tactic_sources', sources, config.get_tactic_sources())
         # names of layers for the inspector: where they are, and how long each takes
         config.profiling_verbosity = self.module.ProfilingVerbosity.DETAILED
+
+    def _pools(self) -> None:
+        """Memory of the DLA core for each of its subgraphs."""
+        for name in POOLS:
+            wanted = getattr(self.settings, name)
+            if not wanted:
+                continue
+            kind = POOL_TYPES[name]
+            self._needs(kind in self.tensorrt.can.memory_pools, name)
+            pool = getattr(self.module.MemoryPoolType, kind)
+            self.config.set_memory_pool_limit(pool, wanted)
+            found = self.config.get_memory_pool_limit(pool)
+            self._took(f'{name} {size_text(wanted)}', size_text(wanted), size_text(found))
+
+    def _weights(self) -> None:
+        """Whether weights can be changed or are left out, and which kernels they may have."""
+        settings, can = self.settings, self.tensorrt.can
+        if settings.refit:
+            self._needs(can.refit, 'refit')
+            self._flag('REFIT', True)
+        if settings.strip:
+            self._needs(can.strip_plan, 'strip')
+            self._flag('STRIP_PLAN', True)
+            if not settings.refit:
+                self._flag('REFIT_IDENTICAL', True)
+        if settings.sparsity:
+            self._needs(can.sparsity, 'sparsity')
+            self._flag('SPARSE_WEIGHTS', True)
 
     def _compatibility(self) -> None:
         settings, can = self.settings, self.tensorrt.can

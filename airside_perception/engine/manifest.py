@@ -66,6 +66,11 @@ class Manifest:
         hardware_compatible: none, ampere_plus or same_compute_capability.
         host_code: the plan carries code that runs on the host.
         calibration_sha256: of the calibration cache or data; empty without.
+        refittable: other weights can be put into it (`engine refit`).
+        stripped: its weights are left out: it runs only once they were put into it.
+        structure_sha256: of the network without its weights; empty where it is not refittable.
+        weights: {weight of the network: first digits of its SHA-256}, as above.
+        memory_bytes: working memory of its layers on the device; 0: not known.
         options: of the build command, e.g. `('--precision', 'fp16')`: enough to build it again.
         settings: every setting of the build, for the record.
         notes: what the builder warned of.
@@ -92,6 +97,11 @@ class Manifest:
     hardware_compatible: str = 'none'
     host_code: bool = False
     calibration_sha256: str = ''
+    refittable: bool = False
+    stripped: bool = False
+    structure_sha256: str = ''
+    weights: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 0
     options: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -130,9 +140,11 @@ class Manifest:
         Raises:
             EngineError: it cannot be written.
         """
-        path = manifest_path(engine)
-        text = json.dumps({'format': FORMAT, **dataclasses.asdict(self)}, indent=2)
-        return write_whole(path, f'{text}\n')
+        return write_whole(manifest_path(engine), self.text())
+
+    def text(self) -> str:
+        """What is written."""
+        return json.dumps({'format': FORMAT, **dataclasses.asdict(self)}, indent=2) + '\n'
 
     def onnx_path(self, engine: str | Path) -> Path:
         """Where the ONNX is expected."""
@@ -159,7 +171,8 @@ class Manifest:
         """Refuses an engine that does not belong here.
 
         Raises:
-            EngineError: what differs, and the command that builds the engine anew.
+            EngineError: what differs, and the command that builds the engine anew; or its weights
+                were left out.
         """
         differences = self.check(engine, machine, engine_sha256)
         if differences:
@@ -167,6 +180,13 @@ class Manifest:
                 f'{engine}: {"; ".join(differences)}. '
                 f'Build it again: {rebuild_command(engine, self, machine)}'
             )
+        if self.stripped:
+            raise EngineError(f'{engine}: {self.how_to_fill(engine)}')
+
+    def how_to_fill(self, engine: str | Path) -> str:
+        """What is to be done before a stripped engine runs."""
+        words = shlex.join([str(engine), str(self.onnx_path(engine))])
+        return f'its weights were left out (strip); put them into it: {command()} refit {words}'
 
     def remarks(self, machine: Machine) -> tuple[str, ...]:
         """What differs and does no harm."""
@@ -268,9 +288,9 @@ def device_name(dla_core: int) -> str:
 LISTS = ('not_on_dla', 'profiles', 'inputs', 'outputs', 'options', 'notes')
 TEXTS = (
     'onnx', 'onnx_sha256', 'engine_sha256', 'tensorrt', 'flavor', 'cuda', 'gpu', 'sm',
-    'precision', 'hardware_compatible', 'calibration_sha256', 'built',
+    'precision', 'hardware_compatible', 'calibration_sha256', 'structure_sha256', 'built',
 )  # fmt: skip
-SWITCHES = ('version_compatible', 'host_code')
+SWITCHES = ('version_compatible', 'host_code', 'refittable', 'stripped')
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -279,8 +299,8 @@ def _checked(name: str, value: Any) -> Any:
         (LISTS, list),
         (TEXTS, str),
         (SWITCHES, bool),
-        (('settings',), dict),
-        (('dla_core',), int),
+        (('settings', 'weights'), dict),
+        (('dla_core', 'memory_bytes'), int),
         (('dla_layer_pct',), (int, float, type(None))),
         (('build_seconds',), (int, float)),
     )

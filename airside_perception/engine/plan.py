@@ -52,13 +52,21 @@ class Port:
     ranges: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...]
 
 
-def load_plan(tensorrt: TensorRT, path: str, data: bytes, dla_core: int, host_code: bool) -> Plan:
+def load_plan(
+    tensorrt: TensorRT,
+    path: str,
+    data: bytes,
+    dla_core: int,
+    host_code: bool,
+    to_run: bool = True,
+) -> Plan:
     """Deserialises an engine and makes it ready to run.
 
     Args:
         path: for messages.
         dla_core: set before anything is read: afterwards it has no effect. -1: none.
         host_code: the plan may bring code that runs on the host.
+        to_run: False: there is no context, so it is only looked at, or given other weights.
 
     Raises:
         EngineError: no such DLA core, or TensorRT refuses the bytes; gives its first error.
@@ -75,7 +83,7 @@ def load_plan(tensorrt: TensorRT, path: str, data: bytes, dla_core: int, host_co
             if host_code and tensorrt.can.host_code_switch:
                 runtime.engine_host_code_allowed = True
             engine = runtime.deserialize_cuda_engine(data)
-            context = None if engine is None else engine.create_execution_context()
+            context = engine.create_execution_context() if engine and to_run else None
         except EngineError:
             raise
         except Exception as error:  # what the bindings raise has no nearer common base
@@ -84,7 +92,7 @@ def load_plan(tensorrt: TensorRT, path: str, data: bytes, dla_core: int, host_co
     if engine is None:
         reason = said.reason() or 'it gives no reason; is it an engine, built by this version?'
         raise EngineError(f'{path}: {tensorrt} cannot load it: {reason}')
-    if context is None:
+    if context is None and to_run:
         reason = said.reason() or 'it gives no reason; is there GPU memory left?'
         raise EngineError(f'{path}: {tensorrt} cannot make it ready to run: {reason}')
     if said.errors:  # it went on all the same, which is not to be relied on

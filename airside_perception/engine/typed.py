@@ -23,6 +23,12 @@ from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq, scales, strip_qdq
 from airside_perception.errors import ConfigError, EngineError
 
+UNNAMED = '(Unnamed'
+
+
+class NetworkError(EngineError):
+    """A network that TensorRT cannot be given as it is, on no machine."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -115,11 +121,12 @@ def _quantized(
     if implicit:
         if has_qdq(model):
             return strip_qdq(model), scales(model)
-        return model, _known(path, settings)
+        return model, _known(path, model, settings)
     if has_qdq(model):
         return model, {}
     # deconvolutions have no INT8 kernels everywhere, and 1x1 convolutions do
-    return insert_qdq(split_deconvolutions(model, finer), _known(path, settings), finer), {}
+    known = _known(path, model, settings)
+    return insert_qdq(split_deconvolutions(model, finer), known, finer), {}
 
 
 def _finer(path: str | Path, model: Any, settings: BuildSettings) -> dict[str, str]:
@@ -141,14 +148,25 @@ def _finer(path: str | Path, model: Any, settings: BuildSettings) -> dict[str, s
     return found
 
 
-def _known(path: str | Path, settings: BuildSettings) -> dict[str, float]:
+def _known(path: str | Path, model: Any, settings: BuildSettings) -> dict[str, float]:
+    """The scales of the calibration, which must be for tensors of this network."""
     if not settings.calibration:
         raise ConfigError(
             f'{path}: int8 needs scales: --calibration names a JSON file {{tensor: scale}} or a '
             'calibration cache of TensorRT; or quantize the network first, so that it has Q/DQ '
             'nodes (airside_perception.engine.quantize)'
         )
-    return read_scales(settings.calibration)
+    known = read_scales(settings.calibration)
+    there = {value.name for value in inputs(model)}
+    there |= {name for node in model.graph.node for name in node.output}
+    # TensorRT has tensors of its own, which it calls unnamed
+    foreign = [name for name in known if name not in there and not name.startswith(UNNAMED)]
+    if len(foreign) > len(known) / 2:
+        raise ConfigError(
+            f'{settings.calibration}: {len(foreign)} of {len(known)} scales are for tensors that '
+            f'{path} does not have ({", ".join(foreign[:3])}): they were made for another network'
+        )
+    return known
 
 
 def _check(path: str | Path, model: Any, settings: BuildSettings) -> None:
