@@ -10,10 +10,17 @@ from pathlib import Path
 
 from airside_perception.errors import EngineError
 
+TEN = 10
 ALGORITHM = 'EntropyCalibration2'
+ALGORITHMS = (ALGORITHM, 'MinMaxCalibration')
+"""Calibrators whose caches TensorRT takes before it fuses layers; trtexec takes the first only."""
 
 
-def calibration_cache(scales: Mapping[str, float], version: tuple[int, ...] = (8, 6, 0)) -> str:
+def calibration_cache(
+    scales: Mapping[str, float],
+    version: tuple[int, ...] = (8, 6, 0),
+    algorithm: str = ALGORITHM,
+) -> str:
     """Scales as the text that TensorRT reads back as its own calibration.
 
     A line a tensor: its name and the bits of the scale as a float32, big-endian, in hex. The scale
@@ -21,13 +28,27 @@ def calibration_cache(scales: Mapping[str, float], version: tuple[int, ...] = (8
 
     Args:
         scales: {tensor: scale}.
-        version: of TensorRT, for the first line.
+        version: of TensorRT, for the first line: it takes no cache of another one.
+        algorithm: of the calibrator that will read it, one of `ALGORITHMS`.
+
+    Raises:
+        EngineError: scales that are not positive, or unknown algorithm.
     """
     check_scales(scales)
-    major, minor, patch = (*version, 0, 0)[:3]
-    lines = [f'TRT-{major}{minor}{patch:02}-{ALGORITHM}']
+    if algorithm not in ALGORITHMS:
+        raise EngineError(f'algorithm {algorithm!r} is not one of {", ".join(ALGORITHMS)}')
+    lines = [f'TRT-{version_number(version)}-{algorithm}']
     lines += [f'{name}: {struct.pack(">f", scale).hex()}' for name, scale in scales.items()]
     return '\n'.join(lines) + '\n'
+
+
+def version_number(version: tuple[int, ...]) -> int:
+    """NV_TENSORRT_VERSION of TensorRT's headers: 8600 for 8.6.0, and 100300 for 10.3.0.
+
+    From 10 on the major version counts ten thousands.
+    """
+    major, minor, patch = (*version, 0, 0)[:3]
+    return major * (10_000 if major >= TEN else 1000) + minor * 100 + patch
 
 
 def read_scales(path: str | Path) -> dict[str, float]:

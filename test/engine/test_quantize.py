@@ -277,8 +277,14 @@ def test_other_kinds_of_quantisation_have_no_cache(network: Any) -> None:
 def test_cache(tmp_path: Path) -> None:
     known = {'canvas': 1 / 127, 'a:0 b': 0.5}
     text = calibration_cache(known, (10, 7, 0))
-    assert text == 'TRT-10700-EntropyCalibration2\ncanvas: 3c010204\na:0 b: 3f000000\n'
+    assert text == 'TRT-100700-EntropyCalibration2\ncanvas: 3c010204\na:0 b: 3f000000\n'
     assert calibration_cache(known).startswith('TRT-8600-')
+    for version, number in (((8, 5, 2), 8502), ((7, 1, 3), 7103), ((10, 3, 0, 30), 100300)):
+        assert calibration_cache(known, version).startswith(f'TRT-{number}-EntropyCalibration2\n')
+    smallest = calibration_cache(known, algorithm='MinMaxCalibration')
+    assert smallest.startswith('TRT-8600-MinMaxCalibration\n')
+    with pytest.raises(EngineError, match="'Guess' is not one of"):
+        calibration_cache(known, algorithm='Guess')
     (tmp_path / 'a.cache').write_text(text)
     (tmp_path / 'a.json').write_text(json.dumps(known))
     assert read_scales(tmp_path / 'a.cache') == pytest.approx(known, rel=1e-7)
