@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 VERBS = {
+    'sanitize': 'constants folded, dead nodes and stray weights removed; outputs stay equal',
     'inspect': 'what is in a network, engine or manifest, and whether it fits',
     'resize': 'another input size for a fully convolutional network',
     'encoder': 'weights of a pillar feature net, for a model card',
     'build': 'a TensorRT engine for this machine from a network',
+    'bench': 'how fast networks and engines are: latency, throughput, power',
+    'profile': 'how long each layer takes, and what moves data only',
 }
 """{verb: what it does}, in the order of the road from checkpoint to vehicle. The module has the
 name of the verb, with `_` for `-`."""

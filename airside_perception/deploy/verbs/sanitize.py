@@ -1,0 +1,87 @@
+"""`engine sanitize`: a network made fit for what follows, with the same outputs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from airside_perception.deploy.agreement import read_sizes
+from airside_perception.deploy.sanitize import (
+    SIZE_LIMIT_MB,
+    TOLERANCE,
+    Settings,
+    describe,
+    sanitize_file,
+)
+from airside_perception.deploy.shapes import read_shapes
+from airside_perception.deploy.verb import Answer, progress
+from airside_perception.files import write_whole
+
+DESCRIPTION = """\
+Folds constants, infers shapes, removes dead nodes and unused weights, repairs names, and checks.
+The outputs before and after are compared on random inputs of several sizes.
+Exit status 1: they differ; nothing is written then."""
+EXAMPLES = """\
+engine sanitize net.onnx --out clean.onnx
+engine sanitize net.onnx --out clean.onnx --input-shape images:1x3x384x640 --report clean.json
+engine sanitize net.onnx --out clean.onnx --size batch=1,4 --external-data clean.weights --json
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds arguments and options."""
+    add = parser.add_argument
+    add('model', metavar='MODEL', help='network, .onnx')
+    add('--out', required=True, metavar='ONNX', help='network to write')
+    add('--no-fold', action='store_true', help='leave constants as they are computed')
+    add(
+        '--size-limit', type=float, default=SIZE_LIMIT_MB, metavar='MIB',
+        help='store no folded constant larger than this; %(default)g',
+    )  # fmt: skip
+    add(
+        '--input-shape', action='append', default=[], metavar='INPUT:SHAPE',
+        help='fix the shape of an input, as images:1x3x384x640, ? for a size that stays as it '
+        'is; may be repeated',
+    )  # fmt: skip
+    add('--merge-weights', action='store_true', help='store equal weights once')
+    add(
+        '--external-data', default='auto', metavar='auto|inline|FILE',
+        help='weights in a file beside the network: only where it has 2 GB or more (auto), never, '
+        'or in this file; %(default)s',
+    )  # fmt: skip
+    add('--report', default='', metavar='JSON', help='write what changed to this file, too')
+    add(
+        '--size', action='append', default=[], metavar='NAME=N,N',
+        help='sizes at which a dimension that varies is compared; default: 1, 2, 3, for height '
+        'and width of images 64, 128, 192',
+    )  # fmt: skip
+    add('--seed', type=int, default=0, help='of the random inputs; %(default)s')
+    add(
+        '--tolerance', type=float, default=TOLERANCE, metavar='SHARE',
+        help='largest difference of an output, of its largest value; %(default)g',
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Writes the network; what changed."""
+    settings = Settings(
+        fold=not options.no_fold,
+        size_limit_mb=options.size_limit,
+        input_shapes=read_shapes(options.input_shape),
+        merge=options.merge_weights,
+        sizes=read_sizes(options.size),
+        seed=options.seed,
+        tolerance=options.tolerance,
+    )
+    with progress() as bar:
+        made, files = sanitize_file(
+            options.model, options.out, settings, options.external_data, bar
+        )
+    table = {
+        'model': options.model,
+        'files': [str(path) for path in files],
+        **made.report.as_dict(),
+    }
+    if options.report:
+        write_whole(options.report, json.dumps(table, indent=2) + '\n')
+    return Answer(describe(made.report, files), table)
