@@ -75,8 +75,14 @@ def _judged(network: Network, table: Table, target: str, batch: int, precision: 
         network=tuple(_with((finding,), WHOLE, '') for finding in broken),
         groups=subgraphs,
         crossings=transfers(network, dla, precision, gpu),
+        loadable_limit=_limit(table, target),
         notes=table.notes if target == 'dla' else (),
     )
+
+
+def _limit(table: Table, target: str) -> int:
+    found = [r for r in table.of(target, 'network') if r.condition.fact == 'loadables']
+    return int(found[0].condition.limits) if found else 0
 
 
 def _verdict(subject: Subject, node: Node, rules: tuple[Rule, ...], target: str) -> Verdict:

@@ -25,7 +25,7 @@ RANDOM = {
     'Multinomial',
 }  # fmt: skip
 FOLDED_ELEMENTS = 1 << 16
-"""Constants up to this size are computed; of larger ones it is only known that they are constant."""
+"""Constants up to this size are computed; larger ones are constants without a known value."""
 PASSES = 12
 FREE = '?'
 
@@ -179,10 +179,13 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     if not model.functions:
         return copy
+    from onnx import inliner  # rarely needed
+
     try:
-        return onnx.inliner.inline_local_functions(copy)
+        inlined: onnx.ModelProto = inliner.inline_local_functions(copy)
     except Exception as error:  # the inliner raises RuntimeError and its own, with no base
         raise EngineError(f'functions of the network cannot be resolved: {error}') from error
+    return inlined
 
 
 def _free_batch(model: onnx.ModelProto) -> Iterator[str]:

@@ -61,6 +61,14 @@ class Verdict:
     device: str = ''
     also: tuple[Finding, ...] = ()
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every rule that the node breaks, the worst first."""
+        if self.verdict == 'runs':
+            return ()
+        worst = Finding(self.rule, self.verdict, self.limit, self.value, self.fix, self.source)
+        return (worst, *self.also)
+
 
 @dataclass(frozen=True)
 class Lint:
@@ -74,6 +82,7 @@ class Lint:
         network: findings about the network as a whole.
         groups: names of the layers of each subgraph on DLA.
         crossings: tensors that cross between DLA and GPU.
+        loadable_limit: subgraphs that fit on one DLA core.
         notes: what holds for every network on this JetPack.
     """
 
@@ -86,6 +95,7 @@ class Lint:
     network: tuple[Verdict, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
     crossings: tuple[Transfer, ...] = ()
+    loadable_limit: int = 0
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -162,6 +172,7 @@ class Lint:
             'transfers': self.transfers,
             'transfer_bytes': self.transfer_bytes,
             'subgraphs': self.subgraphs,
+            'loadable_limit': self.loadable_limit,
             'groups': self.groups,
             'crossings': [asdict(crossing) for crossing in self.crossings],
             'notes': self.notes,

@@ -5,11 +5,15 @@ from __future__ import annotations
 VERBS = {
     'sanitize': 'constants folded, dead nodes and stray weights removed; outputs stay equal',
     'inspect': 'what is in a network, engine or manifest, and whether it fits',
+    'lint': 'every node against what DLA or GPU of a JetPack can do, with limit, fix and source',
+    'rewrite': 'exact rewrites that make a network legal for the DLA, each proven',
     'resize': 'another input size for a fully convolutional network',
     'encoder': 'weights of a pillar feature net, for a model card',
+    'calibrate': 'scales for INT8 from real inputs, as JSON, Q/DQ network or calibration cache',
     'build': 'a TensorRT engine for this machine from a network',
     'bench': 'how fast networks and engines are: latency, throughput, power',
     'profile': 'how long each layer takes, and what moves data only',
+    'doctor': 'what went wrong, by its log, and what is wrong with this machine',
 }
 """{verb: what it does}, in the order of the road from checkpoint to vehicle. The module has the
 name of the verb, with `_` for `-`."""
