@@ -1,0 +1,1 @@
+"""`engine doctor`: failures that are known, in a log or on this machine."""
