@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from airside_perception.deploy.outputs import one_line
 from airside_perception.deploy.tidy import all_nodes, graphs, infer_types, unknown_operators
+from airside_perception.engine.graph import VALUES
 from airside_perception.errors import EngineError
 
 RANDOM = frozenset(
@@ -47,7 +48,7 @@ def fold_constants(model: Any, limit: int, flatten: bool = True) -> Any:
     Shapes of tensors that do not vary are constants too. Q/DQ nodes stay: they say the precision.
 
     Args:
-        model: with names for its nodes (`tidy.name_nodes`).
+        model: with names for its nodes (`tidy.name_nodes`); it may be changed.
         limit: bytes: no tensor that is larger is stored in place of the nodes that make it.
         flatten: an If whose condition is known becomes its branch.
 
@@ -57,6 +58,7 @@ def fold_constants(model: Any, limit: int, flatten: bool = True) -> Any:
     strange = {name.rpartition('::')[2] for name in unknown_operators(model)}
     keep = RANDOM | strange
     inside = {node.op_type for node in all_nodes(model)} - {n.op_type for n in model.graph.node}
+    _plain_constants(model)
     with _quiet():
         for _ in range(PASSES):
             infer_types(model)
@@ -78,6 +80,17 @@ def fold_constants(model: Any, limit: int, flatten: bool = True) -> Any:
                 break
     _restore_outputs(model)
     return model
+
+
+def _plain_constants(model: Any) -> None:
+    """Every Constant holds a tensor: GraphSurgeon makes float64 of a list of floats."""
+    for node in all_nodes(model):
+        if node.op_type != 'Constant' or node.attribute[0].name not in VALUES:
+            continue
+        name = node.attribute[0].name
+        value = helper.get_attribute_value(node.attribute[0])
+        tensor = numpy_helper.from_array(np.array(value, VALUES[name]))
+        node.attribute[0].CopyFrom(helper.make_attribute('value', tensor))
 
 
 def _drops(node: Any) -> bool:
@@ -164,7 +177,7 @@ def _quiet() -> Iterator[None]:
     from onnx_graphsurgeon.logger import G_LOGGER
 
     before = G_LOGGER.severity
-    G_LOGGER.severity = G_LOGGER.CRITICAL
+    G_LOGGER.severity = G_LOGGER.CRITICAL + 1
     onnxruntime.set_default_logger_severity(4)
     try:
         yield

@@ -284,13 +284,13 @@ def _random(value: Any, shape: Sequence[int], generator: np.random.Generator) ->
     except Exception as error:  # KeyError or ValueError, by onnx's version
         raise EngineError(f'input {value.name!r}: unknown type of tensor {kind}') from error
     if dtype == np.bool_:
-        return generator.random(shape) < 0.5
+        return np.asarray(generator.random(shape) < 0.5)
     if dtype.kind == 'f' and dtype.itemsize >= 2:
         return np.asarray(generator.standard_normal(shape), dtype)
     if dtype.kind in 'iu':
         span = np.iinfo(dtype)
         low, high = (span.min, span.max) if dtype.itemsize == 1 else (0, LARGEST_INDEX)
-        return generator.integers(low, high, shape, endpoint=True).astype(dtype)
+        return np.asarray(generator.integers(low, high, shape, endpoint=True), dtype)
     raise EngineError(
         f'input {value.name!r} of type {onnx.TensorProto.DataType.Name(kind)}: no random values '
         'for it; cast it to fp32 inside the network'

@@ -103,7 +103,7 @@ def free_inputs(model: Any) -> list[str]:
 def set_input_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     """Gives inputs these shapes; -1 leaves a dimension. Shapes of all else follow anew.
 
-    A named dimension gets its size wherever its name occurs.
+    A named dimension gets its size wherever its name occurs. Outputs keep their rank.
 
     Raises:
         ConfigError: no such input, another rank, or sizes that contradict one another.
@@ -137,8 +137,8 @@ def set_input_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
                     dim.dim_value = sizes[dim.dim_param]
         del model.graph.value_info[:]
         for value in model.graph.output:
-            if value.type.HasField('tensor_type'):
-                value.type.tensor_type.ClearField('shape')
+            for dim in value.type.tensor_type.shape.dim:
+                dim.Clear()
 
 
 def merge_duplicates(model: Any) -> int:
@@ -204,13 +204,19 @@ def infer_types(model: Any) -> None:
             declared[value.name].CopyFrom(value)
 
 
-def check(model: Any) -> None:
+def check(model: Any, types: bool = False) -> None:
     """onnx's checker, on everything but operators that onnx does not know.
+
+    Args:
+        types: whether the types and shapes of all tensors are checked as well.
 
     Raises:
         EngineError: what it says.
     """
     light = skeleton(model)
+    for value in light.graph.output:
+        if value.type.HasField('tensor_type'):  # a rank that nobody knows is no fault
+            value.type.tensor_type.shape.SetInParent()
     own = {(function.domain, function.name) for function in model.functions}
     alien = False
     for node in all_nodes(light):
@@ -221,6 +227,8 @@ def check(model: Any) -> None:
         light.opset_import.append(helper.make_opsetid(STAND_IN, 1))
     try:
         onnx.checker.check_model(light)
+        if types:
+            onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
     except Exception as error:  # ValidationError and protobuf's have no nearer common base
         raise EngineError(f'not valid ONNX: {one_line(error)}') from error
 

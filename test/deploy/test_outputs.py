@@ -123,6 +123,13 @@ def test_random_inputs_by_type(kind: int, dtype: Any, low: float, high: float) -
         assert value.max() >= high - 2
 
 
+@pytest.mark.parametrize('kind', [TensorProto.BOOL, TensorProto.FLOAT, TensorProto.INT64])
+def test_random_scalars_are_arrays(kind: int) -> None:
+    value = random_feeds(relu([], kind))['x']
+    assert isinstance(value, np.ndarray)
+    assert value.shape == ()
+
+
 def test_sizes_of_dimensions_that_vary() -> None:
     model = network(
         [helper.make_node('Relu', ['x'], ['y'])],
@@ -186,7 +193,7 @@ def test_any_tensor_can_be_an_output(tmp_path: Path) -> None:
 
 
 def test_what_does_not_load_or_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(EngineError, match='nothing.onnx: ONNX Runtime cannot load it'):
+    with pytest.raises(EngineError, match=r'nothing\.onnx: ONNX Runtime cannot load it'):
         run_onnx(tmp_path / 'nothing.onnx', {})
     runner = OnnxRunner(relu())
     with pytest.raises(EngineError, match='ONNX Runtime cannot run it') as raised:
