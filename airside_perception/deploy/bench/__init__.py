@@ -1,0 +1,1 @@
+"""How fast networks and engines are: latency, throughput, power, as trtexec measures them."""

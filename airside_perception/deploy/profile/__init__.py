@@ -1,0 +1,1 @@
+"""Where the time of a network goes: per layer, and what only moves data."""
