@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 VERBS = {
+    'export': 'a PyTorch network as ONNX, compared with torch',
     'sanitize': 'constants folded, dead nodes and stray weights removed; outputs stay equal',
     'inspect': 'what is in a network, engine or manifest, and whether it fits',
     'lint': 'every node against what DLA or GPU of a JetPack can do, with limit, fix and source',
@@ -13,6 +14,7 @@ VERBS = {
     'build': 'a TensorRT engine for this machine from a network',
     'bench': 'how fast networks and engines are: latency, throughput, power',
     'profile': 'how long each layer takes, and what moves data only',
+    'refit': 'new weights in an engine that was built for that, checked',
     'doctor': 'what went wrong, by its log, and what is wrong with this machine',
 }
 """{verb: what it does}, in the order of the road from checkpoint to vehicle. The module has the
