@@ -27,6 +27,7 @@ LAYERS = (
     ('geometry',),
     ('projection',),
     ('overlap',),
+    ('evaluate',),
     ('transforms',),
     ('card',),
     ('cuda',),
