@@ -49,4 +49,4 @@ clean:
 	find . -name '.venv*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv .venv-3.10 .venv-3.11
+	rm -rf .venv .venv-3.10 .venv-3.11 .venv-nuscenes

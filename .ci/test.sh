@@ -32,6 +32,34 @@ add_torch() {
   "${pip[@]}" -r .ci/requirements-training.txt
 }
 
+# Chromium, in which tests open the reports; they are skipped where it cannot be had.
+add_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    command -v "$name" >/dev/null && return
+  done
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+    --no-install-recommends chromium; } >/dev/null 2>&1 || echo 'chromium cannot be installed' >&2
+}
+
+# nuScenes' development kit, against which the evaluation is tested, with the first Python it runs on.
+add_nuscenes() {
+  local version python venv=$root/.venv-nuscenes inputs
+  inputs=$(cat .ci/requirements-nuscenes.txt <(echo "$root") | sha256sum)
+  [ "$(cat "$venv/inputs" 2>/dev/null)" != "$inputs" ] || return 0
+  rm -rf "$venv"
+  for version in 3.11 3.10; do
+    python=$(find_python "$version")
+    [ -n "$python" ] || continue
+    "$python" -m venv --without-pip "$venv" &&
+      .venv/bin/python -m pip --python "$venv/bin/python" install --quiet --no-deps \
+        --disable-pip-version-check --only-binary :all: -r .ci/requirements-nuscenes.txt &&
+      echo "$inputs" >"$venv/inputs"
+    return
+  done
+}
+
 # The core's tests on another Python, in an environment of their own.
 test_core() {
   local version=$1 python=$2 venv=$root/.venv-$1 inputs
@@ -48,6 +76,9 @@ test_core() {
     "$venv/bin/python" -m pytest -q --no-header -p no:cacheprovider \
     --ignore=test/nodes --ignore=test/launch -m 'not ros and not open3d' test
 }
+
+add_browser
+add_nuscenes || echo 'nuscenes-devkit cannot be installed: the check against it is skipped' >&2
 
 # Both at once: they are one process each.
 versions=()

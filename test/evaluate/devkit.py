@@ -7,7 +7,6 @@ as {'class', 'box': 7 numbers, 'velocity': 2 numbers, 'score'}; writes what the 
 import json
 import sys
 
-import numpy as np
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.utils import center_distance
 from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
