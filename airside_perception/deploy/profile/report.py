@@ -30,7 +30,7 @@ def describe(found: Profile, top: int = 20) -> str:
         f'{found.iterations} runs)',
     ]
     if found.run:
-        lines.append(f'  whole run   {found.run.p50:.3f} ms')
+        lines.append(f'  whole run   {found.run.p50:.3f} ms, at least {found.run.min:.3f} ms')
     lines += [f'  note        {note}' for note in found.notes]
     lines += ['', *_part_lines('what layers do', found.categories, SAYS)]
     lines += ['', *_part_lines('kinds of layers', found.kinds[:MOST_KINDS], {'': 'not known'})]

@@ -25,6 +25,8 @@ from airside_perception.engine.base import Tensors
 from airside_perception.errors import ConfigError
 
 WARM_UP = 5
+BUSY = 1.25
+"""Of a whole run by the sum of its layers: above it, something else ran in between."""
 WAITS = (
     'a DLA computes on its own: its time is in the layers that wait for it (from nvm), not in its '
     'subgraph'
@@ -101,6 +103,13 @@ def profile(
     finally:
         opened.close()
     found = {part.name: part for part in parts(layers, 'category')}
+    sum_ms = sum(layer.ms for layer in layers)
+    notes = [*info.notes, *([WAITS] if WAIT in found else [])]
+    if run and run.p50 > BUSY * sum_ms:
+        notes.append(
+            f'a whole run takes {run.p50:.1f} ms and its layers {sum_ms:.1f} ms: the machine did '
+            'something else in between; the shares hold, the whole run does not'
+        )
     return Profile(
         path=str(path),
         runs_on=_runs_on(info),
@@ -108,11 +117,11 @@ def profile(
         data=inputs.data,
         iterations=iterations,
         layers=layers,
-        sum_ms=sum(layer.ms for layer in layers),
+        sum_ms=sum_ms,
         run=run,
         categories=tuple(found[name] for name in CATEGORIES if name in found),
         kinds=parts(layers, 'kind'),
-        notes=(*info.notes, *([WAITS] if WAIT in found else [])),
+        notes=tuple(notes),
     )
 
 
