@@ -16,7 +16,7 @@ import pytest
 
 from airside_perception.deploy.__main__ import main
 from airside_perception.deploy.bench import nvml, tegrastats
-from airside_perception.deploy.bench.feeds import make_feeds, resolve_shapes
+from airside_perception.deploy.bench.feeds import load_data, make_feeds, resolve_shapes
 from airside_perception.deploy.bench.figures import figures, ratio
 from airside_perception.deploy.bench.report import describe
 from airside_perception.deploy.bench.run import bench
@@ -213,23 +213,50 @@ def test_feeds(tmp_path: Path) -> None:
 
     stored = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     np.savez(tmp_path / 'all.npz', **stored)
-    found = make_feeds(SPECS, shapes, str(tmp_path / 'all.npz'))
+
+    def read(name: str) -> dict[str, Any]:
+        data = str(tmp_path / name)
+        return make_feeds(SPECS, shapes, data, load_data(data, 'net.onnx'))
+
+    found = read('all.npz')
     assert [found[spec.name].dtype for spec in SPECS] == [spec.dtype for spec in SPECS]
-    np.save(tmp_path / 'one.npy', stored['ids'])
-    assert make_feeds(SPECS[1:2], shapes, str(tmp_path / 'one.npy'))['ids'].sum() == 5
+    assert all(value.all() for value in found.values())
+    assert load_data('zeros', 'net.onnx') is None
     (tmp_path / 'bad.npz').write_bytes(b'nothing of NumPy')
+    (tmp_path / 'cut.npz').write_bytes((tmp_path / 'all.npz').read_bytes()[:200])
     np.savez(tmp_path / 'less.npz', images=stored['images'])
     np.savez(tmp_path / 'other.npz', **{**stored, 'ids': np.ones(6)})
     for name, said in {
-        'one.npy': 'one array for images, ids',
         'bad.npz': 'cannot be read: not an array file',
+        'cut.npz': 'cannot be read: not an array file',
         'none.npz': 'cannot be read: No such file',
         'less.npz': "no array 'ids'; there are images",
         'other.npz': r"'ids' is \[6\], not \[5\]",
-        'frames': 'expected random, zeros, or a .npz',
+        'frames': 'expected random, zeros, a .npz file, images',
     }.items():
         with pytest.raises(ConfigError, match=said):
-            make_feeds(SPECS, shapes, str(tmp_path / name))
+            read(name)
+
+
+def test_real_images(camera: str, tmp_path: Path, capsys: Capture) -> None:
+    """The first image of a folder, as the camera node preprocesses it for the card."""
+    import cv2
+
+    (tmp_path / 'images').mkdir()
+    cv2.imwrite(str(tmp_path / 'images' / '0.png'), np.full((32, 48, 3), 90, np.uint8))
+    data = str(tmp_path / 'images')
+    loaded = load_data(data, camera)
+    assert loaded is not None
+    assert loaded['images'].shape == (1, 3, 64, 96)
+    assert set(np.unique(loaded['images'])) == {90.0}
+    assert main(['bench', camera, *QUICK, '--data', data]) == 0
+    assert f'images: float32 [1, 3, 64, 96], {data}' in capsys.readouterr().out
+    card = (tmp_path / 'tiny_camera.yaml').rename(tmp_path / 'elsewhere.yaml')
+    assert main(['bench', camera, *QUICK, '--data', data]) == 2
+    assert 'need a model card' in capsys.readouterr().err
+    assert main(['bench', camera, *QUICK, '--data', data, '--card', str(card)]) == 0
+    (tmp_path / 'empty').mkdir()
+    assert main(['bench', camera, *QUICK, '--data', str(tmp_path / 'empty')]) == 2
 
 
 # --- sensors -------------------------------------------------------------------------------------

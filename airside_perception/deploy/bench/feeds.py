@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from airside_perception.deploy.bench.settings import Shape
 from airside_perception.engine import TensorSpec
+from airside_perception.engine.base import Tensors
 from airside_perception.errors import ConfigError
 
 LARGEST_INDEX = 3
@@ -52,27 +53,31 @@ def resolve_shapes(
 
 
 def make_feeds(
-    inputs: Sequence[TensorSpec], shapes: Mapping[str, Shape], data: str, seed: int = 0
+    inputs: Sequence[TensorSpec],
+    shapes: Mapping[str, Shape],
+    data: str,
+    loaded: Tensors | None = None,
+    seed: int = 0,
 ) -> dict[str, NDArray[Any]]:
     """{input: array} of these shapes, in the dtypes of the inputs.
 
     Args:
-        data: `random` (normal floats, small integers), `zeros`, or a .npz or .npy file.
+        data: `random` (normal floats, small integers), `zeros`, or what `loaded` came from.
+        loaded: arrays by the names of the inputs.
 
     Raises:
-        ConfigError: a file that cannot be read, or whose arrays do not fit.
+        ConfigError: arrays that are missing or of other shapes.
     """
-    generator = np.random.default_rng(seed)
-    if data == 'zeros':
-        return {spec.name: np.zeros(shapes[spec.name], spec.dtype) for spec in inputs}
-    if data == 'random':
+    if loaded is None:
+        generator = np.random.default_rng(seed)
+        if data == 'zeros':
+            return {spec.name: np.zeros(shapes[spec.name], spec.dtype) for spec in inputs}
         return {spec.name: _random(spec, shapes[spec.name], generator) for spec in inputs}
-    stored = _read(data, inputs)
     feeds = {}
     for spec in inputs:
-        if spec.name not in stored:
-            raise ConfigError(f'{data}: no array {spec.name!r}; there are {", ".join(stored)}')
-        value = stored[spec.name]
+        if spec.name not in loaded:
+            raise ConfigError(f'{data}: no array {spec.name!r}; there are {", ".join(loaded)}')
+        value = loaded[spec.name]
         if value.shape != shapes[spec.name]:
             raise ConfigError(
                 f'{data}: {spec.name!r} is {list(value.shape)}, not {list(shapes[spec.name])}'
@@ -81,33 +86,36 @@ def make_feeds(
     return feeds
 
 
-def stored_shapes(data: str, inputs: Sequence[TensorSpec]) -> dict[str, Shape]:
-    """Shapes of the arrays in a file; none where `data` names no file.
+def load_data(data: str, model_path: str | Path, card: str = '') -> Tensors | None:
+    """Arrays by the names of inputs: of a .npz file, or of a first image, cloud or message.
+
+    Args:
+        data: .npz, else what `deploy.feeds.open_feeds` reads, as the nodes preprocess it.
+            `random`, `zeros`: there is nothing to load, None.
+        card: model card; empty: beside the network.
 
     Raises:
-        ConfigError: a file that cannot be read.
+        PerceptionError: nothing that can be read, or that fits the network.
     """
     if data in MADE:
-        return {}
-    return {name: value.shape for name, value in _read(data, inputs).items()}
-
-
-def _read(data: str, inputs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
+        return None
     path = Path(data)
-    if path.suffix not in ('.npy', '.npz'):
-        raise ConfigError(f'data {data!r}: expected random, zeros, or a .npz or .npy file')
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            if len(inputs) != 1:
-                names = ', '.join(spec.name for spec in inputs)
-                raise ConfigError(f'{path}: one array for {names}: put them into a .npz file')
-            return {inputs[0].name: found}
-        with found:
-            return dict(found)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, 'strerror', None) or 'not an array file of NumPy'
-        raise ConfigError(f'{path}: cannot be read: {reason}') from error
+    if path.suffix == '.npz':
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return dict(found)
+        except Exception as error:  # OSError, ValueError, and BadZipFile, which is neither
+            reason = getattr(error, 'strerror', None) or 'not an array file of NumPy'
+            raise ConfigError(f'{path}: cannot be read: {reason}') from error
+    if not path.exists():
+        raise ConfigError(
+            f'data {data!r}: expected random, zeros, a .npz file, images, clouds or a recording'
+        )
+    from airside_perception.deploy.cards import card_beside  # with all that reads real data
+    from airside_perception.deploy.feeds import open_feeds
+
+    with open_feeds(data, model_path, card_beside(Path(model_path), card), most=1) as feeds:
+        return feeds[0]
 
 
 def _random(spec: TensorSpec, shape: Shape, generator: np.random.Generator) -> NDArray[Any]:

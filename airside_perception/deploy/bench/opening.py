@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airside_perception.deploy.bench.feeds import make_feeds, resolve_shapes, stored_shapes
+from airside_perception.deploy.bench.feeds import load_data, make_feeds, resolve_shapes
 from airside_perception.deploy.bench.settings import InputSettings, Shape
 from airside_perception.engine import ENGINE_SUFFIXES, EngineInfo, open_engine
 from airside_perception.engine.base import Tensors
@@ -69,9 +69,9 @@ def open_timed(path: str | Path, settings: InputSettings, count: int = 1) -> Ope
         return _open_engines(path, settings, count)
     engine = open_engine(path, threads=settings.threads)
     try:
-        given = {**stored_shapes(settings.data, engine.inputs), **settings.shapes}
-        shapes = resolve_shapes(engine.inputs, given)
-        feeds = make_feeds(engine.inputs, shapes, settings.data)
+        loaded = load_data(settings.data, path, settings.card)
+        shapes = resolve_shapes(engine.inputs, _given(settings, loaded))
+        feeds = make_feeds(engine.inputs, shapes, settings.data, loaded)
     except BaseException:
         engine.close()
         raise
@@ -105,11 +105,11 @@ def _open_engines(path: Path, settings: InputSettings, count: int) -> Opened:
             )
         first = engines[0]
         best = first.best_shapes(settings.profile_index or 0)
-        given = {**stored_shapes(settings.data, first.inputs), **settings.shapes}
-        shapes = resolve_shapes(first.inputs, given, best)
+        loaded = load_data(settings.data, path, settings.card)
+        shapes = resolve_shapes(first.inputs, _given(settings, loaded), best)
         for engine in engines:
             _set(engine, shapes, settings)
-        feeds = make_feeds(first.inputs, shapes, settings.data)
+        feeds = make_feeds(first.inputs, shapes, settings.data, loaded)
     except BaseException:
         close_all(engines)
         raise
@@ -135,6 +135,11 @@ def require_gpu(path: Path) -> None:
         load_tensorrt()
     except EngineError as error:
         raise RefusalError(f'{path}: {error}') from error
+
+
+def _given(settings: InputSettings, loaded: Tensors | None) -> dict[str, Shape]:
+    stored = {name: tuple(value.shape) for name, value in (loaded or {}).items()}
+    return {**stored, **settings.shapes}
 
 
 def _core(path: Path, settings: InputSettings) -> int:

@@ -18,8 +18,9 @@ class InputSettings:
         shapes: {input: shape}; those that are not named keep theirs, and where it varies the one
             that the engine was optimised for.
         profile_index: optimisation profile of an engine; None: the first that has the shapes.
-        data: `random`, `zeros`, or a file: .npz with an array for each input, .npy for the only
-            input.
+        data: `random`, `zeros`, .npz with an array for each input, or images, clouds or a
+            recording, whose first is preprocessed as the model card says.
+        card: model card; empty: beside the network.
         threads: of ONNX Runtime; 0: as many as there are cores.
         dla_core: core that an engine was built for, -1: none; None: as its manifest says.
         allow_host_code: an engine may bring code that runs on the host.
@@ -28,6 +29,7 @@ class InputSettings:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     profile_index: int | None = None
     data: str = 'random'
+    card: str = ''
     threads: int = 0
     dla_core: int | None = None
     allow_host_code: bool = False

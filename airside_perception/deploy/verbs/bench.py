@@ -51,7 +51,9 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         'batch 1')  # fmt: skip
     add('--profile-index', type=int, metavar='N', help='optimisation profile of an engine')
     add('--data', default='random', metavar='SOURCE',
-        help='random, zeros, or .npz with an array for each input (.npy for one)')  # fmt: skip
+        help='random, zeros, .npz with an array for each input, or images, clouds or a recording: '
+        'the first, preprocessed as the model card says')  # fmt: skip
+    add('--card', default='', metavar='FILE', help='model card; default: beside the network')
     add('--threads', type=int, default=0, metavar='N', help='of ONNX Runtime, 0: all cores')
     add('--dla-core', type=int, metavar='N', help='default: as the manifest of the engine says')
     add('--allow-host-code', action='store_true', help='open an engine that brings host code')
@@ -63,6 +65,7 @@ def input_settings(options: argparse.Namespace) -> InputSettings:
         shapes=read_shapes(options.shapes),
         profile_index=options.profile_index,
         data=options.data,
+        card=options.card,
         threads=options.threads,
         dla_core=options.dla_core,
         allow_host_code=options.allow_host_code,
