@@ -142,7 +142,7 @@ class Network(Generic[Config, Card]):
 
     def _settings(self) -> BuildSettings:
         """As it was built before, if it was, for the precision and device that are wanted now."""
-        from airside_perception.engine.build_settings import BuildSettings
+        from airside_perception.engine.build_settings import POOLS, BuildSettings
         from airside_perception.engine.formats import fast_formats
         from airside_perception.engine.rebuild import UNKNOWN
 
@@ -157,8 +157,11 @@ class Network(Generic[Config, Card]):
             record.update(io_formats=formats, io_precision='fp32')
             if precision != 'int8':
                 record.update(calibration='')
+        if device == 'gpu':
+            record.update(dict.fromkeys(POOLS, 0))
         strict = self.config.dla_strict and device != 'gpu'
-        wanted = {'precision': precision, 'device': device, 'dla_strict': strict}
+        # a node runs the engine at once, so it needs its weights
+        wanted = {'precision': precision, 'device': device, 'dla_strict': strict, 'strip': False}
         return BuildSettings.of_record({**record, **wanted})
 
     def _wishes(self, precision: str = '') -> tuple[str, str]:

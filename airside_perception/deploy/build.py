@@ -9,16 +9,20 @@ from typing import Any
 
 from airside_perception.card import ModelCard
 from airside_perception.deploy.cards import card_beside
+from airside_perception.deploy.interrupt import Progress, interruptible
 from airside_perception.deploy.verb import progress
 from airside_perception.engine import ENGINE_SUFFIXES
 from airside_perception.engine.build import build_engine
-from airside_perception.engine.build_settings import BuildSettings, read_profile
+from airside_perception.engine.build_settings import POOLS, BuildSettings, read_profile
 from airside_perception.engine.formats import fast_formats
 from airside_perception.engine.manifest import Manifest, manifest_path
-from airside_perception.engine.typed import read_network
+from airside_perception.engine.sizes import read_size
+from airside_perception.engine.typed import NetworkError, read_network
+from airside_perception.engine.written import FileError
 from airside_perception.errors import CardError, ConfigError, EngineError, RefusalError
 
 MIB = 1 << 20
+SPARSITY = ('disable', 'enable')
 
 
 def build(options: argparse.Namespace) -> tuple[Path, Manifest]:
@@ -27,16 +31,31 @@ def build(options: argparse.Namespace) -> tuple[Path, Manifest]:
     Raises:
         ConfigError: options that contradict one another or the network.
         RefusalError: it cannot be built here.
-        EngineError: no such network.
+        EngineError: no such network, or TensorRT does not take it; files cannot be written.
     """
     read_network(options.model)  # what is wrong with the input is told apart from the build
     settings = settings_of(options)
+    target = target_of(options.model, options.out, settings)
+    with progress() as bar, interruptible(bar) as step:
+        return target, build_network(options.model, target, settings, step)
+
+
+def build_network(
+    model: str | Path, target: str | Path, settings: BuildSettings, step: Progress
+) -> Manifest:
+    """Builds one engine, and tells what is wrong with the input from what this machine lacks.
+
+    Raises:
+        ConfigError: settings that contradict the network, or there is no such calibration.
+        RefusalError: it cannot be built here.
+        EngineError: no such network, or TensorRT does not take it; files cannot be written.
+    """
     if settings.calibration and not Path(settings.calibration).is_file():
         raise ConfigError(f'{settings.calibration}: no such calibration')
-    target = target_of(options.model, options.out, settings)
     try:
-        with progress() as bar:
-            return target, build_engine(options.model, target, settings, bar)
+        return build_engine(model, target, settings, step)
+    except (NetworkError, FileError):
+        raise
     except EngineError as error:
         raise RefusalError(str(error)) from error
 
@@ -53,17 +72,57 @@ def settings_of(options: argparse.Namespace) -> BuildSettings:
         formats[name] = layout
     finer = dict(_pair('--layer-precision', text, 'NODE:fp32') for text in options.layer_precision)
     if not formats and options.io_precision is None:
-        formats = fast_formats(_card(options.model), options.precision, options.device)
-    same = ('precision', 'device', 'workspace_mb', 'opt_level', 'timing_cache', 'dla_strict',
-            'version_compatible', 'hardware_compatible', 'calibration', 'tf32')  # fmt: skip
+        formats = usual_formats(options.model, options.precision, options.device)
+    same = ('precision', 'device', 'opt_level', 'timing_cache', 'dla_strict', 'version_compatible',
+            'hardware_compatible', 'calibration', 'tf32', 'refit', 'strip',
+            'layer_info')  # fmt: skip
+    workspace = options.workspace_mb
+    if options.workspace is not None:
+        workspace = whole_mib(options.workspace, '--workspace')
+    pools: dict[str, Any] = {
+        name: read_size(getattr(options, name), f'--{name.replace("_", "-")}') for name in POOLS
+    }
     return BuildSettings(
         profiles=tuple(map(read_profile, options.profile)),
         io_formats=formats,
         layer_precision=finer,
         io_precision=options.io_precision or BuildSettings().io_precision,
         tactic_sources=tuple(filter(None, options.tactic_sources.split(','))),
+        workspace_mb=workspace,
+        sparsity=sparse(options.sparsity),
+        **pools,
         **{name: getattr(options, name) for name in same},
     )
+
+
+def whole_mib(text: str, what: str) -> int:
+    """MiB of a size of the working memory; 0 is 0: all there is.
+
+    Raises:
+        ConfigError: no size, or none of whole MiB.
+    """
+    count = read_size(text, what)
+    if count % MIB:
+        hint = f'; {text}M are {text} MiB' if str(text).isdigit() else ''
+        raise ConfigError(f'{what} {text}: expected whole MiB, 1M at least, e.g. 512M or 4G{hint}')
+    return count // MIB
+
+
+def sparse(text: str) -> bool:
+    """Whether sparse kernels may be taken.
+
+    Raises:
+        ConfigError: `force`, or no such choice.
+    """
+    if text == 'force':
+        raise ConfigError(
+            '--sparsity force: that overwrites weights with zeros, so the engine would be fast '
+            'and wrong (trtexec has it to measure times); train the network with 2:4 sparsity, '
+            'then --sparsity enable'
+        )
+    if text not in SPARSITY:
+        raise ConfigError(f'--sparsity {text!r}: not one of {", ".join(SPARSITY)}')
+    return text == 'enable'
 
 
 def _pair(option: str, text: str, form: str) -> tuple[str, str]:
@@ -73,7 +132,12 @@ def _pair(option: str, text: str, form: str) -> tuple[str, str]:
     return name, value
 
 
-def _card(model: str) -> ModelCard | None:
+def usual_formats(model: str | Path, precision: str, device: str) -> dict[str, str]:
+    """{input or output: layout} where nobody says another, by the card of the network."""
+    return fast_formats(_card(model), precision, device)
+
+
+def _card(model: str | Path) -> ModelCard | None:
     """That of the network, if it has one; a card that cannot be used keeps no engine away."""
     try:
         return card_beside(Path(model), '')
@@ -113,6 +177,10 @@ def describe_build(target: Path, manifest: Manifest) -> str:
             f'  DLA {manifest.dla_core}       {manifest.dla_layer_pct:.1f} % of the layers; on '
             f'the GPU: {rest}'
         )
+    if manifest.refittable:
+        lines.append(f'  weights     {len(manifest.weights)} can be changed: engine refit')
+    if manifest.stripped:
+        lines.append(f'  to run it   {manifest.how_to_fill(target)}')
     return '\n'.join([*lines, *(f'  note        {note}' for note in manifest.notes)])
 
 

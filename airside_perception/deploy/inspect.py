@@ -13,6 +13,7 @@ import onnx
 
 from airside_perception.deploy.cards import card_beside, card_lines, card_summary, contradiction
 from airside_perception.engine import open_engine
+from airside_perception.engine.graph import inferred
 from airside_perception.errors import EngineError
 
 
@@ -29,6 +30,7 @@ class Inspection:
         backend, device, precision: what would run it here.
         card: what its model card says in short; None where there is no card.
         card_problem: why card and network do not belong together; empty if they do.
+        layers: each {name, kind, precision} of the nodes; none if not asked for.
     """
 
     path: str
@@ -46,6 +48,7 @@ class Inspection:
     card: Mapping[str, Any] | None = None
     card_problem: str = ''
     notes: tuple[str, ...] = field(default=())
+    layers: tuple[Mapping[str, str], ...] = ()
 
     @property
     def problem(self) -> str:
@@ -57,12 +60,13 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_network(path: str | Path, card_path: str = '') -> Inspection:
+def inspect_network(path: str | Path, card_path: str = '', layers: bool = False) -> Inspection:
     """Reads and opens a network.
 
     Args:
         path: ONNX file.
         card_path: its model card; empty: beside it, where there may be none.
+        layers: say of every node what it is.
 
     Raises:
         EngineError: missing, not readable as a network, or the backend refuses it.
@@ -89,6 +93,7 @@ def inspect_network(path: str | Path, card_path: str = '') -> Inspection:
             card=card_summary(card) if card else None,
             card_problem=contradiction(engine, card) if card else '',
             notes=engine.info.notes,
+            layers=_nodes(model) if layers else (),
         )
 
 
@@ -106,6 +111,12 @@ def describe(found: Inspection) -> str:
         f'  operators   {sum(found.operators.values())}: '
         + ', '.join(f'{name} {count}' for name, count in found.operators.items()),
     ]
+    if found.layers:
+        width = max(len(layer['kind']) for layer in found.layers)
+        lines += [
+            f'    {layer["precision"] or "-":7}  {layer["kind"]:{width}}  {layer["name"]}'
+            for layer in found.layers
+        ]
     lines += card_lines(found.card, found.card_problem)
     return '\n'.join([*lines, *(f'  note        {note}' for note in found.notes)])
 
@@ -115,6 +126,30 @@ def _load(path: Path) -> Any:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError and OSError have no nearer common base
         raise EngineError(f'{path}: not a readable ONNX file: {error}') from error
+
+
+def _nodes(model: Any) -> tuple[Mapping[str, str], ...]:
+    """Every node, with the type of what it puts out where that follows from the graph."""
+    try:
+        graph = inferred(model).graph
+    except EngineError:
+        graph = model.graph
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.value_info, *graph.output)
+    }
+    return tuple(
+        {
+            'name': node.name or next(iter(node.output), ''),
+            'kind': node.op_type,
+            'precision': _kind(kinds.get(next(iter(node.output), ''), 0)),
+        }
+        for node in model.graph.node
+    )
+
+
+def _kind(number: int) -> str:
+    return str(onnx.TensorProto.DataType.Name(number)).lower() if number else ''
 
 
 def _parameters(model: Any) -> int:

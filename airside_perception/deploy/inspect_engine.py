@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 
 from airside_perception.closing import Closing
 from airside_perception.cuda import runtime
-from airside_perception.deploy.cards import card_beside, card_lines, card_summary, contradiction
-from airside_perception.engine import Engine, EngineInfo, TensorSpec
+from airside_perception.deploy.cards import card_beside, card_summary, contradiction
+from airside_perception.deploy.profile.engine_layers import inspected, read_information
+from airside_perception.deploy.profile.layers import Known
+from airside_perception.engine import ENGINE_SUFFIXES, Engine, EngineInfo, TensorSpec
 from airside_perception.engine.base import Tensors
 from airside_perception.engine.capabilities import Capabilities, family_of, load_tensorrt
 from airside_perception.engine.manifest import (
     Machine,
     Manifest,
-    manifest_path,
     sha256_of,
 )
+from airside_perception.engine.plan import ports
 from airside_perception.engine.rebuild import UNKNOWN, rebuild_command
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.errors import EngineError
@@ -39,6 +41,13 @@ class EngineInspection:
         not_opened: why it was not opened; empty: it was, and ran.
         inputs, outputs: each as `name: dtype [shape] layout`; from the manifest if not opened.
         device_bytes: memory on the device without the weights; 0 if not opened.
+        memory_bytes: of that, working memory of the layers; from the manifest if not opened, 0 if
+            nothing says it.
+        profiles: for each, {input: (smallest, usual, largest shape)} of inputs whose shape varies.
+        refittable, stripped: other weights can be put into it; its weights are left out.
+        layers: each {name, kind, device, precision}; from the file of `--layer-info` if not
+            opened, none if that is not there either.
+        layers_from: what says so.
         manifest: what the manifest says; None: there is none.
         manifest_problem: why there is none that can be read.
         differences: in what the manifest differs from this machine and the files.
@@ -64,11 +73,18 @@ class EngineInspection:
     card: Mapping[str, Any] | None = None
     card_problem: str = ''
     notes: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    profiles: tuple[Mapping[str, Any], ...] = ()
+    refittable: bool = False
+    stripped: bool = False
+    layers: tuple[Mapping[str, str], ...] = ()
+    layers_from: str = ''
 
     @property
     def problem(self) -> str:
         """What is wrong; empty if nothing is, as far as this machine can tell."""
-        unopened = self.not_opened if self.gpu else ''
+        told = not self.gpu or self.stripped or not self.bytes  # nobody expects it to be opened
+        unopened = '' if told else self.not_opened
         differences = '; '.join(self.differences)
         return self.manifest_problem or differences or unopened or self.card_problem
 
@@ -94,9 +110,65 @@ def inspect_engine(
     path = Path(path)
     digest = sha256_of(path)
     manifest, manifest_problem = _manifest(path)
-    found = EngineInspection(
+    found = _told(path, path.stat().st_size, digest, manifest, manifest_problem)
+    found, machine = _here(found, manifest)
+    if manifest:
+        found = replace(found, differences=tuple(manifest.check(path, machine, digest)))
+    card = card_beside(path, card_path)
+    if card:
+        found = replace(found, card=card_summary(card))
+    core = manifest.dla_core if manifest else -1
+    try:
+        if manifest and manifest.stripped:
+            raise EngineError(manifest.how_to_fill(path))
+        with TensorRTEngine(
+            path, core, allow_host_code=allow_host_code, check_manifest=False
+        ) as engine:
+            found = _opened(found, engine, core)
+            return replace(found, card_problem=contradiction(engine, card) if card else '')
+    except EngineError as error:
+        found = replace(found, not_opened=str(error))
+    if card and manifest and manifest.inputs:
+        found = replace(found, card_problem=contradiction(_Described(path, manifest), card))
+    return found
+
+
+def inspect_manifest(
+    path: str | Path, card_path: str = '', allow_host_code: bool = False
+) -> EngineInspection:
+    """Reads a manifest, `NAME.engine.json`; its engine too where that lies beside it.
+
+    Raises:
+        EngineError: it cannot be read, or is no manifest.
+        CardError: as `inspect_engine`.
+    """
+    path = Path(path)
+    engine = path.with_suffix('')
+    if engine.suffix not in ENGINE_SUFFIXES:
+        raise EngineError(f'{path}: expected the name of a manifest, NAME.engine.json')
+    manifest = Manifest.read(engine)
+    if engine.is_file():
+        return inspect_engine(engine, card_path, allow_host_code)
+    found = _told(engine, 0, '', manifest, '')
+    found, machine = _here(found, manifest)
+    card = card_beside(engine, card_path)
+    return replace(
+        found,
+        not_opened=f'there is no {engine.name} beside its manifest',
+        differences=tuple(manifest.check(engine, machine, manifest.engine_sha256)),
+        card=card_summary(card) if card else None,
+        card_problem=contradiction(_Described(engine, manifest), card) if card else '',
+    )
+
+
+def _told(
+    path: Path, size: int, digest: str, manifest: Manifest | None, problem: str
+) -> EngineInspection:
+    """What manifest and file say, before anything is opened."""
+    layers, layers_from = _kept_layers(manifest) if manifest else ((), '')
+    return EngineInspection(
         path=str(path),
-        bytes=path.stat().st_size,
+        bytes=size,
         sha256=digest,
         tensorrt='',
         tried=(),
@@ -107,58 +179,61 @@ def inspect_engine(
         outputs=_ports(manifest.outputs) if manifest else (),
         device_bytes=0,
         manifest=asdict(manifest) if manifest else None,
-        manifest_problem=manifest_problem,
+        manifest_problem=problem,
         differences=(),
         rebuild=rebuild_command(path, manifest),
         notes=manifest.notes if manifest else (),
+        memory_bytes=manifest.memory_bytes if manifest else 0,
+        profiles=manifest.profiles if manifest else (),
+        refittable=bool(manifest and manifest.refittable),
+        stripped=bool(manifest and manifest.stripped),
+        layers=layers,
+        layers_from=layers_from,
     )
-    found, machine = _here(found, manifest)
-    if manifest:
-        found = replace(found, differences=tuple(manifest.check(path, machine, digest)))
-    card = card_beside(path, card_path)
-    if card:
-        found = replace(found, card=card_summary(card))
-    core = manifest.dla_core if manifest else -1
-    try:
-        with TensorRTEngine(
-            path, core, allow_host_code=allow_host_code, check_manifest=False
-        ) as engine:
-            return replace(
-                found,
-                inputs=_layouts(engine, engine.inputs),
-                outputs=_layouts(engine, engine.outputs),
-                device_bytes=engine.info.device_bytes,
-                notes=(*found.notes, *engine.info.notes),
-                card_problem=contradiction(engine, card) if card else '',
-            )
-    except EngineError as error:
-        found = replace(found, not_opened=str(error))
-    if card and manifest and manifest.inputs:
-        found = replace(found, card_problem=contradiction(_Described(path, manifest), card))
-    return found
 
 
-def describe_engine(found: EngineInspection) -> str:
-    """An inspection as text."""
-    lines = [
-        found.path,
-        f'  size        {found.bytes:,} bytes',
-        f'  sha256      {found.sha256}',
-        f'  TensorRT    {found.tensorrt or "none here"}',
-        *(f'    tried     {item}' for item in found.tried),
+def _opened(found: EngineInspection, engine: TensorRTEngine, core: int) -> EngineInspection:
+    """What the engine itself says."""
+    plan, tensorrt = engine.plan, engine.tensorrt
+    ranges = [
+        p for p in ports(tensorrt, found.path, plan.engine) if min(p.spec.shape, default=0) < 0
     ]
-    if found.capabilities:
-        lines.append(f'    can       {_capabilities(found.capabilities)}')
-    lines.append(f'  GPU         {found.gpu or "none that can be used"}')
-    if found.not_opened:
-        lines.append(f'  not opened  {found.not_opened}')
-    else:
-        lines.append(f'  opened      and ran, {found.device_bytes:,} bytes of tensors and layers')
-    lines += [f'  input       {item}' for item in found.inputs]
-    lines += [f'  output      {item}' for item in found.outputs]
-    lines += _manifest_lines(found)
-    lines += card_lines(found.card, found.card_problem)
-    return '\n'.join([*lines, *(f'  note        {note}' for note in found.notes)])
+    profiles = tuple(
+        {port.spec.name: port.ranges[number] for port in ranges if port.is_input}
+        for number in range(engine.profiles)
+    )
+    layers = _as_rows(inspected(engine, core))
+    return replace(
+        found,
+        inputs=_layouts(engine, engine.inputs),
+        outputs=_layouts(engine, engine.outputs),
+        device_bytes=engine.info.device_bytes,
+        memory_bytes=int(getattr(plan.engine, tensorrt.can.memory_size, 0)),
+        profiles=profiles if any(profiles) else (),
+        refittable=bool(plan.engine.refittable),
+        layers=layers or found.layers,
+        layers_from='the engine' if layers else found.layers_from,
+        notes=(*found.notes, *engine.info.notes),
+    )
+
+
+def _kept_layers(manifest: Manifest) -> tuple[tuple[Mapping[str, str], ...], str]:
+    """Layers from the file that the build wrote beside the engine, if it is there."""
+    file = str(manifest.settings.get('layer_info', ''))
+    if not file or not Path(file).is_file():
+        return (), ''
+    try:
+        text = Path(file).read_text(encoding='utf-8')
+        return _as_rows(read_information(text, manifest.dla_core)), file
+    except (OSError, ValueError, AttributeError) as error:
+        return (), f'nothing: {file} cannot be read: {" ".join(str(error).split())}'
+
+
+def _as_rows(layers: Mapping[str, Known]) -> tuple[Mapping[str, str], ...]:
+    return tuple(
+        {'name': name, 'kind': item.kind, 'device': item.device, 'precision': item.precision}
+        for name, item in layers.items()
+    )
 
 
 def write_manifest(
@@ -231,37 +306,6 @@ def _here(found: EngineInspection, manifest: Manifest | None) -> tuple[EngineIns
 def _as_plain(can: Capabilities) -> dict[str, Any]:
     values = {item.name: getattr(can, item.name) for item in fields(can)}
     return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in values.items()}
-
-
-def _capabilities(can: Mapping[str, Any]) -> str:
-    switches = [name for name, value in can.items() if value is True]
-    precisions = ', '.join(can['precision_flags']) or 'none'
-    return ', '.join(
-        [f'strongly typed: {can["strongly_typed"]}', f'precision flags: {precisions}', *switches]
-    )
-
-
-def _manifest_lines(found: EngineInspection) -> list[str]:
-    text = found.manifest
-    if text is None:
-        return [f'  PROBLEM     {found.manifest_problem}']
-    core = text['dla_core']
-    share = text['dla_layer_pct']
-    where = text['gpu'] or 'any GPU'
-    lines = [
-        f'  manifest    {manifest_path(found.path)}',
-        f'    from      {text["onnx"]}, {text["precision"]}',
-        f'    by        TensorRT {text["flavor"]} {text["tensorrt"]}'
-        + (f', {text["built"]}' if text['built'] else ''),
-        f'    for       {where} {text["sm"]}'.rstrip()
-        + (f', DLA {core}' if core >= 0 else '')
-        + (f': {share:g} % of the layers are on it' if share is not None else ''),
-    ]
-    if found.differences:
-        lines += [f'  PROBLEM     {item}' for item in found.differences]
-        return [*lines, f'  rebuild     {found.rebuild}']
-    known = 'as far as can be told without a GPU' if not found.gpu else 'here'
-    return [*lines, f'    belongs   {known}']
 
 
 def _layouts(engine: TensorRTEngine, specs: tuple[TensorSpec, ...]) -> tuple[str, ...]:

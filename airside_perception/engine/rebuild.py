@@ -16,6 +16,9 @@ UNKNOWN = 'unknown'
 """The precision of an engine that was built elsewhere."""
 FORMATS = ('--io-format', '--io-precision')
 """Options of a build, with a value each, that are for its precision and kind of device only."""
+POOLS = ('--dla-sram', '--dla-local-dram', '--dla-global-dram')
+SWITCHES = ('--dla-strict',)
+"""Options that are for a DLA core only, with a value each and without."""
 
 
 def command() -> str:
@@ -51,7 +54,9 @@ def rebuild_command(
     if core is not None:
         device = 'gpu' if core < 0 else f'dla{core}'
         same_kind = device[:3] == _value(options, '--device')[:3]
-        options = _with(options, '--device', device, () if same_kind else FORMATS)
+        options = _with(options, '--device', device, () if same_kind else (*FORMATS, *POOLS))
+        if core < 0:
+            options = [word for word in options if word not in SWITCHES]
     source = manifest.onnx_path(engine) if manifest else onnx_beside(engine)
     words = ['build', str(source), *options, '--out', str(_named(Path(engine), options))]
     return f'{command()} {shlex.join(words)}'

@@ -160,10 +160,11 @@ def _known(path: str | Path, model: Any, settings: BuildSettings) -> dict[str, f
     there = {value.name for value in inputs(model)}
     there |= {name for node in model.graph.node for name in node.output}
     # TensorRT has tensors of its own, which it calls unnamed
-    foreign = [name for name in known if name not in there and not name.startswith(UNNAMED)]
-    if len(foreign) > len(known) / 2:
+    named = [name for name in known if not name.startswith(UNNAMED)]
+    foreign = [name for name in named if name not in there]
+    if len(foreign) > len(named) / 2:
         raise ConfigError(
-            f'{settings.calibration}: {len(foreign)} of {len(known)} scales are for tensors that '
+            f'{settings.calibration}: {len(foreign)} of {len(named)} scales are for tensors that '
             f'{path} does not have ({", ".join(foreign[:3])}): they were made for another network'
         )
     return known

@@ -9,6 +9,10 @@ told is in `trt.told`, and its plans run on the fake's runtime. Tests set on `tr
     not_on_dla  names of layers that a DLA core does not take
     layers      what the inspector says, a list for JSON
     shares      [(event, ...)] that the progress monitor is called with
+    unnamed     weights that a refittable engine has by other names
+    entangled   names of weights that can only be changed together
+
+A refittable plan keeps its weights; one named `g` is what the fake network multiplies with.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ KINDS = {
     TensorProto.INT64: 'INT64', TensorProto.INT32: 'INT32',
 }  # fmt: skip
 CACHED_BYTES = b'timings'
+WEIGHTS = ('float32', 'float16', 'int32', 'int8')
 
 
 class Told(dict):
@@ -202,13 +207,14 @@ def equip(trt):
             trt.told[flag.name] = False
 
         def get_flag(self, flag):
-            return flag in self._flags
+            return flag in self._flags and flag.name not in trt.deaf
 
         def set_memory_pool_limit(self, pool, size):
-            if 'workspace' in trt.deaf:
-                log(trt.deaf['workspace'])
+            name = pool.name.lower()
+            if name in trt.deaf:
+                log(trt.deaf[name])
             else:
-                self._pools[pool] = trt.told['workspace'] = size
+                self._pools[pool] = trt.told[name] = size
 
         def get_memory_pool_limit(self, pool):
             return self._pools.get(pool, 64 << 30)
@@ -350,16 +356,112 @@ def equip(trt):
         ports += [describe(item, 'OUTPUT') for item in network._outputs]
         text = {'tensors': ports, 'profiles': max(1, len(trt.told.get('profiles', []))),
                 'host_code': trt.told.get('VERSION_COMPATIBLE', False)}  # fmt: skip
+        stripped = 'STRIP_PLAN' in trt.told.flags()
+        refittable = bool({'REFIT', 'REFIT_IDENTICAL'} & trt.told.flags())
+        weights = _weights(trt.told['model']) if refittable else {}
+        for name in trt.unnamed:  # the parser made another weight of it
+            weights[f'{name}_folded'] = weights.pop(name)
+        if stripped:
+            weights = {name: {**item, 'values': None} for name, item in weights.items()}
+        text.update(refittable=refittable, stripped=stripped, weights=weights)
         return json.dumps(text).encode()
 
-    def inspect(engine):
-        def information(kind):
-            if kind != trt.LayerInformationFormat.JSON:
-                raise TypeError('not JSON')
-            return json.dumps({'Layers': trt.layers})
-
-        return types.SimpleNamespace(get_engine_information=information)
-
+    trt.Refitter = _refitter(trt, strict)
+    if 'OnnxParserRefitter' in members:
+        trt.OnnxParserRefitter = _parser_refitter(trt, strict)
+    trt.Weights = Weights
     trt.start_errors, trt.during_build = [], None
-    trt.ICudaEngine.create_engine_inspector = inspect
+    trt.unnamed, trt.entangled = set(), ()
     return trt
+
+
+class Weights:
+    """What weights are to TensorRT: numbers in memory that it does not own."""
+
+    def __init__(self, array):
+        if not array.flags['C_CONTIGUOUS'] or array.dtype.name not in WEIGHTS:
+            raise TypeError(f'no weights: {array.dtype}')
+        self.array = array
+
+
+def _weights(model):
+    """{name: what a plan keeps of a weight}: floats only."""
+    return {
+        tensor.name: _kept(onnx.numpy_helper.to_array(tensor))
+        for tensor in model.graph.initializer
+        if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
+    }
+
+
+def _kept(array):
+    return {'dtype': array.dtype.name, 'count': array.size, 'values': array.ravel().tolist()}
+
+
+def _refitter(trt, strict):
+    @strict('Refitter')
+    class Refitter:
+        def __init__(self, engine, logger):
+            if not engine.refittable or not isinstance(logger, trt.ILogger):
+                raise TypeError('not refittable')
+            self._known = engine._text['weights']
+            self._stripped = engine._text['stripped']
+            self._set = {}
+
+        def get_all_weights(self):
+            return list(self._known)
+
+        def get_missing_weights(self):
+            needed = set(self._known) if self._stripped else set()
+            if self._set.keys() & set(trt.entangled):
+                needed |= set(trt.entangled)
+            return sorted(needed - self._set.keys())
+
+        def set_named_weights(self, name, weights):
+            known, new = self._known.get(name), _kept(weights.array)
+            if known is None or (known['dtype'], known['count']) != (new['dtype'], new['count']):
+                trt.last_logger.log(trt.ILogger.ERROR, f'no such weights: {name}')
+                return False
+            self._set[name] = new
+            return True
+
+        def refit_cuda_engine(self):
+            if trt.refit_fails:
+                trt.last_logger.log(trt.ILogger.ERROR, trt.refit_fails)
+            if self.get_missing_weights() or trt.refit_fails:
+                return False
+            self._known.update(self._set)
+            return True
+
+    trt.refit_fails = ''
+    return Refitter
+
+
+def _parser_refitter(trt, strict):
+    @strict('OnnxParserRefitter')
+    class OnnxParserRefitter:
+        def __init__(self, refitter, logger):
+            if not isinstance(refitter, trt.Refitter) or not isinstance(logger, trt.ILogger):
+                raise TypeError('no refitter')
+            self._refitter, self._errors = refitter, []
+
+        num_errors = property(lambda self: len(self._errors))
+
+        def get_error(self, place):
+            return types.SimpleNamespace(desc=lambda: self._errors[place], node=lambda: -1)
+
+        def refit_from_bytes(self, data, path=None):
+            """Knows what the parser made of a weight, and sets nothing in the engine itself."""
+            values = {
+                tensor.name: onnx.numpy_helper.to_array(tensor)
+                for tensor in onnx.load_model_from_string(data).graph.initializer
+            }
+            done = 0
+            for name in self._refitter.get_all_weights():
+                value = values.get(name, values.get(name.removesuffix('_folded')))
+                if value is not None and self._refitter.set_named_weights(name, Weights(value)):
+                    done += 1
+            if done < len(self._refitter.get_all_weights()):
+                self._errors.append(f'Only successfully refitted {done} weights')
+            return not self._errors
+
+    return OnnxParserRefitter

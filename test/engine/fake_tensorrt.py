@@ -40,7 +40,8 @@ def tensor(name: str, mode: str, shape: list, **more: object) -> dict:
 
 
 def plan(*tensors: dict, **more: object) -> bytes:
-    """Bytes of an engine. `more`: profiles (count), host_code, refuse (error texts)."""
+    """Bytes of an engine. `more`: profiles (count), host_code, refuse (error texts), refittable,
+    stripped, weights ({name: {'dtype', 'count', 'values'}}, see fake_builder)."""
     x, y = tensor('x', 'INPUT', [1, 3, 2, 4]), tensor('y', 'OUTPUT', [1, 3, 2, 4])
     text = {'tensors': list(tensors or (x, y)), 'profiles': 1, 'host_code': False, **more}
     return json.dumps(text).encode()
@@ -105,8 +106,36 @@ class ICudaEngine(Strict):
     device_memory_size_v2 = 1000
 
     def __init__(self, text: dict) -> None:
+        self._text = text
         self._tensors = {item['name']: item for item in text['tensors']}
         self._profiles = text['profiles']
+
+    @property
+    def refittable(self) -> bool:
+        return bool(self._text.get('refittable'))
+
+    def create_engine_inspector(self) -> object:
+        def information(kind: object) -> str:
+            if kind != self._trt.LayerInformationFormat.JSON:
+                raise TypeError('not JSON')
+            return json.dumps({'Layers': self._trt.layers})
+
+        return types.SimpleNamespace(get_engine_information=information)
+
+    def serialize(self) -> bytes:
+        return json.dumps(self._text).encode()
+
+    def create_serialization_config(self) -> object:
+        flags = self._trt.SerializationFlag
+        return SerializationConfig({flags.EXCLUDE_WEIGHTS} if self._text['stripped'] else set())
+
+    def serialize_with_config(self, config: object) -> bytes:
+        """Without its weights if the flag stays; from 10.16 on refittable with a flag only."""
+        flags = self._trt.SerializationFlag
+        text = {**self._text, 'stripped': config.get_flag(flags.EXCLUDE_WEIGHTS)}
+        if 'INCLUDE_REFIT' in flags.__members__:
+            text['refittable'] = config.get_flag(flags.INCLUDE_REFIT)
+        return json.dumps(text).encode()
 
     @property
     def num_io_tensors(self) -> int:
@@ -143,6 +172,9 @@ class ICudaEngine(Strict):
         return self._tensors[name]['shape_io']
 
     def create_execution_context(self) -> object:
+        if self._text.get('stripped'):
+            self._trt.last_logger.log(self._trt.ILogger.ERROR, 'the engine has no weights')
+            return None
         if self._trt.no_context:
             self._trt.last_logger.log(
                 self._trt.ILogger.ERROR,
@@ -152,8 +184,26 @@ class ICudaEngine(Strict):
         return self._trt.IExecutionContext(self)
 
 
+class SerializationConfig:
+    def __init__(self, flags: set) -> None:
+        self._flags = flags
+
+    def set_flag(self, flag: object) -> bool:
+        self._flags.add(flag)
+        return True
+
+    def clear_flag(self, flag: object) -> bool:
+        self._flags.discard(flag)
+        return True
+
+    def get_flag(self, flag: object) -> bool:
+        return flag in self._flags
+
+
 class IExecutionContext(Strict):
     def __init__(self, engine: object) -> None:
+        # a weight named g is what the input is multiplied with
+        self._gain = engine._text.get('weights', {}).get('g', {'values': [2.0]})['values'][0]
         self._tensors = engine._tensors
         self._shapes = {name: tuple(item['shape']) for name, item in self._tensors.items()}
         self._addresses: dict[str, int] = {}
@@ -201,7 +251,7 @@ class IExecutionContext(Strict):
         addresses = dict(self._addresses)
 
         def step() -> None:
-            value = 2 * self._load(cuda, addresses, shapes, self._input)
+            value = self._gain * self._load(cuda, addresses, shapes, self._input)
             for name, item in self._tensors.items():
                 if item['mode'] == 'OUTPUT':
                     self._store(cuda, addresses, shapes, name, value)
@@ -273,6 +323,7 @@ class FakeTensorRT(types.ModuleType):
         self.ran: list = []
         self.journal: list[str] = []
         self.last_logger: object = None
+        self.layers: list = []
         self.ILogger = self._logger_class()
         for kind, members in found['classes'].items():
             if kind not in ('ILogger', 'Logger'):
@@ -310,6 +361,8 @@ class FakeTensorRT(types.ModuleType):
             'device_memory_size',
             'device_memory_size_v2',
             'is_stream_capturable',
+            'create_serialization_config',
+            'serialize_with_config',
         }
         if set(lacking) - common:
             raise AssertionError(f'{self.__version__} lacks {lacking} of {kind}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from airside_perception.deploy import inspect_engine as module_under_test
 from airside_perception.deploy.__main__ import main
-from airside_perception.deploy.inspect_engine import describe_engine, inspect_engine
+from airside_perception.deploy.inspect_engine import inspect_engine
+from airside_perception.deploy.inspect_text import describe_engine
 from airside_perception.engine import open_engine
 from airside_perception.engine.capabilities import MODULES
 from airside_perception.engine.manifest import Manifest
@@ -174,3 +176,113 @@ def test_a_manifest_that_makes_no_sense(install, engine):
     beside.write_text(json.dumps(text))
     with pytest.raises(EngineError, match='the manifest describes a tensor as'):
         inspect_engine(engine)
+
+
+# --- profiles, layers, weights ---
+
+LAYERS = [
+    {'Name': '/stem + /relu', 'LayerType': 'CaskConvolution', 'Weights': {'Type': 'Half'}},
+    {'Name': '/head', 'LayerType': 'CaskConvolution', 'Weights': {'Type': 'Int8'},
+     'Outputs': [{'Name': 'y', 'Format/Datatype': 'Row major linear FP32'}]},
+    {'Name': 'Reformatting CopyNode for y', 'LayerType': 'Reformat',
+     'Outputs': [{'Name': 'y', 'Format/Datatype': 'Channel major FP16 format'}]},
+]  # fmt: skip
+BOUNDS = [[[1, 3, 4], [1, 3, 4], [2, 3, 4]], [[3, 3, 4], [4, 3, 4], [8, 3, 4]]]
+
+
+@pytest.fixture
+def varying(engine, fakes):
+    """An engine with two profiles that can be refitted; its manifest knows less of it."""
+    x = fakes.tensor('x', 'INPUT', [-1, 3, 4], profiles=BOUNDS)
+    data = fakes.plan(x, fakes.tensor('y', 'OUTPUT', [-1, 3, 4]), profiles=2, refittable=True,
+                      weights={})  # fmt: skip
+    engine.write_bytes(data)
+    manifest = Manifest.read(engine)
+    ports = [
+        {'name': n, 'dtype': 'float32', 'shape': [-1, 3, 4], 'layout': 'linear'} for n in 'xy'
+    ]
+    told = dataclasses.replace(
+        manifest,
+        engine_sha256=hashlib.sha256(data).hexdigest(),
+        inputs=(ports[0],),
+        outputs=(ports[1],),
+        profiles=({'x': BOUNDS[0]},),
+        memory_bytes=77,
+    )
+    told.write(engine)
+    return engine
+
+
+@pytest.mark.parametrize('name', ['full_8_5', 'full_8_6', 'full_10_3', 'full_10_16', 'full_11_4'])
+def test_an_open_engine_says_it_all(install, varying, name, capsys):
+    trt = install(name)
+    trt.layers = LAYERS
+    manifest = dataclasses.replace(Manifest.read(varying), tensorrt=trt.__version__)
+    manifest.write(varying)
+    found = inspect_engine(varying)
+    assert found.problem == ''
+    assert found.profiles == (
+        {'x': ((1, 3, 4), (1, 3, 4), (2, 3, 4))},
+        {'x': ((3, 3, 4), (4, 3, 4), (8, 3, 4))},
+    )
+    assert found.refittable
+    assert found.memory_bytes == 1000
+    rows = [(layer['device'], layer['precision'], layer['kind']) for layer in found.layers]
+    assert rows == [
+        ('gpu', 'fp16', 'CaskConvolution'),
+        ('gpu', 'int8', 'CaskConvolution'),
+        ('gpu', 'fp16', 'Reformat'),
+    ]
+    assert main(['inspect', str(varying)]) == 0
+    text = capsys.readouterr().out
+    assert '  profile 1   x: 3x3x4 to 8x3x4, best 4x3x4\n' in text
+    assert '  memory      1,000 bytes for the layers to work in\n' in text
+    assert '  weights     can be changed: engine refit\n' in text
+    assert '  layers      3: gpu 3; fp16 2, int8 1 (from the engine)\n' in text
+    assert '/stem + /relu' not in text
+    assert main(['inspect', str(varying), '--layers']) == 0
+    text = capsys.readouterr().out
+    assert '    gpu  fp16  CaskConvolution  /stem + /relu\n' in text
+    assert '    gpu  int8  CaskConvolution  /head\n' in text
+    assert main(['inspect', str(varying), '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['layers'][1]['precision'] == 'int8'
+
+
+def test_a_manifest_leads_to_its_engine(install, varying, capsys):
+    install('full_10_3')
+    assert main(['inspect', f'{varying}.json']) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f'{varying}\n')
+    assert 'opened      and ran' in text
+
+
+def test_a_manifest_alone(install, varying, cuda, capsys):
+    """What it says, with a GPU and without one."""
+    install('full_10_3')
+    varying.unlink()
+    for cuda.reason in ('', 'no NVIDIA driver'):
+        assert main(['inspect', f'{varying}.json', '--layers']) == 0
+        text = capsys.readouterr().out
+        assert 'not opened  there is no camera.engine beside its manifest' in text
+        assert '  profile 0   x: 1x3x4 to 2x3x4, best 1x3x4\n' in text
+        assert '  memory      77 bytes' in text
+        assert '  weights     fixed\n' in text
+        assert 'layers      said by nothing: open it on its GPU' in text
+        assert '  size ' not in text
+    install('full_10_7')
+    assert main(['inspect', f'{varying}.json', '--json']) == 1
+    table = json.loads(capsys.readouterr().out)
+    assert table['differences'] == ['built by TensorRT full 10.3.0, this is TensorRT full 10.7.0']
+
+
+def test_what_is_no_manifest(engine, tmp_path, capsys):
+    (tmp_path / 'other.engine.json').write_text('[]')
+    for name, said in [
+        ('other.engine.json', 'not a manifest of format 1'),
+        ('none.engine.json', 'no manifest none.engine.json'),
+        ('scales.json', 'expected the name of a manifest, NAME.engine.json'),
+    ]:
+        assert main(['inspect', str(tmp_path / name)]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count('\n') == 1

@@ -16,6 +16,7 @@ VERBS = {
     'profile': 'how long each layer takes, and what moves data only',
     'refit': 'new weights in an engine that was built for that, checked',
     'doctor': 'what went wrong, by its log, and what is wrong with this machine',
+    'triton': 'a model repository for the Triton inference server',
 }
 """{verb: what it does}, in the order of the road from checkpoint to vehicle. The module has the
 name of the verb, with `_` for `-`."""
