@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from airside_perception.deploy.lint.facts import Subject, Unknown, kernel
+from airside_perception.deploy.lint.facts import Subject, Unknown
+from airside_perception.deploy.lint.facts.windows import kernel
 
 NO_ARITHMETIC = {
     'Cast', 'CastLike', 'Concat', 'Constant', 'ConstantOfShape', 'DepthToSpace', 'Dropout',

@@ -133,9 +133,8 @@ def _describe(
     own = [verdicts[name] for name in box.names]
     counts = Counter(verdict.op_type for verdict in own)
     if counts['Sigmoid'] and counts['Sigmoid'] == counts['Mul']:  # x * sigmoid(x)
-        counts = Counter(
-            {{'Sigmoid': 'SiLU'}.get(k, k): n for k, n in counts.items() if k != 'Mul'}
-        )
+        del counts['Mul']
+        counts = Counter({'SiLU' if k == 'Sigmoid' else k: n for k, n in counts.items()})
     what = ', '.join(f'{n} {kind}' if n > 1 else kind for kind, n in counts.items())
     first = own[0]
     place = f'loadable {group[first.name]}' if first.name in group else first.device or 'nowhere'

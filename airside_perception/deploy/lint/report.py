@@ -97,7 +97,7 @@ def _figures(lint: Lint) -> list[tuple[str, str]]:
 
 
 def _by_rule(lint: Lint) -> list[tuple[Finding, list[tuple[str, str]]]]:
-    """Every rule that is broken, the worst first, with the nodes that break it and their values."""
+    """Every broken rule, the worst first, with the nodes that break it and their values."""
     found: dict[tuple[str, str], tuple[Finding, list[tuple[str, str]]]] = {}
     for verdict in (*lint.network, *lint.verdicts):
         for finding in verdict.findings:
