@@ -14,6 +14,8 @@ VERBS = {
     'build': 'a TensorRT engine for this machine from a network',
     'bench': 'how fast networks and engines are: latency, throughput, power',
     'profile': 'how long each layer takes, and what moves data only',
+    'compare': 'two networks, engines or precisions on the same inputs; the accuracy gate',
+    'search-precision': 'which nodes may be INT8 within an accuracy budget',
     'refit': 'new weights in an engine that was built for that, checked',
     'doctor': 'what went wrong, by its log, and what is wrong with this machine',
     'triton': 'a model repository for the Triton inference server',
