@@ -15,7 +15,8 @@ from airside_perception.deploy.outputs import OnnxRunner
 from airside_perception.deploy.rewrites import NAMES, Pass, passes
 from airside_perception.deploy.rewrites.batch import batch_of
 from airside_perception.deploy.rewrites.freeze import Shapes, freeze_shapes
-from airside_perception.deploy.rewrites.proof import Feed, Proof, feeds_of, prove
+from airside_perception.deploy.rewrites.proof import Feed, Proof, prove
+from airside_perception.deploy.rewrites.samples import feeds_of
 from airside_perception.engine.graph import has_qdq
 from airside_perception.errors import ConfigError, EngineError
 

@@ -2,9 +2,10 @@
 
 SiLU is x * Sigmoid(x) already where PyTorch exported it; newer operators are taken apart:
 Swish: x * Sigmoid(a x); HardSigmoid: Clip(a x + b, 0, 1); HardSwish: x times that with a = 1/6,
-b = 1/2; Mish: x * tanh(ln(1 + e^x)), which with s = Sigmoid(-x) is x * (1 - s^2) / (1 + s^2).
-a x + b is a depthwise convolution where x has four axes: the DLA has no constant operands for
-certain. Clip is there from 0 to 1 ... 127; other limits are Relu, Max and Min.
+b = 1/2; Mish: x * tanh(ln(1 + e^x)), which with s = Sigmoid(x) and q = Sigmoid(-x), no small
+difference of large numbers anywhere, is x * s * (1 + q) / (1 + q^2). a x + b is a depthwise
+convolution where x has four axes: the DLA has no constant operands for certain. Clip is there from
+0 to 1 ... 127; other limits are Relu, Max and Min.
 """
 
 from __future__ import annotations
@@ -110,10 +111,10 @@ def _hard_swish(write: _Writer, said: dict[str, Any]) -> None:
 
 
 def _mish(write: _Writer, said: dict[str, Any]) -> None:
-    s = write('Sigmoid', write.line(write.x, -1.0))
-    square = write('Mul', s, s)
-    share = write('Div', write.line(square, -1.0, 1.0), write.line(square, 1.0, 1.0))
-    write('Mul', write.x, share, last=True)
+    s, q = write('Sigmoid', write.x), write('Sigmoid', write.line(write.x, -1.0))
+    above = write('Mul', s, write.line(q, 1.0, 1.0))
+    below = write.line(write('Mul', q, q), 1.0, 1.0)
+    write('Mul', write.x, write('Div', above, below), last=True)
 
 
 def _clip(write: _Writer, said: dict[str, Any]) -> None:

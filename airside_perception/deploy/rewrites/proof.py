@@ -21,17 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.deploy.outputs import OnnxRunner, difference, random_feeds
+from airside_perception.deploy.outputs import OnnxRunner, difference
 from airside_perception.deploy.rewrites.batch import batch_of
-from airside_perception.engine.graph import inputs
 from airside_perception.errors import EngineError
 
 TOLERANCES = {'float32': 1e-5, 'float16': 4e-3, 'float64': 1e-5}
 NOISE_FACTOR = 10.0
 LARGEST_TOLERANCE = {'float32': 1e-3, 'float16': 4e-2, 'float64': 1e-3}
-KINDS = ('normal', 'negative', 'pixels', 'spikes', 'small')
-"""Of random inputs: around zero; all below zero, which shows zeros that padding brought in; 0 to
-255; almost all zero, the rest ±10,000 (fp16: ±100); around 1e-4."""
 Feed = Mapping[str, NDArray[Any]]
 
 
@@ -53,28 +49,6 @@ class Proof:
     equal: bool
     reason: str = ''
     noise: float = 0.0
-
-
-def feeds_of(model: Any, batch: int = 0) -> list[dict[str, NDArray[Any]]]:
-    """Random inputs of all kinds for a network with static shapes.
-
-    Args:
-        batch: samples in place of its own leading dimension; 0: as it is.
-
-    Raises:
-        EngineError: an input has no random values.
-    """
-    found = []
-    for seed, kind in enumerate(KINDS):
-        generator = np.random.default_rng(1000 + seed)
-        feed = random_feeds(_with_batch(model, batch) if batch else model, seed)
-        found.append(
-            {
-                name: _of_kind(kind, value, generator) if value.dtype.kind == 'f' else value
-                for name, value in feed.items()
-            }
-        )
-    return found
 
 
 def prove(before: Any, after: Any, feeds: Sequence[Feed]) -> Proof:
@@ -212,32 +186,3 @@ def _makers(model: Any) -> dict[str, Any]:
 def _said(node: Any) -> tuple[Any, ...]:
     attributes = sorted(item.SerializeToString(deterministic=True) for item in node.attribute)
     return node.op_type, tuple(node.input), tuple(node.output), tuple(attributes)
-
-
-def _of_kind(kind: str, value: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
-    """Normal values as values of another kind, of the same shape and type."""
-    if kind == 'negative':
-        value = -np.abs(value) - np.asarray(0.01, value.dtype)
-    elif kind == 'pixels':
-        value = generator.uniform(0, 255, value.shape).astype(value.dtype)
-    elif kind == 'spikes':
-        large = 100.0 if value.dtype == np.float16 else 1e4
-        value = np.where(generator.random(value.shape) < 0.01, np.sign(value) * large, 0.0).astype(
-            value.dtype
-        )
-    elif kind == 'small':
-        value = (value * np.asarray(1e-4, value.dtype)).astype(value.dtype)
-    return np.asarray(value)
-
-
-def _with_batch(model: Any, batch: int) -> Any:
-    """A graph without nodes whose inputs have this leading dimension."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    for value in inputs(model):
-        copy.graph.input.add().CopyFrom(value)
-        dims = copy.graph.input[-1].type.tensor_type.shape.dim
-        if len(dims):
-            dims[0].dim_value = batch
-    return copy
