@@ -195,6 +195,7 @@ def test_errors_of_this_package_are_recognised(
 
         if not runtime.unavailable():
             pytest.skip('there is a GPU here')
+        pytest.importorskip('tensorrt_rtx_bindings', reason='looked for before the GPU')
     with pytest.raises(PerceptionError) as raised:
         errors_of_this_package(tmp_path, tiny_models)[name]()
     assert names(f'engine: {raised.value}')[:1] == [name]

@@ -1,0 +1,1 @@
+"""`engine triton`: a model repository for the Triton inference server."""
