@@ -20,6 +20,7 @@ from airside_perception.errors import ConfigError, EngineError
 
 MIB = 1 << 20
 LAYER = re.compile(r'_\d+$')
+UNKNOWN_OPERATOR = re.compile(r'[Pp]lugin not found|[Nn]o importer|No Op registered')
 POOL_TYPES = dict(
     zip(POOLS, ('DLA_MANAGED_SRAM', 'DLA_LOCAL_DRAM', 'DLA_GLOBAL_DRAM'), strict=True)
 )
@@ -133,7 +134,10 @@ class EngineBuilder:
         if not 0 <= first.node() < len(nodes):
             return str(first.desc())
         node = nodes[first.node()]
-        return f'node {node.name!r} ({node.op_type}): {first.desc()}'
+        said = f'node {node.name!r} ({node.op_type}): {first.desc()}'
+        if UNKNOWN_OPERATOR.search(said):
+            said += f'; there is no {node.op_type} here: replace it, or give TensorRT a plugin'
+        return said
 
     def _ports(self) -> None:
         formats = self.module.TensorFormat

@@ -17,7 +17,7 @@ from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.calibration_cache import read_scales
 from airside_perception.engine.capabilities import Capabilities
 from airside_perception.engine.deconvolution import split_deconvolutions
-from airside_perception.engine.graph import has_qdq, inputs, is_half, name_nodes
+from airside_perception.engine.graph import has_qdq, inputs, is_half, name_nodes, opset
 from airside_perception.engine.ports import half_ports
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq, scales, strip_qdq
@@ -171,6 +171,18 @@ def _known(path: str | Path, model: Any, settings: BuildSettings) -> dict[str, f
 
 
 def _check(path: str | Path, model: Any, settings: BuildSettings) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    if opset(model) > newest:
+        raise NetworkError(
+            f'{path}: opset {opset(model)} is newer than the {newest} that onnx '
+            f'{onnx.__version__} knows: export it with an older one, e.g. 17'
+        )
+    for value in inputs(model):
+        if not value.type.tensor_type.HasField('shape'):  # TensorRT takes it for a scalar
+            raise NetworkError(
+                f'{path}: input {value.name!r} has no shape, so its rank is not known: export it '
+                'with the rank, e.g. 1x3x384x640, with names for sizes that vary'
+            )
     if has_qdq(model) and settings.precision != 'int8':
         raise ConfigError(
             f'{path}: has Q/DQ nodes, so it is int8, and precision {settings.precision} was '

@@ -319,7 +319,8 @@ def test_a_custom_operator(fake: Any, tmp_path: Path, capsys: Capture) -> None:
     for precision in ('fp32', 'fp16'):
         fake('full_8_6').parse_error = 'no importer for Voxels'
         assert main(['build', str(path), '--precision', precision]) == 2
-        assert "node '/odd' (Voxels): no importer for Voxels" in one_line(capsys)
+        said = one_line(capsys)
+        assert "node '/odd' (Voxels): no importer for Voxels; there is no Voxels here" in said
 
 
 def test_shapes_that_vary_and_no_profile(
