@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import re
@@ -27,6 +28,7 @@ from airside_perception.engine.manifest import Manifest, sha256_of
 from airside_perception.engine.qdq import scales
 from airside_perception.engine.quantize import quantize
 from airside_perception.engine.rebuild import rebuild_command
+from airside_perception.engine.structure import structure_sha256
 from airside_perception.errors import CardError, EngineError
 
 Capture = pytest.CaptureFixture[str]
@@ -170,6 +172,28 @@ def test_what_takes_a_gpu_is_status_1(
     assert re.fullmatch(f'engine: .*{said}.*\\n', capsys.readouterr().err)
     assert not list(network.parent.glob('*.engine*'))
     assert not Path('layers.json').exists()
+
+
+@pytest.mark.usefixtures('_rtx')
+def test_refit_without_a_gpu(network: Path, capsys: Capture) -> None:
+    """It says which of the two is in the way: how the engine was built, or that there is no GPU."""
+    if not runtime.unavailable():
+        pytest.skip('there is a GPU')
+    assert main(['build', str(network)]) == 0
+    engine = network.with_name('tiny_lidar.fp16.gpu.engine')
+    capsys.readouterr()
+    assert main(['refit', str(engine), str(network)]) == 1
+    assert 'its weights are fixed; build it for others: ' in capsys.readouterr().err
+    manifest = dataclasses.replace(
+        Manifest.read(engine),
+        refittable=True,
+        structure_sha256=structure_sha256(onnx.load(str(network))),
+    )
+    manifest.write(engine)
+    assert main(['refit', str(engine), str(network)]) == 1
+    err = capsys.readouterr().err
+    assert 'weights are changed on the GPU that it is for: ' in err
+    assert err.count('\n') == 1
 
 
 @pytest.mark.usefixtures('_rtx')

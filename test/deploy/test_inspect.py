@@ -82,6 +82,16 @@ def test_text(camera: Path, capsys: Capture) -> None:
         assert word in text
 
 
+def test_nodes_of_a_network(camera: Path, capsys: Capture) -> None:
+    assert main(['inspect', str(camera), '--layers']) == 0
+    text = capsys.readouterr().out
+    assert '    float    AveragePool  mean\n' in text
+    assert '    float    Transpose    output\n' in text
+    assert inspect_network(camera).layers == ()
+    kinds = [layer['kind'] for layer in inspect_network(camera, layers=True).layers]
+    assert kinds == ['AveragePool', 'Conv', 'Reshape', 'Transpose']
+
+
 def test_a_card_may_say_what_json_does_not_know(camera: Path, capsys: Capture) -> None:
     beside = camera.with_suffix('.yaml')
     about = '\nabout: {trained: 2024-05-01, path: elsewhere}\n'
