@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from airside_perception.card import Anchor, CameraCard, CenterHead, LidarCard, find_card, load_card
+from airside_perception.card.scores import network_threshold, published_scores
 from airside_perception.errors import CardError
 
 LIDAR: dict[str, Any] = {
@@ -40,6 +41,7 @@ LIDAR: dict[str, Any] = {
         'direction_offset': 0.785,
     },
 }  # fmt: skip
+CURVE = {'scores': [0, 0.3, 1.0], 'probabilities': [0, 0.7, 0.9]}
 CAMERA: dict[str, Any] = {
     'name': 'eye',
     'architecture': 'yolox',
@@ -92,6 +94,22 @@ def test_a_lidar_card(tmp_path: Path) -> None:
     assert card.anchor_places == 'borders'
     assert card.about['licence'] == 'Apache-2.0'
     assert card.input_name == 'canvas'
+
+
+def test_curves_from_scores_to_probabilities(tmp_path: Path) -> None:
+    assert load_card(write(tmp_path, LIDAR)).calibration == {}
+    card = load_card(write(tmp_path, LIDAR, {'calibration': {'vehicle': CURVE}}))
+    assert card.calibration['vehicle'].scores.tolist() == CURVE['scores']
+    scores = np.array([0.15, 0.5, 0.3])
+    found = published_scores(card, ('vehicle', 'person', 'vehicle'), scores)
+    assert found.tolist() == pytest.approx([0.35, 0.5, 0.7])
+    assert scores.tolist() == [0.15, 0.5, 0.3]
+    assert network_threshold(card, 'vehicle', 0.35) == pytest.approx(0.15)
+    assert network_threshold(card, 'vehicle', 0.95) == np.inf
+    assert network_threshold(card, 'person', 0.95) == 0.95
+    without_curves = load_card(write(tmp_path, LIDAR))
+    same = scores[:2]
+    assert published_scores(without_curves, ('vehicle', 'person'), same) is same
 
 
 def test_anchors_may_say_which_classes_they_score(tmp_path: Path) -> None:
@@ -232,6 +250,17 @@ WRONG_LIDAR = [
     ({'encoder.weight': [1, 2, 3]}, 'of 2 dimensions'),
     ({'encoder.bias': [0, 1, float('inf')]}, 'no finite array'),
     ({'encoder.zero_row': 1}, 'zero_row is 1, expected bool'),
+    ({'calibration': {'car': CURVE}}, "calibration: 'car' is not among the published classes"),
+    ({'calibration': {'vehicle': [0, 1]}}, 'vehicle is [0, 1], expected dict'),
+    ({'calibration': {'vehicle': {'scores': [0, 1]}}}, "key 'probabilities' is missing"),
+    ({'calibration': {'vehicle': {**CURVE, 'knots': 2}}}, "unknown key 'knots'"),
+    ({'calibration': {'vehicle': {**CURVE, 'scores': [0, 'a', 1]}}}, 'expected numbers'),
+    ({'calibration': {'vehicle': {**CURVE, 'scores': [0, 1]}}}, 'a calibration curve of'),
+    ({'calibration': {'vehicle': {**CURVE, 'scores': [0, 0.5, 0.5]}}}, 'scores strictly'),
+    ({'calibration': {'vehicle': {**CURVE, 'probabilities': [0, 0.9, 0.1]}}}, 'never descend'),
+    ({'calibration': {'vehicle': {**CURVE, 'probabilities': [0, 0.9, 1.1]}}}, 'lie in 0..1'),
+    ({'calibration': {'vehicle': {**CURVE, 'scores': [0.1, 0.5, 1]}}}, 'put a 0 before both'),
+    ({'calibration': {'vehicle': {**CURVE, 'probabilities': [0.1, 0.5, 1]}}}, 'put a 0 before'),
 ]
 
 

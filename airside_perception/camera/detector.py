@@ -8,13 +8,14 @@ from airside_perception.camera.lift import lift
 from airside_perception.camera.preprocess import Letterbox, Preprocessor
 from airside_perception.camera.yolox import Candidates, YoloxDecoder
 from airside_perception.card import CameraCard
+from airside_perception.card.scores import network_threshold, published_scores
 from airside_perception.config import CameraConfig
 from airside_perception.engine.base import Engine, require
 from airside_perception.errors import EngineError
 from airside_perception.overlap import nms_2d
 from airside_perception.projection import CameraModel
 from airside_perception.timing import Laps
-from airside_perception.types import Boxes2D, Boxes3D, Float64, Image
+from airside_perception.types import Boxes2D, Boxes3D, Float64, Image, by_score
 
 
 class CameraNetwork:
@@ -60,9 +61,13 @@ class CameraNetwork:
         return lifted
 
     def _thresholds(self, config: CameraConfig) -> Float64:
+        """Lowest score of the network for every published class, see `card.scores`."""
         own = {**self.card.thresholds, **config.score_thresholds}
-        lowest = config.score_threshold
-        return np.array([max(lowest, own.get(name, 0.0)) for name in self.card.published])
+        lowest = [max(config.score_threshold, own.get(name, 0.0)) for name in self.card.published]
+        if self.card.calibration:
+            pairs = zip(self.card.published, lowest, strict=True)
+            lowest = [network_threshold(self.card, *pair) for pair in pairs]
+        return np.array(lowest)
 
     def _answer(
         self, image: Image, letterbox: Letterbox, kept: Candidates, config: CameraConfig
@@ -72,7 +77,9 @@ class CameraNetwork:
         visible = np.flatnonzero((xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))
         seen = visible[: config.max_detections]
         names = tuple(self.card.published[i] for i in kept.classes[seen])
-        return Boxes2D(image.stamp_ns, image.frame_id, xyxy[seen], kept.scores[seen], names)
+        scores = published_scores(self.card, names, kept.scores[seen])
+        boxes = Boxes2D(image.stamp_ns, image.frame_id, xyxy[seen], scores, names)
+        return boxes.select(by_score(scores)) if self.card.calibration else boxes
 
 
 class CameraDetector(CameraNetwork):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from airside_perception.evaluate.calibration import Curve
 from airside_perception.types import Float32
 
 POINT_FEATURES = (
@@ -35,6 +36,8 @@ class ModelCard:
         thresholds: {published class: lowest score}, the defaults of `score_thresholds.<class>`.
         sha256: of the network file, empty where not pinned.
         about: licence, training, accuracy and whatever else, as written.
+        calibration: {published class: curve} from the network's scores to probabilities, which are
+            published in their place; thresholds are of what is published. Empty: scores stay.
     """
 
     path: str
@@ -45,6 +48,7 @@ class ModelCard:
     thresholds: Mapping[str, float]
     sha256: str = ''
     about: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Curve] = field(default_factory=dict)
 
     @property
     def published(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from airside_perception.card.cards import (
 )
 from airside_perception.card.heads import read_anchors, read_centers
 from airside_perception.card.reader import Reader
+from airside_perception.card.scores import read_curves
 from airside_perception.errors import CardError
 
 
@@ -49,6 +50,7 @@ def load_card(path: str | Path) -> ModelCard:
         'thresholds': reader.nested('thresholds', {}).all_numbers(),
         'sha256': reader.take('sha256', str, ''),
         'about': reader.take('about', dict, {}),
+        'calibration': read_curves(reader.nested('calibration', {})),
     }
     if architecture == 'yolox':
         card: ModelCard = _camera(reader, common)
@@ -76,6 +78,12 @@ def _check_names(card: ModelCard) -> None:
             raise CardError(
                 f'{card.path}: thresholds: {name!r}: {value:g} is no score (0..1) of one of the '
                 f'published classes {", ".join(card.published)}'
+            )
+    for name in card.calibration:
+        if name not in card.published:
+            raise CardError(
+                f'{card.path}: calibration: {name!r} is not among the published classes '
+                f'{", ".join(card.published)}'
             )
 
 

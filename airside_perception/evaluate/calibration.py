@@ -57,6 +57,24 @@ class Curve:
         values = np.asarray(scores, dtype=np.float64)
         return np.asarray(np.interp(values, self.scores, self.probabilities), dtype=np.float64)
 
+    def lowest(self, probability: float) -> float:
+        """The lowest score whose probability is no less, to rounding; infinity: none has it.
+
+        What reaches it has at least that probability; 0 where every score has.
+        """
+        place = int(np.searchsorted(self.probabilities, probability))
+        if place == 0:
+            return 0.0
+        if place == len(self.probabilities):
+            return float('inf')
+        low, high = (float(value) for value in self.scores[place - 1 : place + 1])
+        below, above = (float(value) for value in self.probabilities[place - 1 : place + 1])
+        score = low + (probability - below) / (above - below) * (high - low)
+        step = float(np.spacing(high))
+        while self(score) < probability:  # at `high` it is `above`, so this ends
+            score, step = min(score + step, high), 2 * step
+        return score
+
 
 @dataclass(frozen=True)
 class Reliability:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from airside_perception.card import LidarCard
+from airside_perception.card.scores import network_threshold, published_scores
 from airside_perception.config import LidarConfig
 from airside_perception.errors import MessageError
-from airside_perception.types import Boxes3D, Float64, Int64, PointCloud
+from airside_perception.types import Boxes3D, Float64, Int64, PointCloud, by_score
 
 
 class Labels:
@@ -22,16 +23,24 @@ class Labels:
         names = [card.published_name(label) for label in range(len(card.classes))]
         self.names = np.array(names)
         self.groups = np.array([names.index(name) for name in names])
-        self._defaults = card.thresholds
+        self._card = card
+        self._known: tuple[LidarConfig | None, list[float]] = None, []
 
     def thresholds(self, config: LidarConfig) -> list[float]:
-        """Lowest score of every label; no score reaches that of a label that is dropped.
+        """Lowest score of the network for every label, see `card.scores`.
 
-        So a dropped label takes no published one's place, neither at its anchor nor among the
-        candidates.
+        No score reaches that of a label that is dropped. So a dropped label takes no published
+        one's place, neither at its anchor nor among the candidates.
         """
-        own = {**self._defaults, **config.score_thresholds, '': 1.0}
-        return [max(config.score_threshold, own.get(name, 0.0)) for name in self.names.tolist()]
+        if config is not self._known[0]:
+            own = {**self._card.thresholds, **config.score_thresholds, '': 1.0}
+            lowest = [
+                (name, max(config.score_threshold, own.get(name, 0.0)))
+                for name in self.names.tolist()
+            ]
+            needed = [min(network_threshold(self._card, *item), 1.0) for item in lowest]
+            self._known = config, needed
+        return self._known[1]
 
     def publish(
         self,
@@ -42,7 +51,11 @@ class Labels:
         labels: Int64,
         config: LidarConfig,
     ) -> Boxes3D:
-        """Boxes [N, 7] with their scores [N] and label indices [N]."""
+        """Boxes [N, 7] with the network's scores [N] and label indices [N], best first."""
+        if self._card.calibration:
+            scores = published_scores(self._card, self.names[labels].tolist(), scores)
+            order = by_score(scores)
+            boxes, scores, labels = boxes[order], scores[order], labels[order]
         return Boxes3D(
             stamp_ns,
             frame_id,

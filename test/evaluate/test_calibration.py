@@ -108,3 +108,36 @@ def test_curves_that_are_none() -> None:
 def test_beyond_the_knots_it_is_level() -> None:
     curve = Curve(np.array([0.2, 0.6]), np.array([0.1, 0.9]))
     assert curve([0.0, 0.2, 0.4, 0.6, 1.0]).tolist() == pytest.approx([0.1, 0.1, 0.5, 0.9, 0.9])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12),
+    st.floats(0, 1),
+)
+def test_the_lowest_score_of_a_probability(
+    knots: list[tuple[float, float]], wanted: float
+) -> None:
+    scores = sorted({round(score, 6) for score, _ in knots})
+    levels = sorted(level for _, level in knots)[: len(scores)]
+    curve = Curve(np.array(scores), np.array(levels))
+    lowest = curve.lowest(wanted)
+    every = np.unique(np.concatenate([np.linspace(0, 1, 1001), scores]))
+    reaching = every[curve(every) >= wanted]
+    if not len(reaching):
+        assert lowest == np.inf
+        return
+    assert curve(lowest) >= wanted
+    assert lowest <= reaching[0] + 1e-12
+    just_below = curve(max(lowest - 1e-9, 0.0))
+    assert lowest == 0.0 or just_below < wanted or just_below == pytest.approx(wanted, abs=1e-15)
+
+
+def test_scores_of_a_curve_that_is_level_in_places() -> None:
+    curve = Curve(np.array([0.0, 0.2, 0.6, 1.0]), np.array([0.0, 0.5, 0.5, 0.9]))
+    assert curve.lowest(0.0) == 0.0
+    assert curve.lowest(0.5) == 0.2
+    assert curve.lowest(0.25) == pytest.approx(0.1)
+    assert curve.lowest(0.7) == pytest.approx(0.8)
+    assert curve.lowest(0.9) == 1.0
+    assert curve.lowest(0.91) == np.inf
