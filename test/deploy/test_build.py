@@ -176,7 +176,7 @@ def test_what_takes_a_gpu_is_status_1(
 
 @pytest.mark.usefixtures('_rtx')
 def test_refit_without_a_gpu(network: Path, capsys: Capture) -> None:
-    """It says which of the two is in the way: how the engine was built, or that there is no GPU."""
+    """It says what is in the way: how the engine was built, or that there is no GPU."""
     if not runtime.unavailable():
         pytest.skip('there is a GPU')
     assert main(['build', str(network)]) == 0

@@ -97,7 +97,7 @@ def test_the_comments_of_the_example_are_settings(repository: Path, tmp_path: Pa
     entries = read_matrix(path)
     names = [entry.name for entry in entries]
     assert names == [
-        'apron_pointpillars fp32 gpu', 'apron_pointpillars fp16 gpu', 'apron_pointpillars fp16 dla0',
+        *(f'apron_pointpillars {name}' for name in ('fp32 gpu', 'fp16 gpu', 'fp16 dla0')),
         *(f'apron_yolox {p} {d}' for p in ('fp16', 'int8') for d in ('gpu', 'dla0', 'dla1')),
     ]  # fmt: skip
     by_name = dict(zip(names, entries, strict=True))
