@@ -19,6 +19,7 @@ VERBS = {
     'refit': 'new weights in an engine that was built for that, checked',
     'doctor': 'what went wrong, by its log, and what is wrong with this machine',
     'triton': 'a model repository for the Triton inference server',
+    'checklist': 'what is done and proven before engines go on a vehicle',
 }
 """{verb: what it does}, in the order of the road from checkpoint to vehicle. The module has the
 name of the verb, with `_` for `-`."""

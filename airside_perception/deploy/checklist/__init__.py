@@ -1,0 +1,1 @@
+"""`engine checklist`: is everything done and proven before the engines go on the vehicle?"""
