@@ -61,8 +61,8 @@ class Agreement:
         return [
             *([head] if self.tried else []),
             *(f'{name}: {_numbers(one)}' for name, one in self.differences.items()),
-            *(f'FAILS on {label}: {why}' for label, why in self.failed.items()),
-            *(f'not tried: {label}: {why}' for label, why in self.skipped.items()),
+            *(f'FAILS on {labels}: {why}' for labels, why in _by_reason(self.failed)),
+            *(f'not tried: {labels}: {why}' for labels, why in _by_reason(self.skipped)),
         ]
 
 
@@ -170,6 +170,14 @@ def read_sizes(words: Iterable[str]) -> dict[str, tuple[int, ...]]:
             raise ConfigError(f'--size {word!r}: expected NAME=N or NAME=N,N, e.g. batch=1,2,8')
         sizes[name] = tuple(map(int, parts))
     return sizes
+
+
+def _by_reason(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(labels, why), each reason once."""
+    labels: dict[str, list[str]] = {}
+    for label, why in reasons.items():
+        labels.setdefault(why, []).append(label)
+    return [('; '.join(of), why) for why, of in labels.items()]
 
 
 def _numbers(one: Difference) -> str:

@@ -8,14 +8,13 @@ from typing import Any
 
 import onnx
 
+from airside_perception.deploy.large import LIMIT, copy_whole, stored_bytes
 from airside_perception.deploy.outputs import one_line
 from airside_perception.engine.typed import read_network
 from airside_perception.errors import ConfigError, EngineError
 from airside_perception.files import write_whole
 
 AUTO, INLINE = 'auto', 'inline'
-LIMIT = int(onnx.checker.MAXIMUM_PROTOBUF)
-"""Bytes that protobuf takes in one message, and so an ONNX file without others beside it."""
 
 
 def read(path: str | Path) -> Any:
@@ -89,11 +88,10 @@ def write(model: Any, path: str | Path, external: str = AUTO) -> list[Path]:
         EngineError: they cannot be written.
     """
     path = Path(path)
-    beside = data_file(path, external, model.ByteSize())
+    beside = data_file(path, external, stored_bytes(model))
     if not beside:
         return [write_whole(path, model.SerializeToString())]
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)  # saving moves the weights out of what it is given
+    copy = copy_whole(model)  # saving moves the weights out of what it is given
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
@@ -103,7 +101,9 @@ def write(model: Any, path: str | Path, external: str = AUTO) -> list[Path]:
             )  # fmt: skip
             places = [path, path.with_name(beside)]
             made = [place for place in places if Path(folder, place.name).is_file()]
+            mode = Path(folder, path.name).stat().st_mode
             for place in reversed(made):  # the ONNX last: it needs the other
+                Path(folder, place.name).chmod(mode)  # onnx lets only the owner read weights
                 Path(folder, place.name).replace(place)
     except Exception as error:  # OSError, and protobuf's, which has no nearer base
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

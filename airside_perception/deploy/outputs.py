@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from airside_perception.deploy.large import LIMIT, copy_whole, stored_bytes
 from airside_perception.engine.graph import inputs
 from airside_perception.errors import ConfigError, EngineError
 
@@ -199,9 +200,9 @@ class OnnxRunner:
         if not optimise:
             level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
-        self._label = 'network'
+        self._label = ''
         if isinstance(model, (str, Path)):
-            self._label = str(model)
+            self._label = f'{model}: '
         elif outputs is not None:
             model = _with_outputs(model, outputs)
         try:
@@ -212,13 +213,13 @@ class OnnxRunner:
             there = [item.name for item in self._session.get_outputs()]
         except Exception as error:  # onnxruntime's exceptions have no common base below Exception
             raise EngineError(
-                f'{self._label}: ONNX Runtime cannot load it: {one_line(error)}'
+                f'{self._label}ONNX Runtime cannot load it: {one_line(error)}'
             ) from error
         self.outputs = tuple(there if outputs is None else outputs)
         unknown = [name for name in self.outputs if name not in there]
         if unknown:
             raise EngineError(
-                f'{self._label}: no output {unknown[0]!r}; there are {", ".join(there)}'
+                f'{self._label}no output {unknown[0]!r}; there are {", ".join(there)}'
             )
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
@@ -231,7 +232,7 @@ class OnnxRunner:
             values = self._session.run(list(self.outputs), dict(feeds))
         except Exception as error:  # as above
             raise EngineError(
-                f'{self._label}: ONNX Runtime cannot run it: {one_line(error)}'
+                f'{self._label}ONNX Runtime cannot run it: {one_line(error)}'
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 
@@ -304,8 +305,7 @@ def _with_outputs(model: Any, outputs: Sequence[str]) -> Any:
     more = [name for name in outputs if name not in there and name in made]
     if not more:
         return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_whole(model)
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
     return copy
 
@@ -314,10 +314,9 @@ def _loadable(model: Any, folder: str) -> str | bytes:
     """What ONNX Runtime opens: bytes, or a file where protobuf has too many of them."""
     if isinstance(model, (str, Path)):
         return str(model)
-    if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+    if stored_bytes(model) < LIMIT:
         return bytes(model.SerializeToString())
     path = str(Path(folder, 'network.onnx'))
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)  # save moves the weights out of what it is given
+    copy = copy_whole(model)  # saving moves the weights out of what it is given
     onnx.save(copy, path, save_as_external_data=True, location='weights')
     return path

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from airside_perception.deploy import external, tidy
 from airside_perception.deploy.agreement import Agreement, compare_runs, random_inputs
 from airside_perception.deploy.card_copy import card_text, write_card
@@ -19,6 +17,7 @@ from airside_perception.deploy.fold import (
     random_operators,
     without_dead,
 )
+from airside_perception.deploy.large import copy_whole, stored_bytes
 from airside_perception.deploy.outputs import OnnxRunner, dynamic_dims
 from airside_perception.deploy.sanitize_report import Report
 from airside_perception.engine.graph import inputs, opset
@@ -97,8 +96,7 @@ def sanitize(
 
 def _sanitized(model: Any, settings: Settings, label: str, progress: Progress) -> Sanitized:
     tidy.check_opset(model, label)
-    original = onnx.ModelProto()
-    original.CopyFrom(model)
+    original = copy_whole(model)
     original, functions = inlined(original)
     listed = tidy.free_inputs(original)
     tidy.set_input_shapes(original, settings.input_shapes)
@@ -127,7 +125,7 @@ def _sanitized(model: Any, settings: Settings, label: str, progress: Progress) -
         inputs_removed=tuple(listed),
         functions=functions,
         opset=opset(new),
-        bytes=(model.ByteSize(), new.ByteSize()),
+        bytes=(stored_bytes(model), stored_bytes(new)),
         agreement=compared,
         notes=(*notes, *_notes(new, settings)),
     )
@@ -156,7 +154,7 @@ def sanitize_file(
     """
     progress('reading', 0.0)
     model = external.read(source)
-    external.data_file(target, external_data, model.ByteSize())  # before all the work
+    external.data_file(target, external_data, stored_bytes(model))  # before all the work
     card, said = card_text(source)
     made = sanitize(model, settings, str(source), progress)
     files = external.write(made.model, target, external_data)
@@ -176,17 +174,14 @@ def describe(report: Report, files: Sequence[Path]) -> str:
 def _folded(model: Any, settings: Settings) -> Any:
     """With constants folded; with its branches as they were where they cannot be flattened."""
     limit = int(settings.size_limit_mb * MIB)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    new = fold_constants(copy, limit)
+    new = fold_constants(copy_whole(model), limit)
     if not any(node.op_type == 'If' for node in model.graph.node):
         return new
     try:
         tidy.check(new)
         return new
     except EngineError:  # a branch that only hands on what lies outside it is lost
-        copy.CopyFrom(model)
-        return fold_constants(copy, limit, flatten=False)
+        return fold_constants(copy_whole(model), limit, flatten=False)
 
 
 def _compare(
@@ -200,13 +195,13 @@ def _compare(
     try:
         # fusions of ONNX Runtime change the last digits of either by more than folding does
         before = OnnxRunner(original, optimise=False)
-    except EngineError as error:
+    except EngineError:
         if unknown:
             return None, [
                 f'outputs not compared: operator {unknown[0]} is not one of ONNX, and ONNX '
                 'Runtime does not have it'
             ]
-        raise EngineError(str(error).partition(': ')[2]) from error
+        raise
     after = OnnxRunner(new, [value.name for value in original.graph.output], optimise=False)
     feeds = random_inputs(original, settings.seed, settings.sizes)
 

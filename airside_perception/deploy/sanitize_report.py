@@ -71,8 +71,8 @@ class Report:
             'notes': list(self.notes),
         }
 
-    def lines(self) -> list[str]:
-        """As text."""
+    def lines(self, outputs: bool = True) -> list[str]:
+        """As text, with or without the comparison of outputs."""
         before, after = self.count
         changed = [
             f'{name} {old} -> {new}' for name, (old, new) in self.nodes.items() if old != new
@@ -92,7 +92,7 @@ class Report:
             f'{self.weights[0]} -> {self.weights[1]} weights',
             *(
                 f'  outputs     {line}'
-                for line in (self.agreement.lines() if self.agreement else ())
+                for line in (self.agreement.lines() if self.agreement and outputs else ())
             ),
             *(f'  note        {note}' for note in self.notes),
         ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
+from airside_perception.deploy.large import copy_rest
 from airside_perception.deploy.outputs import one_line
 from airside_perception.engine.graph import opset
 from airside_perception.errors import ConfigError, EngineError
@@ -167,22 +169,16 @@ def merge_duplicates(model: Any) -> int:
 
 def skeleton(model: Any) -> Any:
     """A copy whose large weights are inputs: as good for shapes and checks, without the bytes."""
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
+    light = copy_rest(model)
     graph = light.graph
     listed = {value.name for value in graph.input}
-    kept = []
-    for tensor in graph.initializer:
-        count = 1
-        for size in tensor.dims:
-            count *= size
-        if count <= SMALL:
-            kept.append(tensor)
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= SMALL:
+            graph.initializer.append(tensor)
         elif tensor.name not in listed:
             graph.input.append(
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
-    _replace(graph.initializer, kept)
     return light
 
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from airside_perception.deploy.agreement import compare_runs, random_inputs, read_sizes
+from airside_perception.deploy.large import copy_whole, stored_bytes
 from airside_perception.deploy.outputs import (
     OnnxRunner,
     compare_outputs,
@@ -200,6 +201,13 @@ def test_what_does_not_load_or_run(tmp_path: Path, capfd: pytest.CaptureFixture[
         runner.run({'x': np.zeros((5, 3), np.float32)})
     assert '\n' not in str(raised.value)
     assert capfd.readouterr() == ('', '')
+
+
+def test_bytes_of_a_network_and_a_copy_of_it(repository: Path) -> None:
+    path = repository / 'models' / 'apron_yolox.onnx'
+    model = onnx.load(str(path))
+    assert stored_bytes(model) == pytest.approx(path.stat().st_size, rel=2e-3)
+    assert copy_whole(model) == model
 
 
 def test_every_size_is_tried() -> None:

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from airside_perception.card import load_card
 from airside_perception.deploy import __main__ as command
-from airside_perception.deploy import external, tidy
+from airside_perception.deploy import external, outputs, tidy
 from airside_perception.deploy.fold import fold_constants
 from airside_perception.deploy.outputs import difference, random_feeds, run_onnx
 from airside_perception.deploy.sanitize import Settings, sanitize, sanitize_file
@@ -405,6 +405,7 @@ def test_weights_in_a_file_beside_the_network(
     table = json.loads(capsys.readouterr().out)
     assert table['files'] == [str(target), str(target.with_name('clean.bin'))]
     assert target.with_name('clean.bin').stat().st_size >= 4 << 20
+    assert target.with_name('clean.bin').stat().st_mode == target.stat().st_mode
     assert target.stat().st_size < 10_000
     np.testing.assert_allclose(run_onnx(target, feeds)['y'], expected, rtol=1e-6)
     assert engine(*words) == 0
@@ -416,6 +417,7 @@ def test_weights_in_a_file_beside_the_network(
 def test_more_than_protobuf_takes(tmp_path: Path, monkeypatch: Any) -> None:
     """The limit is lowered: nobody has 2 GB to spare for a test."""
     monkeypatch.setattr(external, 'LIMIT', 1 << 20)
+    monkeypatch.setattr(outputs, 'LIMIT', 1 << 20)
     source, target = tmp_path / 'net.onnx', tmp_path / 'clean.onnx'
     onnx.save(constants(), str(source))
     _, files = sanitize_file(source, target)

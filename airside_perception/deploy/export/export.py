@@ -124,7 +124,7 @@ class Exported:
             *(f'  output      {_port(value)}' for value in self.model.graph.output),
             *(f'  torch       {line}' for line in compared),
             *(f'  note        {note}' for note in self.notes),
-            *self.report.lines(),
+            *self.report.lines(outputs=False),
         ]
 
 

@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from airside_perception.deploy import tidy
+from airside_perception.deploy.large import copy_whole
 from airside_perception.deploy.outputs import one_line
 from airside_perception.engine.graph import FILE_VERSIONS, opset, replace_nodes
 from airside_perception.errors import EngineError
@@ -27,8 +28,7 @@ def with_opset(model: Any, version: int) -> Any:
     """
     if opset(model) == version:
         return model
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_whole(model)
     _integers_as_nodes(changed.graph)
     try:
         older = onnx.version_converter.convert_version(changed, version)
