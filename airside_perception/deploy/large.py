@@ -11,38 +11,19 @@ from onnx import helper
 LIMIT = int(onnx.checker.MAXIMUM_PROTOBUF) - (1 << 20)
 """Bytes that protobuf takes in one message, and so an ONNX file without others beside it,
 with room for what is not counted."""
-REST = (
-    'node', 'input', 'output', 'value_info', 'sparse_initializer', 'quantization_annotation',
-)  # fmt: skip
-"""What a graph has beside its weights."""
-MODEL = (
-    'ir_version', 'producer_name', 'producer_version', 'domain', 'model_version', 'doc_string',
-)  # fmt: skip
-MODEL_LISTS = ('opset_import', 'metadata_props', 'functions', 'training_info')
 
 
 def stored_bytes(model: Any) -> int:
     """Bytes that a network takes as a file, within some per mille."""
-    graph = model.graph
-    lists = [getattr(graph, name) for name in REST] + [model.functions, model.metadata_props]
-    total = sum(map(_weight_bytes, graph.initializer))
-    for items in lists:
-        total += sum(int(item.ByteSize()) for item in items)
-    return total
+    total = sum(map(_weight_bytes, model.graph.initializer))
+    return total + int(copy_rest(model).ByteSize())
 
 
 def copy_rest(model: Any) -> Any:
     """A copy of a network without the weights of its outermost graph."""
     copy = onnx.ModelProto()
-    for name in MODEL:
-        if model.HasField(name):
-            setattr(copy, name, getattr(model, name))
-    for name in MODEL_LISTS:
-        getattr(copy, name).extend(getattr(model, name))
-    graph, whole = copy.graph, model.graph
-    graph.name, graph.doc_string = whole.name, whole.doc_string
-    for name in REST:
-        getattr(graph, name).extend(getattr(whole, name))
+    _copy_fields(model, copy, 'graph')
+    _copy_fields(model.graph, copy.graph, 'initializer')
     return copy
 
 
@@ -52,6 +33,18 @@ def copy_whole(model: Any) -> Any:
     for tensor in model.graph.initializer:
         copy.graph.initializer.add().CopyFrom(tensor)
     return copy
+
+
+def _copy_fields(source: Any, target: Any, without: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == without:
+            continue
+        if hasattr(value, 'extend'):
+            getattr(target, field.name).extend(value)
+        elif hasattr(value, 'CopyFrom'):
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
 
 
 def _weight_bytes(tensor: Any) -> int:
