@@ -14,11 +14,11 @@ from airside_perception.deploy.lint import Lint, lint
 from airside_perception.deploy.outputs import OnnxRunner
 from airside_perception.deploy.rewrites import NAMES, Pass, passes
 from airside_perception.deploy.rewrites.batch import batch_of
-from airside_perception.deploy.rewrites.freeze import Shapes, freeze_shapes
+from airside_perception.deploy.rewrites.freeze import Shapes, freeze_shapes, store_constants
 from airside_perception.deploy.rewrites.proof import Feed, Proof, prove
 from airside_perception.deploy.rewrites.samples import feeds_of
 from airside_perception.engine.graph import has_qdq
-from airside_perception.errors import ConfigError, EngineError
+from airside_perception.errors import ConfigError, EngineError, RefusalError
 
 TARGETS = ('dla',)
 KEPT, DROPPED, SKIPPED, NOTHING = 'kept', 'dropped', 'skipped', 'nothing to do'
@@ -74,7 +74,7 @@ class Rewritten:
         error: of the outputs, from the network that was given to the last: largest relative
             difference.
         noise: of the outputs, from rounding alone, where that mattered; else 0.
-        before, after: what lint says.
+        before, after: what lint says; before with fixed shapes where it cannot do without.
     """
 
     model: Any
@@ -120,12 +120,13 @@ def rewrite(
         ConfigError: unknown target, JetPack or pass, a batch that is none, or shapes that
             contradict the network or are missing.
         EngineError: ONNX Runtime cannot run the network, so nothing can be proven.
+        RefusalError: all passes together are not equal, though each was.
     """
     chosen = _chosen(target, jetpack, batch, shapes or {}, only)
     progress('lint', 0.0)
-    before = lint(model, target, jetpack, batch=batch or 1)
-    OnnxRunner(model)
     frozen, _ = freeze_shapes(model, batch, shapes or {})
+    before = _judged(model, frozen, target, jetpack, batch)
+    OnnxRunner(model)
     samples = _samples(frozen, batch, feeds)
     kept, steps = model, []
     for index, item in enumerate(chosen):
@@ -133,9 +134,11 @@ def rewrite(
         kept, step = _step(item, kept, samples)
         steps.append(step)
     progress('proof', len(chosen) / (len(chosen) + 1))
-    whole = prove(model, kept, samples) if kept is not model else Proof(0.0, '', True)
+    whole = Proof(0.0, '', True)
+    if kept is not model:
+        whole = prove(frozen, kept, samples, inside=False)
     if not whole.equal:  # each step was within its tolerance, and all together are not
-        raise EngineError(f'rewrites add up to more than is allowed: {whole.reason}; use --only')
+        raise RefusalError(f'rewrites add up to more than is allowed: {whole.reason}; use --only')
     after = lint(kept, target, jetpack, batch=batch_of(kept) or batch or 1)
     progress('lint', 1.0)
     return Rewritten(kept, tuple(steps), whole.error, before, after, whole.noise)
@@ -183,6 +186,15 @@ def _chosen(
     if unknown:
         raise ConfigError(f'pass {unknown[0]!r}: there are {", ".join(NAMES)}')
     return [item for item in passes(jetpack, batch, shapes) if not only or item.name in only]
+
+
+def _judged(model: Any, frozen: Any, target: str, jetpack: str, batch: int | None) -> Lint:
+    """What lint says; with fixed shapes where without them not even ranks are known."""
+    try:
+        return lint(model, target, jetpack, batch=batch or 1)
+    except EngineError:
+        stored, _ = store_constants(frozen)
+        return lint(stored, target, jetpack, batch=batch or 1)
 
 
 def _samples(frozen: Any, batch: int | None, feeds: Sequence[Feed]) -> list[Feed]:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from airside_perception.deploy.lint import Lint
-from airside_perception.deploy.rewrite import Rewritten, Step
+from airside_perception.deploy.rewrite import NOTHING, Rewritten, Step
 
 MOST_CHANGES = 4
 
@@ -21,7 +21,10 @@ def describe(done: Rewritten, title: str, note: str = '') -> str:
     """
     lines = [title]
     for step in done.steps:
-        lines += _step(step)
+        lines += _step(step) if step.outcome != NOTHING else []
+    idle = [step.name for step in done.steps if step.outcome == NOTHING]
+    if idle:
+        lines.append(f'  nothing to do  {", ".join(idle)}')
     before, after = done.before, done.after
     lines += [
         f'  outputs        largest relative error of all passes together '

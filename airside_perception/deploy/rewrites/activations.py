@@ -26,7 +26,8 @@ LARGEST_CHANNELS = 8192
 def split_activations(model: Any) -> tuple[Any, tuple[str, ...]]:
     """Writes Swish, QuickGelu, HardSigmoid, HardSwish, Mish and Clip with what the DLA has.
 
-    Left as they are: Clip with computed limits, integers.
+    Mish may be x * Tanh(Softplus(x)), as older exporters write it. Left as they are: Clip with
+    computed limits, integers.
 
     Returns:
         The new model, and what was changed.
@@ -111,10 +112,22 @@ def _hard_swish(write: _Writer, said: dict[str, Any]) -> None:
 
 
 def _mish(write: _Writer, said: dict[str, Any]) -> None:
+    write('Mul', write.x, _mish_share(write, last=False), last=True)
+
+
+def _tanh_of_softplus(write: _Writer, said: dict[str, Any]) -> None:
+    before = write.net.maker(write.x)
+    if before is not None and before.op_type == 'Softplus':
+        write.x = str(before.input[0])
+        _mish_share(write, last=True)
+
+
+def _mish_share(write: _Writer, last: bool) -> str:
+    """tanh(ln(1 + e^x))."""
     s, q = write('Sigmoid', write.x), write('Sigmoid', write.line(write.x, -1.0))
     above = write('Mul', s, write.line(q, 1.0, 1.0))
     below = write.line(write('Mul', q, q), 1.0, 1.0)
-    write('Mul', write.x, write('Div', above, below), last=True)
+    return write('Div', above, below, last=last)
 
 
 def _clip(write: _Writer, said: dict[str, Any]) -> None:
@@ -150,5 +163,6 @@ FORMS: dict[str, Callable[[_Writer, dict[str, Any]], None]] = {
     'HardSigmoid': _hard_sigmoid,
     'HardSwish': _hard_swish,
     'Mish': _mish,
+    'Tanh': _tanh_of_softplus,
     'Clip': _clip,
 }

@@ -1,4 +1,4 @@
-"""Focus slices and SpaceToDepth as one strided convolution.
+"""Focus slices, SpaceToDepth and PixelUnshuffle as one strided convolution.
 
 Focus (YOLOX, YOLOv5) takes every s-th row and column of an image, once for every offset, and puts
 the parts side by side as channels. Its block of offset (a, b) and channel c at (i, j) is
@@ -9,6 +9,7 @@ one convolution with kernel s k, stride s t, padding s p; its padding was zero i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from airside_perception.deploy.rewrites.network import (
     label,
     window,
 )
+from airside_perception.deploy.rewrites.shuffles import SHUFFLES, blocks_to_channels, shuffle_to
 
 LARGEST_KERNEL = 32
 LARGEST_STRIDE = 8
@@ -38,16 +40,19 @@ class Focus(NamedTuple):
         source: the tensor [N, C, H, W] that it takes apart.
         stride: every so manyth row and column.
         offsets: (row, column) of every block of C channels.
+        interleaved: all offsets of a channel lie side by side, in place of all channels of an
+            offset.
     """
 
     node: Any
     source: str
     stride: int
     offsets: tuple[Offset, ...]
+    interleaved: bool = False
 
 
 def focus_to_conv(model: Any) -> tuple[Any, tuple[str, ...]]:
-    """Makes strided slices that are concatenated, and SpaceToDepth, convolutions.
+    """Makes strided slices that are concatenated, SpaceToDepth and PixelUnshuffle convolutions.
 
     Where one convolution with a plain window follows, both become one; otherwise the new
     convolution has weights of 0 and 1. Left as they are: slices that somebody else reads or that
@@ -58,7 +63,8 @@ def focus_to_conv(model: Any) -> tuple[Any, tuple[str, ...]]:
     """
     net = Network(model)
     for node in list(net.nodes):
-        focus = _focus(net, node) if node.op_type == 'Concat' else _space_to_depth(net, node)
+        find = FINDERS.get(node.op_type)
+        focus = find(net, node) if find else None
         if focus and not _merge(net, focus):
             _select(net, focus)
     return net.model()
@@ -106,7 +112,10 @@ def _merged(weight: NDArray[Any], channels: int, focus: Focus) -> NDArray[Any]:
     out, _, rows, columns = weight.shape
     merged = np.zeros((out, channels, s * rows, s * columns), np.float64)
     for block, (row, column) in enumerate(focus.offsets):
-        part = weight[:, block * channels : (block + 1) * channels]
+        if focus.interleaved:
+            part = weight[:, block :: len(focus.offsets)]
+        else:
+            part = weight[:, block * channels : (block + 1) * channels]
         merged[:, :, row::s, column::s] += part
     return merged.astype(weight.dtype)
 
@@ -204,11 +213,22 @@ def slice_of(net: Network, node: Any) -> dict[int, tuple[int, int, int]] | None:
 
 def _space_to_depth(net: Network, node: Any) -> Focus | None:
     """SpaceToDepth puts its blocks row by row, as Focus could."""
-    if node.op_type != 'SpaceToDepth':
-        return None
     size = int(attributes(node)['blocksize'])
     offsets = tuple((row, column) for row in range(size) for column in range(size))
     return _checked(net, Focus(node, node.input[0], size, offsets)) if size > 1 else None
+
+
+def _pixel_unshuffle(net: Network, node: Any) -> Focus | None:
+    """PixelUnshuffle of PyTorch: Reshape and Transpose of more than four axes."""
+    shuffle = shuffle_to(net, node)
+    source = None if shuffle is None else net.shape(shuffle.source)
+    if shuffle is None or source is None:
+        return None
+    size = source[2] // shuffle.places.shape[2]
+    order = blocks_to_channels(shuffle, source, size) if size > 1 else ''
+    offsets = tuple((row, column) for row in range(size) for column in range(size))
+    focus = Focus(node, shuffle.source, size, offsets, order == 'interleaved')
+    return _checked(net, focus) if order else None
 
 
 def _checked(net: Network, focus: Focus) -> Focus | None:
@@ -216,3 +236,10 @@ def _checked(net: Network, focus: Focus) -> Focus | None:
     shape = net.shape(focus.source)
     fits = focus.stride <= LARGEST_STRIDE and net.is_float(focus.source)
     return focus if fits and shape is not None and len(shape) == 4 else None
+
+
+FINDERS: dict[str, Callable[[Network, Any], Focus | None]] = {
+    'Concat': _focus,
+    'SpaceToDepth': _space_to_depth,
+    **dict.fromkeys(SHUFFLES, _pixel_unshuffle),
+}

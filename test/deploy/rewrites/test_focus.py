@@ -121,6 +121,44 @@ def test_space_to_depth(merge: bool, network: Any, equal: Any, kinds: Any) -> No
     equal(model, split, 1e-6)
 
 
+def unshuffle(perm: list[int], out: int, size: int = 2) -> tuple[list[Any], dict[str, Any]]:
+    """PixelUnshuffle of [1, 3, 12, 20], as torch.onnx writes it."""
+    nodes = [
+        helper.make_node('Reshape', ['x', 'six'], ['s']),
+        helper.make_node('Transpose', ['s'], ['t'], perm=perm),
+        helper.make_node('Reshape', ['t', 'four'], ['f'], name='focus'),
+    ]
+    six = np.array([1, CHANNELS, 12 // size, size, 20 // size, size])
+    return nodes, {'six': six, 'four': np.array([1, out, 12 // size, 20 // size])}
+
+
+@pytest.mark.parametrize('perm', [[0, 1, 3, 5, 2, 4], [0, 3, 5, 1, 2, 4]])
+@pytest.mark.parametrize('size', [2, 4])
+def test_pixel_unshuffle(perm: list[int], size: int, network: Any, equal: Any, kinds: Any) -> None:
+    nodes, constants = unshuffle(perm, CHANNELS * size * size, size)
+    model = build(network, nodes, constants, out='f')
+    split, _ = focus_to_conv(model)
+    assert kinds(split) == ['Conv']
+    equal(model, split, 0)
+    stem, weights = conv(np.random.default_rng(0), CHANNELS * size * size, pads=[1] * 4)
+    model = build(network, [*nodes, stem], constants | weights)
+    merged, _ = focus_to_conv(model)
+    assert kinds(merged) == ['Conv']
+    equal(model, merged, 1e-6)
+
+
+def test_other_shuffles_stay(network: Any) -> None:
+    for perm in ([0, 1, 5, 3, 2, 4], [0, 1, 3, 5, 4, 2]):
+        nodes, constants = unshuffle(perm, 12)
+        if perm[4] == 4:
+            constants['four'] = np.array([1, 12, 10, 6])
+        assert focus_to_conv(build(network, nodes, constants, out='f'))[1] == ()
+    nodes, constants = unshuffle([0, 1, 3, 5, 2, 4], 12)
+    model = build(network, nodes, constants, out='f')
+    model.graph.output.append(helper.make_tensor_value_info('t', 1, [1, 3, 2, 2, 6, 10]))
+    assert focus_to_conv(model)[1] == ()
+
+
 def test_the_focus_itself_may_be_an_output(network: Any, equal: Any, kinds: Any) -> None:
     nodes, constants = focus()
     model = build(network, nodes, constants, out='f')

@@ -66,6 +66,20 @@ def test_activations_are_split(
     equal(model, split)
 
 
+def test_mish_of_older_exporters(network: Any, node: Any, equal: Any, kinds: Any) -> None:
+    nodes = [
+        node('Softplus', ['x'], ['s']),
+        node('Tanh', ['s'], ['t']),
+        node('Mul', ['x', 't'], ['m']),
+        node('Tanh', ['m'], ['y']),
+    ]
+    model = network(nodes, {'x': X}, {'y': X}, opset=11)
+    split, changes = split_activations(model)
+    assert len(changes) == 1
+    assert kinds(split) == [*MISH, 'Tanh']
+    equal(model, split)
+
+
 @pytest.mark.parametrize('alpha', [1.0, 2.5])
 def test_swish(alpha: float, node: Any, run: Any, kinds: Any) -> None:
     """An operator of opset 24: against its definition, as not every ONNX Runtime has it."""
@@ -370,6 +384,43 @@ def test_padding_of_deconvolutions(
     assert not {'pads', 'output_padding'} & set(attributes(cut.graph.node[0]))
     assert len(changes) == 1
     equal(model, cut, 1e-6)
+
+
+@pytest.mark.parametrize('mode', ['DCR', 'CRD'])
+@pytest.mark.parametrize('size', [2, 3])
+def test_depth_to_space(
+    mode: str, size: int, network: Any, node: Any, equal: Any, kinds: Any
+) -> None:
+    item = node('DepthToSpace', ['x'], ['y'], blocksize=size, mode=mode)
+    model = network([item], {'x': [2, 36, 4, 3]}, {'y': [None] * 4}, opset=13)
+    made, changes = unpad_deconvolutions(model)
+    assert kinds(made) == ['ConvTranspose']
+    assert len(changes) == 1
+    equal(model, made, 0)
+
+
+@pytest.mark.parametrize(
+    ('blocks', 'perm', 'done'),
+    [
+        ([1, 9, 2, 2, 4, 3], [0, 1, 4, 2, 5, 3], True),
+        ([1, 2, 2, 9, 4, 3], [0, 3, 4, 1, 5, 2], True),
+        ([1, 9, 2, 2, 4, 3], [0, 1, 4, 3, 5, 2], False),
+    ],
+)
+def test_pixel_shuffle(
+    blocks: Any, perm: Any, done: bool, network: Any, node: Any, equal: Any, kinds: Any
+) -> None:
+    nodes = [
+        node('Reshape', ['x', 'six'], ['s']),
+        node('Transpose', ['s'], ['t'], perm=perm),
+        node('Reshape', ['t', 'four'], ['y']),
+    ]
+    constants = {'six': np.array(blocks), 'four': np.array([1, 9, 8, 6])}
+    model = network(nodes, {'x': [1, 36, 4, 3]}, {'y': [1, 9, 8, 6]}, constants)
+    made, changes = unpad_deconvolutions(model)
+    assert bool(changes) == done
+    assert (kinds(made) == ['ConvTranspose']) == done
+    equal(model, made, 0)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,24 @@ def test_rounding_that_a_network_amplifies_is_told_from_errors(network: Any, nod
     assert not prove(build(1.0), build(1.0 + 100 * eps), feeds).equal
 
 
+@pytest.mark.parametrize('kind', ['GlobalAveragePool', 'ReduceMean'])
+@pytest.mark.parametrize('opset', [13, 18])
+def test_long_sums_are_told_from_errors(kind: str, opset: int, network: Any, node: Any) -> None:
+    """ONNX Runtime adds 65,536 values one by one; the rewrite is nearer to the truth."""
+    said = {'axes': [2, 3]} if kind == 'ReduceMean' and opset < 18 else {}
+    names = ['x', 'axes'] if kind == 'ReduceMean' and opset >= 18 else ['x']
+    constants = {'axes': np.array([2, 3])} if len(names) > 1 else {}
+    model = network([node(kind, names, ['y'], **said)], {'x': [1, 2, 256, 256]},
+                    {'y': [1, 2, 1, 1]}, constants, opset)  # fmt: skip
+    done = rewrite(model)
+    assert steps(done)['mean'] == KEPT
+    assert done.legal
+    nodes = [node(kind, names, ['m'], **said), node('Mul', ['m', 'f'], ['y'])]
+    more = network(nodes, {'x': [1, 2, 256, 256]}, {'y': [1, 2, 1, 1]},
+                   {**constants, 'f': np.float32(1.0005)}, opset)  # fmt: skip
+    assert not prove(model, more, feeds_of(model)).equal
+
+
 def test_samples_are_of_several_kinds(small: Any) -> None:
     feeds = feeds_of(small)
     assert len(feeds) == len(KINDS)
@@ -231,6 +249,26 @@ def test_dynamic_networks(network: Any, node: Any, run: Any) -> None:
     assert steps(done)['shapes'] == steps(done)['max-pool'] == KEPT
     x = f32(2, 3, 12, 20)
     np.testing.assert_array_equal(run(done.model, x=x)[0], run(model, x=x)[0])
+
+
+def test_ranks_that_only_fixed_shapes_give(network: Any, node: Any) -> None:
+    """Lint needs ranks: before and after are both told with the shapes that were given."""
+    one = onnx.helper.make_tensor('v', onnx.TensorProto.INT64, [1], [1])
+    nodes = [
+        node('Shape', ['x'], ['shape']),
+        node('Concat', ['shape', 'one'], ['target'], axis=0),
+        node('Slice', ['target', 'zero', 'count'], ['four']),
+        node('Size', ['four'], ['rank']),
+        node('ConstantOfShape', ['count'], ['ones'], value=one),
+        node('Mul', ['four', 'ones'], ['goal']),
+        node('Reshape', ['x', 'goal'], ['r']),
+        node('MaxPool', ['r'], ['y'], kernel_shape=[9, 9], pads=[4] * 4),
+    ]
+    constants = {'one': np.array([1]), 'zero': np.array([0]), 'count': np.array([4])}
+    model = network(nodes, {'x': ['N', 3, 'H', 'W']}, {'y': [None] * 4}, constants, opset=11)
+    done = rewrite(model, shapes={'x': [1, 3, 12, 20]})
+    assert done.legal
+    assert len(done.before.illegal) >= 1
 
 
 def test_another_batch_is_proven_sample_by_sample(network: Any, node: Any) -> None:
