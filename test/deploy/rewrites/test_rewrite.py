@@ -26,7 +26,7 @@ from airside_perception.deploy.rewrites.samples import KINDS, feeds_of
 from airside_perception.engine.graph import weights
 from airside_perception.engine.onnx import OnnxEngine
 from airside_perception.engine.qdq import insert_qdq
-from airside_perception.errors import ConfigError, EngineError
+from airside_perception.errors import ConfigError, EngineError, RefusalError
 from airside_perception.types import Image
 
 
@@ -155,6 +155,24 @@ def test_a_pass_that_cannot_be_done_is_dropped(
     monkeypatch.setattr(rewrites, 'cascade_max_pools', fails)
     step = next(step for step in rewrite(small).steps if step.name == 'max-pool')
     assert (step.outcome, step.reason, step.error) == (DROPPED, 'no way', None)
+
+
+def test_what_adds_up_is_refused(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two passes, each just within the tolerance."""
+
+    def scaled(model: Any) -> Any:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        tensor = next(t for t in changed.graph.initializer if t.name == 'w2')
+        value = numpy_helper.to_array(tensor) * np.float32(1 + 8e-6)
+        tensor.CopyFrom(numpy_helper.from_array(value, 'w2'))
+        return changed, ('scaled',)
+
+    monkeypatch.setattr(rewrites, 'cascade_max_pools', scaled)
+    assert steps(rewrite(small, only=['max-pool'])) == {'max-pool': KEPT}
+    monkeypatch.setattr(rewrites, 'means_to_pools', scaled)
+    with pytest.raises(RefusalError, match='add up to more than is allowed: y: relative error'):
+        rewrite(small, only=['max-pool', 'mean'])
 
 
 def test_the_inside_of_a_network_is_compared_too(network: Any, node: Any) -> None:
@@ -393,6 +411,22 @@ def test_the_help_names_all_passes() -> None:
 
 
 # ---------------------------------------------------------------- YOLOX-nano
+
+
+def test_rows_beyond_the_largest_dimension_are_left(
+    network: Any, node: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dimension of an output cannot be changed exactly: it is said, and the status is 1."""
+    nodes = [
+        node('Reshape', ['x', 'shape'], ['flat']),
+        node('Transpose', ['flat'], ['y'], name='rows', perm=[0, 2, 1]),
+    ]
+    model = network(nodes, {'x': [1, 5, 64, 160]}, {'y': [1, 10240, 5]},
+                    {'shape': np.array([1, 5, -1])})  # fmt: skip
+    onnx.save(model, str(tmp_path / 'net.onnx'))
+    words = ['rewrite', str(tmp_path / 'net.onnx'), '--out', str(tmp_path / 'out.onnx')]
+    assert main(words) == 1
+    assert re.search(r'left +rows \(Transpose\) falls back: ', capsys.readouterr().out)
 
 
 @pytest.fixture(scope='module')
