@@ -10,13 +10,15 @@ from html import escape
 WIDTH, HEIGHT = 880, 360
 LEFT, RIGHT, TOP, BOTTOM = 72, 24, 20, 52
 STYLE = """
-.plot text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+td.number, th.number { white-space: nowrap; overflow-wrap: normal; padding-left: .75rem; }
+.plot text { font: 12px system-ui, sans-serif; fill: var(--soft); stroke: white; stroke-width: 3px;
+  paint-order: stroke; }
 .plot .label { fill: var(--ink); } .plot .grid { stroke: var(--line); stroke-width: 1; }
 .plot .axis { stroke: var(--soft); stroke-width: 1; }
 .plot .limit { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 6 4; }
 .plot .front { fill: none; stroke: var(--accent); stroke-width: 1.5; stroke-dasharray: 3 3; }
 """
-TICKS = 6
+TICKS, WIDEST = 6, 48.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def steps(
 ) -> str:  # fmt: skip
     """One column a point, in their order; `x` of the points is not looked at."""
     x = Axis(x_title, -0.5, max(len(points) - 0.5, 0.5))
-    column = max(1.0, (WIDTH - LEFT - RIGHT) / max(len(points), 1) * 0.8)
+    column = min(max(1.0, (WIDTH - LEFT - RIGHT) / max(len(points), 1) * 0.8), WIDEST)
     parts = [*_frame(x, y, numbers=False)]
     for place, point in enumerate(points):
         top, middle = _y(y, point.y), _x(x, float(place))
@@ -139,7 +141,8 @@ def _frame(x: Axis, y: Axis, numbers: bool = True) -> Iterator[str]:
     yield f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{floor}" y2="{floor}"/>'
     yield f'<line class="axis" x1="{LEFT}" x2="{LEFT}" y1="{TOP}" y2="{floor}"/>'
     middle = (LEFT + right) / 2
-    yield f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x.title)}</text>'
+    below = HEIGHT - 10 if numbers else floor + 20
+    yield f'<text x="{middle}" y="{below}" text-anchor="middle">{escape(x.title)}</text>'
     height = (TOP + floor) / 2
     yield (
         f'<text x="16" y="{height}" text-anchor="middle" '
@@ -154,7 +157,7 @@ def _limit(y: Axis, limit: float | None, title: str) -> list[str]:
     right = WIDTH - RIGHT
     return [
         f'<line class="limit" x1="{LEFT}" x2="{right}" y1="{level:.1f}" y2="{level:.1f}"/>',
-        f'<text x="{right}" y="{level - 6:.1f}" text-anchor="end">{escape(title)}</text>',
+        f'<text x="{LEFT + 8}" y="{level - 6:.1f}">{escape(title)}</text>',
     ]
 
 

@@ -15,9 +15,11 @@ from airside_perception.deploy.compare.average_precision import (
     Found,
     Truth,
     average_precision,
+    drop,
     judge,
     mean_precision,
     precisions,
+    weighted_precision,
 )
 from airside_perception.deploy.compare.boxes import changes
 from airside_perception.deploy.compare.gate import boxes_as_truth
@@ -132,3 +134,23 @@ def test_lost_and_added_boxes_name_the_frame_and_the_other_score() -> None:
     assert (lost.lost, lost.score, lost.other) == (True, 0.31, 0.29)
     assert str(lost) == 'lost  0007.png: car 0.31 at (20, 0)-(30, 10) px; B: score 0.29 there'
     assert str(added) == 'added 0007.png: car 0.80 at (80, 80)-(90, 90) px; A: none there'
+
+
+def test_a_drop_is_the_larger_of_two_ways_to_count() -> None:
+    truth = Truth((('car',), ('car',), ('person',)), boxes(A, B, FAR), np.array([True] * 3))
+    items = (('car', 0.9, A), ('car', 0.8, B), ('person', 0.7, FAR))
+    full = found(*items)
+    first = precisions([(full, truth)])
+    assert weighted_precision(first) == 1.0
+    # a class without objects is an alarm in one curve only: 1/2, 2/3 and 3/4 of 1/3 each
+    alarm = found(('bus', 0.95, (50, 50, 60, 60)), *items)
+    second = precisions([(alarm, truth)])
+    assert weighted_precision(second) == 1.0
+    assert drop(first, second) == pytest.approx(0.25)  # made monotone: 3/4 everywhere
+    # one car of two is lost: 1/2 of two objects
+    less = precisions([(full.select([0, 2]), truth)])
+    assert weighted_precision(less) == pytest.approx((0.5 * 2 + 1) / 3)
+    assert drop(first, less) == pytest.approx(1 / 3)
+    # ranks that mix: the cars are fine, the person comes behind two alarms of its own class
+    alarms = found(('person', 0.75, (50, 50, 60, 60)), *items)
+    assert weighted_precision(precisions([(alarms, truth)])) == pytest.approx((2 + 0.5) / 3)

@@ -168,6 +168,23 @@ def mean_precision(table: Mapping[str, Precision]) -> float:
     return float(np.mean(known)) if known else float('nan')
 
 
+def weighted_precision(table: Mapping[str, Precision]) -> float:
+    """Mean over the classes, weighted by their objects; NaN without any."""
+    known = [(item.ap, item.objects) for name, item in table.items() if name and item.objects]
+    total = sum(objects for _, objects in known)
+    return sum(ap * objects for ap, objects in known) / total if total else float('nan')
+
+
+def drop(first: Mapping[str, Precision], second: Mapping[str, Precision]) -> float:
+    """How much lower the average precision of the second is: the larger of two ways to count.
+
+    All classes in one curve sees false alarms of classes without objects, and the mean over the
+    classes by their objects sees what one class loses where another one gains ranks.
+    """
+    by_class = weighted_precision(first) - weighted_precision(second)
+    return max(first[''].ap - second[''].ap, by_class)
+
+
 def _precision(
     scores: Iterable[Float64], hits: Iterable[NDArray[np.bool_]], objects: int
 ) -> Precision:

@@ -15,8 +15,10 @@ from airside_perception.deploy.compare.average_precision import (
     Found,
     Precision,
     Truth,
+    drop,
     mean_precision,
     precisions,
+    weighted_precision,
 )
 from airside_perception.deploy.compare.boxes import (
     Change,
@@ -45,7 +47,7 @@ class Gate:
         frames: how many were looked at.
         a, b: {class: average precision} of both; '' is all classes in one curve. Against boxes of
             A that of A is 1 by definition.
-        drop: how much lower the average precision of B is, all classes in one curve.
+        drop: how much lower the average precision of B is, see `average_precision.drop`.
         max_drop: more is a failure.
         iou: least overlap of a hit.
         changes: boxes above the thresholds of the card that only one of the two has.
@@ -87,6 +89,10 @@ class Gate:
             'max_drop': self.max_drop,
             'iou': self.iou,
             'ap': {'a': self.a[''].ap, 'b': self.b[''].ap},
+            'weighted_ap': {
+                'a': _number(weighted_precision(self.a)),
+                'b': _number(weighted_precision(self.b)),
+            },
             'mean_ap': {
                 'a': _number(mean_precision(self.a)),
                 'b': _number(mean_precision(self.b)),
@@ -204,7 +210,7 @@ def _gate(
         frames=len(pairs),
         a={**nothing, **a},
         b={**nothing, **b},
-        drop=a[''].ap - b[''].ap,
+        drop=drop(a, b),
         max_drop=max_drop,
         iou=iou,
         changes=tuple(different),

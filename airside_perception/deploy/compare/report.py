@@ -8,7 +8,11 @@ from html import escape
 
 from airside_perception import html
 from airside_perception.deploy import plots
-from airside_perception.deploy.compare.average_precision import Precision, mean_precision
+from airside_perception.deploy.compare.average_precision import (
+    Precision,
+    mean_precision,
+    weighted_precision,
+)
 from airside_perception.deploy.compare.comparison import Comparison
 from airside_perception.deploy.compare.gate import Gate
 from airside_perception.deploy.compare.layers import LayerRow, first_divergent, first_lost
@@ -65,8 +69,8 @@ def _layer_text(found: Comparison) -> Iterator[str]:
         yield f'  grows most in: {_layer(grown)}, {grown.growth:.1f} times its inputs'
     if lost is not None:
         yield (
-            f'  first NaN or Inf: {_layer(lost)}; {lost.lost} values; in A it is {lost.low:g} to '
-            f'{lost.high:g}, and fp16 holds up to {LARGEST_HALF:g}'
+            f'  first NaN or Inf: {_layer(lost)}; in A it is {lost.low:g} to {lost.high:g}, and '
+            f'fp16 holds up to {LARGEST_HALF:g}'
         )
     for row in [row for row in near_overflow(rows) if not row.lost][:MOST_LAYERS]:
         yield f'  near the end of fp16: {_layer(row)}, {row.low:g} to {row.high:g}'
@@ -89,11 +93,12 @@ def gate_text(gate: Gate) -> Iterator[str]:
     """A gate as lines."""
     yield (
         f'accuracy gate on {gate.frames} frames, truth: {gate.truth}; AP at IoU {gate.iou:g}: '
-        f'A {gate.a[""].ap:.4f}, B {gate.b[""].ap:.4f}, drop {gate.drop:.4f} '
-        f'({"passes" if gate.good else "FAILS"}, at most {gate.max_drop:g})'
+        f'A {gate.a[""].ap:.4f}, B {gate.b[""].ap:.4f}; by class and objects A '
+        f'{weighted_precision(gate.a):.4f}, B {weighted_precision(gate.b):.4f}; '
+        f'drop {gate.drop:.4f} ({"passes" if gate.good else "FAILS"}, at most {gate.max_drop:g})'
     )
     yield (
-        f'  mean over classes: A {mean_precision(gate.a):.4f}, B {mean_precision(gate.b):.4f}; '
+        f'  classes unweighted: A {mean_precision(gate.a):.4f}, B {mean_precision(gate.b):.4f}; '
         f'of {gate.kept} boxes of A {gate.lost} lost, {gate.added} added'
     )
     for name in _judged(gate):
@@ -150,12 +155,14 @@ def _output_table(found: Comparison) -> str:
 
 def _layer_parts(found: Comparison) -> Iterator[str]:
     rows, limit = found.layers, found.tolerance.max_rel
-    high = max([limit, *(row.difference.max_rel for row in rows)]) * 2
-    axis = plots.Axis('max rel', LEAST_ERROR, max(high, LEAST_ERROR * 10), log=True)
+    errors = [max(row.difference.max_rel, LEAST_ERROR) for row in rows]
+    least = min((error for error in errors if error > LEAST_ERROR), default=LEAST_ERROR)
+    low, high = 10.0 ** math.floor(math.log10(least)), 2 * max(limit, 10 * least, *errors)
+    axis = plots.Axis('max rel', low, high, log=True)
     points = [
         plots.Point(
             0.0,
-            axis.high if row.lost else max(row.difference.max_rel, LEAST_ERROR),
+            axis.high if row.lost else max(row.difference.max_rel, low),
             f'{row.tensor}\n{row.operator} {row.node}\nmax rel {row.difference.max_rel:.2e}, '
             f'{row.low:g} to {row.high:g}, {row.lost} lost',
             colour=BAD if row.lost else 'var(--accent)' if row.good else WARN,
@@ -199,7 +206,8 @@ def gate_parts(gate: Gate) -> Iterator[str]:
     kind = 'good' if gate.good else 'bad'
     yield html.paragraph(
         f'AP at IoU {gate.iou:g} over {gate.frames} frames: A {gate.a[""].ap:.4f}, B '
-        f'{gate.b[""].ap:.4f}, drop {gate.drop:.4f} of at most {gate.max_drop:g}: '
+        f'{gate.b[""].ap:.4f}; by class and objects A {weighted_precision(gate.a):.4f}, B '
+        f'{weighted_precision(gate.b):.4f}; drop {gate.drop:.4f} of at most {gate.max_drop:g}: '
         f'{"passes" if gate.good else "fails"}. Of {gate.kept} boxes of A {gate.lost} are lost, '
         f'{gate.added} are added.',
         kind,
@@ -238,7 +246,9 @@ def _ap(item: Precision) -> str:
 
 
 def _layer(row: LayerRow) -> str:
-    return f'{row.tensor} of {row.operator} {row.node}, max rel {row.difference.max_rel:.2e}'
+    lost = f', {row.lost} values NaN or Inf' if row.lost else ''
+    error = f'{row.difference.max_rel:.2e}'
+    return f'{row.tensor} of {row.operator} {row.node}, max rel {error}{lost}'
 
 
 def _range(value: float) -> str:

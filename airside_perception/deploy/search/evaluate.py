@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.card import ModelCard
-from airside_perception.deploy.compare.average_precision import Found, Truth, precisions
+from airside_perception.deploy.compare.average_precision import (
+    Found,
+    Truth,
+    precisions,
+    weighted_precision,
+)
 from airside_perception.deploy.compare.boxes import counted, detector, strong, thresholds
 from airside_perception.deploy.compare.gate import boxes_as_truth
 from airside_perception.deploy.compare.sides import ModelEngine
@@ -27,7 +32,7 @@ from airside_perception.engine.qdq import OPERATORS, insert_qdq
 from airside_perception.errors import ConfigError
 from airside_perception.files import write_whole
 
-VERSION = 2
+VERSION = 3
 """Of the stored scores."""
 
 
@@ -38,7 +43,7 @@ class Score:
     Attributes:
         error: root of the mean squared error of an output, relative to the root of its mean
             square, over all frames; the mean over the outputs.
-        drop: 1 - average precision against the boxes of fp32, all classes in one curve; NaN
+        drop: 1 - average precision against the boxes of fp32, see `average_precision.drop`; NaN
             without a detector.
     """
 
@@ -153,7 +158,7 @@ class Evaluator:
         least = counted(self.card)
         both = zip(found, self._truth, strict=True)
         table = precisions([(strong(one, least), truth) for one, truth in both], self.iou)
-        return Score(error, 1.0 - table[''].ap)
+        return Score(error, 1.0 - min(table[''].ap, weighted_precision(table)))
 
     @property
     def _none(self) -> float:
