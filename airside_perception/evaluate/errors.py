@@ -69,11 +69,13 @@ def class_errors(frames: Sequence[Frame], found: Matches, period: float = 2 * np
     """Mean errors of one class, over all recalls above 10 % that are reached.
 
     As nuScenes' development kit computes them: the running mean over the hits, interpolated at 101
-    recalls by their scores. A class of which less is found has errors of 1.
+    recalls by their scores. A class of which less is found has errors of 1, that of the velocity
+    only where any detection in the frames has one.
     """
     values = box_errors(frames, found, period)
     if not len(values):
-        return Errors(1.0, 1.0, 1.0, 1.0)
+        given = any(np.isfinite(np.asarray(item.found.velocities)).any() for item in frames)
+        return Errors(1.0, 1.0, 1.0, 1.0 if given else float('nan'))
     recall = np.cumsum(found.hits) / found.asked
     scores = np.interp(RECALLS, recall, found.scores, right=0.0)
     reached = np.flatnonzero(scores)

@@ -6,11 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from airside_perception.errors import BagError, ConfigError, PerceptionError
 from airside_perception.replay.bag import STORAGES, BagReader
 from airside_perception.replay.compare import Thresholds, Tolerances, compare
+from airside_perception.replay.evaluate import Options, evaluate_bags
+from airside_perception.replay.evaluate_html import evaluation_page
+from airside_perception.replay.evaluate_text import evaluation_json, evaluation_text
 from airside_perception.replay.importer import import_kitti
 from airside_perception.replay.report import (
     Progress,
@@ -22,7 +27,7 @@ from airside_perception.replay.report import (
 )
 from airside_perception.replay.runner import Runner
 from airside_perception.replay.settings import THREADS, load_settings
-from airside_perception.results import ResultWriter, meta_path, read_results
+from airside_perception.results import ResultWriter, meta_path, read_results, write_text
 
 DIFFERENT = 1
 BAD_INPUT = 2
@@ -34,6 +39,7 @@ examples:
   replay run --bag kitti.bag --out before.jsonl
   replay run --bag kitti.bag --params tuned.yaml --out after.jsonl
   replay compare before.jsonl after.jsonl
+  replay evaluate drive.bag --html report.html
   replay play --bag kitti.bag --loop
 
 exit status: 0 fine (compare: the same), 1 compare: different, 2 bad input, 130 interrupted
@@ -103,6 +109,29 @@ def _compare(options: argparse.Namespace) -> int:
     else:
         print(comparison_text(found, (options.a, options.b)))
     return 0 if found.same else DIFFERENT
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    progress = Progress('evaluate', sys.stderr)
+    given = Options(
+        bags=tuple(options.bags), results=options.results, topics=tuple(options.topic or ()),
+        params=options.params, classes=tuple(options.classes or ()),
+        aliases=dict(options.alias or ()), max_range=options.max_range, ranges=options.ranges,
+        floor=options.floor, uncalibrated=options.uncalibrated, threads=options.threads,
+    )  # fmt: skip
+    try:
+        found = evaluate_bags(given, progress)
+    finally:
+        progress.close()
+    if options.html is not None:
+        names = ', '.join(path.name for path in given.bags[:3])
+        more = f' and {len(given.bags) - 3} more' if len(given.bags) > 3 else ''
+        write_text(options.html, evaluation_page(found, f'Evaluation of {names}{more}'))
+    if options.json:
+        print(json.dumps(evaluation_json(found), indent=2, allow_nan=False))
+    else:
+        print(evaluation_text(found))
+    return 0
 
 
 def _play(options: argparse.Namespace) -> int:
@@ -196,6 +225,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument('--json', action='store_true', help='print JSON instead of text')
     verb.set_defaults(run=_compare)
 
+    _add_evaluate(verbs, bag_help)
+
     verb = verbs.add_parser(
         'play', help='publish a bag with /clock for a live graph (needs ROS 2)'
     )
@@ -211,6 +242,75 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     verb.set_defaults(run=_play)
     return parser
+
+
+def _add_evaluate(verbs: Any, bag_help: str) -> None:
+    plain = Options(())
+    verb = verbs.add_parser(
+        'evaluate', help='how good detections are, on bags that hold the ground truth'
+    )
+    verb.add_argument('bags', nargs='+', type=Path, metavar='BAG', help=bag_help)
+    verb.add_argument(
+        '--results', type=Path, metavar='FILE.jsonl',
+        help='results of `replay run` on the bag; default: it is run here',
+    )  # fmt: skip
+    verb.add_argument('--topic', action='append', help='judge this one only; may be repeated')
+    verb.add_argument(
+        '--params', type=Path, metavar='YAML',
+        help='ROS parameter file; default: the shipped configuration',
+    )  # fmt: skip
+    verb.add_argument(
+        '--classes', nargs='+', metavar='CLASS', help='default: all that the networks publish'
+    )
+    verb.add_argument(
+        '--alias', nargs='+', type=_pair, metavar='TRUTH=CLASS',
+        help='a class of the truth that the networks call CLASS, beside what their cards say',
+    )  # fmt: skip
+    verb.add_argument(
+        '--max-range', type=_positive, default=plain.max_range, metavar='M',
+        help=f'objects farther away are not asked for; default: {plain.max_range:g}',
+    )  # fmt: skip
+    verb.add_argument(
+        '--ranges', type=_ranges, default=plain.ranges, metavar='A,B,...',
+        help=f'edges of the range bins, m; default: {",".join(f"{r:g}" for r in plain.ranges)}',
+    )  # fmt: skip
+    verb.add_argument(
+        '--floor', type=_score, metavar='SCORE',
+        help='detectors answer from this score up, so that curves are whole; recall and '
+        'precision stay those at the thresholds. Default: the thresholds themselves',
+    )  # fmt: skip
+    verb.add_argument(
+        '--uncalibrated', action='store_true',
+        help='leave the curves of the cards out: the same detections with scores of the networks',
+    )  # fmt: skip
+    verb.add_argument(
+        '--threads', type=_positive_int, default=THREADS, metavar='N',
+        help=f'CPU threads of a network, where the parameters fix none; default: {THREADS}',
+    )  # fmt: skip
+    verb.add_argument('--html', type=Path, metavar='FILE', help='write a report with plots')
+    verb.add_argument('--json', action='store_true', help='print JSON instead of text')
+    verb.set_defaults(run=_evaluate)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition('=')
+    if not (name and mark and value):
+        raise argparse.ArgumentTypeError(f'{text} is not TRUTH=CLASS')
+    return name, value
+
+
+def _score(text: str) -> float:
+    value = _positive(text)
+    if value > 1.0:
+        raise argparse.ArgumentTypeError(f'{text} is no score, 0 to 1')
+    return value
+
+
+def _ranges(text: str) -> tuple[float, ...]:
+    edges = tuple(_positive(part) for part in text.split(','))
+    if len(edges) < 2 or any(b <= a for a, b in pairwise(edges)):
+        raise argparse.ArgumentTypeError(f'{text} is not two or more ascending numbers')
+    return edges
 
 
 def _positive(text: str) -> float:

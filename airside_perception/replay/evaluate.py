@@ -1,0 +1,247 @@
+"""`replay evaluate`: runs bags that have ground truth, or reads results, and judges both.
+
+The shipped configuration runs as it is, so that average precision ends where its thresholds cut
+the detections off; with a `floor`, detectors answer from that score up and the curves are whole,
+while recall and precision stay those at the thresholds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from airside_perception.card import ModelCard, load_card
+from airside_perception.card.scores import network_threshold
+from airside_perception.config import CameraConfig, LidarConfig
+from airside_perception.errors import BagError, CardError, ConfigError
+from airside_perception.evaluate.evaluation import Figures, evaluate
+from airside_perception.evaluate.frames import Frame
+from airside_perception.evaluate.question import RANGES, Question
+from airside_perception.network import Network
+from airside_perception.replay.bag import BagReader
+from airside_perception.replay.judge import aliases_of, judge, lenses, rank
+from airside_perception.replay.report import thresholds
+from airside_perception.replay.runner import (
+    OBJECTS_TOPIC,
+    Runner,
+    Summary,
+    read_transforms,
+)
+from airside_perception.replay.settings import THREADS, Settings, load_settings
+from airside_perception.replay.truth import Moment, read_truth
+from airside_perception.results import Result, meta_path, read_results
+
+Progress = Callable[[int, int], None]
+AnyNetwork = Network[Any, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run and what is asked; see `replay evaluate --help`."""
+
+    bags: tuple[Path, ...]
+    results: Path | None = None
+    topics: tuple[str, ...] = ()
+    params: Path | None = None
+    classes: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    max_range: float = 80.0
+    ranges: tuple[float, ...] = RANGES
+    floor: float | None = None
+    uncalibrated: bool = False
+    threads: int = THREADS
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a frame is."""
+
+    bag: Path
+    moment: Moment
+
+
+@dataclass
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        figures, frames, questions: by topic.
+        places: of the frames, by topic too.
+        times: {stage: milliseconds of every call}; empty where results were read.
+        silent, strays: {topic: moments without a message, messages without a truth}.
+        unknown: {class of the truth: objects} of classes that nobody asks for.
+        calibrated: classes whose scores a card turns into probabilities, by card.
+    """
+
+    figures: dict[str, Figures] = field(default_factory=dict)
+    frames: dict[str, list[Frame]] = field(default_factory=dict)
+    questions: dict[str, Question] = field(default_factory=dict)
+    places: dict[str, list[Place]] = field(default_factory=dict)
+    times: dict[str, list[float]] = field(default_factory=dict)
+    silent: Counter[str] = field(default_factory=Counter)
+    strays: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    calibrated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Results of one bag and what its detectors say about themselves.
+
+    Attributes:
+        detectors: {topic: {class: lowest score that is published}}; every class is in it.
+        fused: the same of fused objects.
+    """
+
+    results: Sequence[Result]
+    cards: tuple[ModelCard, ...] = ()
+    detectors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    fused: Mapping[str, float] = field(default_factory=dict)
+    times: Mapping[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def thresholds(self) -> dict[str, Mapping[str, float]]:
+        return {**self.detectors, OBJECTS_TOPIC: self.fused}
+
+    def classes(self, topic: str) -> tuple[str, ...]:
+        """What the topic can hold; empty where that is not known."""
+        if topic != OBJECTS_TOPIC:
+            return tuple(self.detectors.get(topic, ()))
+        return tuple(dict.fromkeys(name for own in self.detectors.values() for name in own))
+
+
+def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) -> Evaluation:
+    """Runs and judges every bag.
+
+    Raises:
+        BagError: a bag or result file that is not readable, has no ground truth, or no detections
+            in space on the topics asked for.
+        ConfigError: nothing to run, or results together with several bags.
+    """
+    if options.results is not None and len(options.bags) != 1:
+        raise ConfigError('--results is of one bag; name that bag alone')
+    found = Evaluation()
+    asked: dict[str, dict[str, None]] = {}
+    lowest: dict[str, dict[str, float]] = {}
+    for path in options.bags:
+        with BagReader(path) as reader:
+            moments = read_truth(reader)
+            transforms = read_transforms(reader)
+            run = _results(reader, options, progress)
+            aliases = {**aliases_of(run.cards), **options.aliases}
+            judged = judge(
+                moments, run.results, transforms, aliases, lenses(reader, transforms), path.name
+            )
+        for topic, item in judged.items():
+            if options.topics and topic not in options.topics:
+                continue
+            found.frames.setdefault(topic, []).extend(item.frames)
+            found.places.setdefault(topic, []).extend(Place(path, moment) for moment in moments)
+            found.silent[topic] += item.silent
+            found.strays[topic] += item.strays
+            names = run.classes(topic) or _seen_in(item.frames)
+            asked.setdefault(topic, {}).update(dict.fromkeys(names))
+            lowest.setdefault(topic, {}).update(run.thresholds.get(topic, {}))
+        for stage, values in run.times.items():
+            found.times.setdefault(stage, []).extend(values)
+        for card in run.cards:
+            if card.calibration:
+                found.calibrated[card.name] = tuple(card.calibration)
+        known = options.classes or {name for names in asked.values() for name in names}
+        called = (aliases.get(n, n) for moment in moments for n in moment.truth.classes)
+        found.unknown.update(name for name in called if name not in known)
+    if not found.frames:
+        wanted = ', '.join(options.topics) or 'any topic'
+        raise BagError(f'{options.bags[0]}: no detections in space on {wanted}')
+    for topic in sorted(found.frames, key=rank):
+        classes = options.classes or tuple(asked[topic])
+        question = Question(classes, lowest[topic], options.max_range, options.ranges)
+        found.questions[topic] = question
+        found.figures[topic] = evaluate(found.frames[topic], question)
+    return found
+
+
+def run_detectors(
+    reader: BagReader, settings: Settings, progress: Progress = lambda done, of: None
+) -> tuple[list[Result], Summary]:
+    """All results of a bag.
+
+    Raises:
+        BagError: no message gave a result.
+    """
+    results: list[Result] = []
+    with Runner(reader, settings, results.append) as runner:
+        summary = runner.run(progress)
+    if not results:
+        causes = '; '.join(summary.causes.values())
+        raise BagError(f'{reader.path}: no message gave a result: {causes or "none came"}')
+    return results, summary
+
+
+def every_network(settings: Settings, change: Callable[[AnyNetwork], AnyNetwork]) -> Settings:
+    """The settings with another network in the place of each."""
+    cameras = tuple(replace(item, network=change(item.network)) for item in settings.cameras)
+    lidar = None if settings.lidar is None else change(settings.lidar)
+    return replace(settings, cameras=cameras, lidar=lidar)
+
+
+def with_floor(network: AnyNetwork, floor: float) -> AnyNetwork:
+    """A network that answers with every score from `floor` up."""
+    own = dict.fromkeys(network.card.published, 0.0)
+    config = replace(network.config, score_threshold=floor, score_thresholds=own)
+    return replace(network, config=config)
+
+
+def without_curves(network: AnyNetwork) -> AnyNetwork:
+    """The same detections with the scores of the network: its thresholds are taken back."""
+    config: CameraConfig | LidarConfig = network.config
+    card = network.card
+    own = {**card.thresholds, **config.score_thresholds}
+    lowest = {
+        name: min(
+            network_threshold(card, name, max(config.score_threshold, own.get(name, 0.0))), 1.0
+        )
+        for name in card.published
+    }
+    plain = replace(config, score_threshold=0.0, score_thresholds=lowest)
+    return replace(network, config=plain, card=replace(card, calibration={}))
+
+
+def _results(reader: BagReader, options: Options, progress: Progress) -> _Run:
+    if options.results is not None:
+        return _read(options.results)
+    settings = load_settings(reader.topics, options.params, options.threads)
+    if options.uncalibrated:
+        settings = every_network(settings, without_curves)
+    own = thresholds(settings)
+    fused: dict[str, float] = {}
+    if options.floor is not None:
+        floor = options.floor
+        settings = every_network(settings, lambda network: with_floor(network, floor))
+        for table in own.values():  # what one sensor would publish is published
+            fused.update({n: min(value, fused.get(n, value)) for n, value in table.items()})
+    results, summary = run_detectors(reader, settings, progress)
+    networks: list[Any] = [camera.network for camera in settings.cameras]
+    networks += [settings.lidar] if settings.lidar is not None else []
+    cards = {network.card.path: network.card for network in networks}
+    return _Run(results, tuple(cards.values()), own, fused, summary.times)
+
+
+def _read(path: Path) -> _Run:
+    """Results of an earlier run, and what they say of their cards where these are still there."""
+    results = read_results(path)
+    try:
+        meta: Any = json.loads(meta_path(path).read_text(encoding='utf-8'))
+        cards = tuple(load_card(item['path']) for item in meta['cards'])
+        return _Run(results, cards, dict(meta['thresholds']))
+    except (OSError, ValueError, KeyError, TypeError, CardError):
+        return _Run(results)
+
+
+def _seen_in(frames: Sequence[Frame]) -> list[str]:
+    """Classes that are found anywhere, where no card says what a network knows."""
+    return sorted({name for frame in frames for name in frame.found.classes})

@@ -1,0 +1,135 @@
+"""What is really there, as a recording says it.
+
+`/ground_truth/objects` (Detection3DArray) holds every object that some sensor could see;
+`/ground_truth/camera/NAME/objects` (Detection2DArray) what is visible in an image. What these
+messages have no room for may stand in `/ground_truth/details` (std_msgs/String), one JSON object a
+stamp, which then takes the place of the first:
+
+    {"stamp_ns": 1, "conditions": {"light": "night", "weather": "rain"}, "objects": [{"class": "car",
+     "box": [x, y, z, length, width, height, yaw], "velocity": [vx, vy], "points": 12,
+     "pixels": 340, "visibility": 0.8, "camera_visibility": null}], "small": []}
+
+Boxes are in the frame of `/ground_truth/objects`. Only class and box must be there; what is missing
+or null is not known: visibility and velocity NaN, points -1, no conditions. An object without a
+point and with few pixels is not asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from airside_perception import messages
+from airside_perception.errors import BagError, MessageError
+from airside_perception.evaluate.frames import Truth
+from airside_perception.replay.bag import BagReader
+from airside_perception.types import Boxes2D, Float64
+
+TRUTH_TOPIC = '/ground_truth/objects'
+DETAILS_TOPIC = '/ground_truth/details'
+IMAGE_TRUTH_TOPIC = '/ground_truth/camera/{}/objects'
+CONDITIONS = ('light', 'weather')
+LEAST_PIXELS = 20
+"""Smallest visible part of an object that counts as seen by a camera."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is there at one stamp.
+
+    Attributes:
+        stamp_ns, frame_id: of the boxes.
+        truth: the objects.
+        conditions: e.g. {'weather': 'rain', 'light': 'night'}.
+        in_cameras: float64 [N], share of each object that nothing hides from the cameras, NaN:
+            not known.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    truth: Truth
+    conditions: dict[str, str] = field(default_factory=dict)
+    in_cameras: Float64 = field(default_factory=lambda: np.empty(0))
+
+
+def read_truth(reader: BagReader) -> list[Moment]:
+    """The ground truth of a bag, by stamp.
+
+    Raises:
+        BagError: there is none, or it is damaged.
+        MessageError: an object that is no box.
+    """
+    details: dict[int, Mapping[str, Any]] = {}
+    for record in reader.records([DETAILS_TOPIC]):
+        try:
+            content = json.loads(reader.message(record).data)
+            details[int(content['stamp_ns'])] = content
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(reader, record.log_ns, error) from error
+    found = []
+    for record in reader.records([TRUTH_TOPIC]):
+        boxes = messages.boxes3d(reader.message(record))
+        known = details.get(boxes.stamp_ns)
+        if known is None:
+            plain = Truth(boxes.classes, boxes.boxes)
+            unknown = np.full(len(boxes), np.nan)
+            found.append(Moment(boxes.stamp_ns, boxes.frame_id, plain, {}, unknown))
+            continue
+        try:
+            found.append(_detailed(boxes.stamp_ns, boxes.frame_id, known))
+        except (ValueError, KeyError, TypeError, AttributeError, MessageError) as error:
+            raise _damaged(reader, boxes.stamp_ns, error) from error
+    if not found:
+        raise BagError(
+            f'{reader.path}: no ground truth on {TRUTH_TOPIC}; drives of '
+            '`python -m airside_perception.sim` have it'
+        )
+    return sorted(found, key=lambda moment: moment.stamp_ns)
+
+
+def read_image_truth(reader: BagReader, camera: str) -> dict[int, Boxes2D]:
+    """{stamp of an image: what is visible in it}; empty where the bag does not say.
+
+    Raises:
+        BagError: damaged.
+        MessageError: an object that is no box.
+    """
+    records = reader.records([IMAGE_TRUTH_TOPIC.format(camera)])
+    boxes = [messages.boxes2d(reader.message(record)) for record in records]
+    return {item.stamp_ns: item for item in boxes}
+
+
+def _detailed(stamp_ns: int, frame_id: str, content: Mapping[str, Any]) -> Moment:
+    items = [*content['objects'], *content.get('small', ())]
+    points = np.array([-1 if (n := item.get('points')) is None else n for item in items], np.int64)
+    pixels = [item.get('pixels') for item in items]
+    seen = [
+        count != 0 if shown is None else count > 0 or shown >= LEAST_PIXELS
+        for count, shown in zip(points.tolist(), pixels, strict=True)
+    ]
+    truth = Truth(
+        tuple(str(item['class']) for item in items),
+        np.array([item['box'] for item in items], np.float64).reshape(-1, 7),
+        np.array([item.get('velocity') or (np.nan, np.nan) for item in items], np.float64).reshape(
+            -1, 2
+        ),
+        _shares(items, 'visibility'),
+        points,
+        np.array(seen, bool),
+    )
+    given = content.get('conditions', {})
+    conditions = {name: str(given[name]) for name in CONDITIONS if name in given}
+    return Moment(stamp_ns, frame_id, truth, conditions, _shares(items, 'camera_visibility'))
+
+
+def _shares(items: Sequence[Mapping[str, Any]], key: str) -> Float64:
+    values = [item.get(key) for item in items]
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _damaged(reader: BagReader, stamp_ns: int, error: Exception) -> BagError:
+    return BagError(f'{reader.path}: {DETAILS_TOPIC} at {stamp_ns} ns is no truth: {error!r}')
