@@ -20,6 +20,8 @@ from airside_perception.files import write_whole
 LARGEST = 127
 ENOUGH = 500
 """Frames that a calibration should have."""
+HARD_CUT = 8
+"""Rare large values are what detections are made of where most of the input is empty."""
 POOLS = ('MaxPool', 'AveragePool', 'GlobalMaxPool', 'GlobalAveragePool')
 SUMS = ('Add', 'Sub', 'Max', 'Min')
 SHOWN = 5
@@ -62,6 +64,13 @@ class Calibration:
             said.append(
                 f'{len(self.zero)} tensors are uniformly zero: {_some(self.zero)}; does the '
                 'preprocessing fit the training, or are these parts of the network dead?'
+            )
+        hard = [name for name, factor in self.cut.items() if factor >= HARD_CUT]
+        if hard:
+            said.append(
+                f'{len(hard)} tensors are cut off below 1/{HARD_CUT} of their largest value: '
+                f'{_some(hard)}; compare the detections with those of --method percentile and '
+                'minmax, which need no second pass'
             )
         return tuple(said)
 
@@ -113,7 +122,7 @@ def find_scales(
         for name, value, most in zip(statistics.names, held, largest, strict=True)
         if value and most > value
     }
-    scales = {name: scale_of(value) for name, value in {**network.constants, **amax}.items()}
+    scales = {name: scale_of(value) for name, value in {**amax, **network.constants}.items()}
     return Calibration(
         same_scales(model, scales) if dla else scales,
         method, percentile, statistics.frames, identity['network'], identity['data'], zero,

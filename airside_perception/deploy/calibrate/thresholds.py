@@ -2,9 +2,14 @@
 
 Entropy: of all places to cut a histogram of |x| off, the one whose 128 levels tell least of a lie
 about it, by the Kullback-Leibler divergence (Migacz, "8-bit inference with TensorRT", GTC 2017,
-with the details as NVIDIA's calibrators for PyTorch have them: 2048 bins; the bin of the zeros
-counts as much as its neighbour; a level is spread evenly over those of its bins that are not
-empty; what is cut off is added to the last bin of the histogram, not to that of the levels).
+with the details as NVIDIA's calibrators for PyTorch have them: 2048 bins; a level is spread evenly
+over those of its bins that are not empty; what is cut off is added to the last bin of the
+histogram, not to that of the levels; the bin of the zeros counts as much as its neighbour).
+
+That rule for zeros is widened to all spikes: the border of a letterbox and empty ground are one
+value many times in every tensor, not only 0, and a level that holds such a spike beside other bins
+looks like a great loss. Without this the best cut is often the lowest that is allowed, a sixteenth
+of the range, and nothing is detected any more.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ LEVELS = 128
 """Magnitudes that a signed byte holds."""
 BINS = 2048
 """Of the histogram that is cut off."""
+AROUND, SPIKE = 33, 2.0
+"""A bin with more than so many times the median of the bins around it is a spike."""
 
 
 def check_method(method: str, percentile: float) -> None:
@@ -60,17 +67,29 @@ def thresholds(statistics: Statistics, method: str, percentile: float = PERCENTI
     return np.minimum(found, largest)
 
 
-def entropy_threshold(counts: Int64) -> float:
+def entropy_threshold(counts: Int64, spikes: bool = False) -> float:
     """Where to cut a histogram off, in bins of `counts` from 0.
 
     Args:
         counts: of |x| in bins of one width, one of them not empty.
+        spikes: whether spikes count in full, as in the published method.
     """
     used = int(np.flatnonzero(counts)[-1]) + 1
     bins = rebinned(counts[:used], BINS)
-    divergences = kl_divergences(bins)
+    divergences = kl_divergences(bins if spikes else without_spikes(bins))
     best = len(divergences) - 1 - int(np.argmin(divergences[::-1]))  # the widest of equals
     return (best + LEVELS) * used / BINS
+
+
+def without_spikes(bins: Float64) -> Float64:
+    """Bins [B] of which none has more than `SPIKE` times the median of the `AROUND` around it.
+
+    What is not empty stays so: a bin keeps at least one count, or all of a part of one.
+    """
+    from scipy.ndimage import median_filter
+
+    usual = median_filter(bins, AROUND, mode='mirror')
+    return np.asarray(np.minimum(bins, np.maximum(SPIKE * usual, 1.0)), np.float64)
 
 
 def rebinned(counts: Int64, number: int) -> Float64:
