@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from airside_perception.sim.lamps import Lamp
 from airside_perception.sim.materials import row
 from airside_perception.sim.mesh import Mesh, cylinder, merge
 from airside_perception.types import Float64
@@ -18,6 +19,8 @@ CLASSES = (
     'aircraft', 'bus', 'belt_loader', 'pushback_tug', 'baggage_tractor', 'baggage_cart',
     'fuel_truck', 'catering_truck', 'stairs', 'truck', 'car', 'cyclist', 'person',
 )  # fmt: skip
+SMALL = ('cone', 'chock', 'fod')
+"""Classes of small things on the ground. They are kept apart: no network is asked for them yet."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,12 @@ class Body:
     """A mesh with its label ('' for structure that is no object) and its boxes.
 
     Attributes:
-        label: one of CLASSES, or ''.
+        label: one of CLASSES or SMALL, or ''.
         mesh: in the body's frame.
         labelled: how many of the mesh's triangles, from the first, belong to the labelled object.
         box: float64 [6], (x, y, z of the centre, length, width, height) of the labelled part.
         footprint: float64 [4], (x, y of the centre, length, width) of all of it, for placement.
+        lamps: in the body's frame.
     """
 
     label: str
@@ -37,6 +41,7 @@ class Body:
     labelled: int
     box: Float64
     footprint: Float64
+    lamps: tuple[Lamp, ...] = ()
 
 
 def body(
@@ -59,13 +64,18 @@ def body(
     return Body(label, mesh.moved(shift), sum(map(len, parts)), box, footprint)
 
 
-def structure(parts: Sequence[Mesh]) -> Body:
+def structure(parts: Sequence[Mesh], lamps: Sequence[Lamp] = ()) -> Body:
     """A body without a label; its origin stays where the parts put it."""
     mesh = merge(parts)
     low, high = mesh.extents
     centre, size = (low + high) / 2, high - low
     return Body(
-        '', mesh, 0, np.concatenate([centre, size]), np.concatenate([centre[:2], size[:2]])
+        '',
+        mesh,
+        0,
+        np.concatenate([centre, size]),
+        np.concatenate([centre[:2], size[:2]]),
+        tuple(lamps),
     )
 
 

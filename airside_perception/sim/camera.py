@@ -1,64 +1,31 @@
 """Cameras: a shaded picture of a scene through any lens model, and what is visible in it.
 
-One ray a pixel through its centre. Faces are lit flat by the sun and by the sky; the ground has
-a fine random texture; a second ray a pixel finds the sun's shadows. Colours are blue, green, red.
+One ray a pixel through its centre, or its neighbours' answer where they agree (`pixels`). Faces
+are lit flat by the sun, the sky and lamps (`shade`); rain and glare lie in front of them
+(`weather`); the film blurs what moves, and adds noise (`film`). Colours are blue, green, red.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from airside_perception.projection import CameraModel
+from airside_perception.sim import film, weather
 from airside_perception.sim.caster import Caster
-from airside_perception.sim.lidar import GROUND, Hits, normals, with_ground
+from airside_perception.sim.conditions import Light
+from airside_perception.sim.lidar import GROUND, Hits
+from airside_perception.sim.pixels import first_hits
 from airside_perception.sim.scene import Scene
+from airside_perception.sim.shade import Lighting, hazy, surfaces
 from airside_perception.types import Boxes2D, Float32, Float64
 
+__all__ = ['Lens', 'Light', 'Picture', 'look', 'render', 'take', 'visible']
+
 Int32 = NDArray[np.int32]
-
-TEXTURE = 512
-"""Side of the repeating ground texture, samples; a power of 2."""
-GRAIN = 0.04
-"""Size of a sample of the ground texture, metres."""
-ROUGH, SHADOWS = 60.0, 200.0
-"""Distances, metres, beyond which the ground is smooth and nothing has a shadow."""
-NOISE = 1 << 21
-"""Stored samples of sensor noise."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """Sun and sky.
-
-    Attributes:
-        azimuth, elevation: of the sun in the world, radians.
-        sun, sky: brightness of the light from each.
-        visibility: distance in metres at which contrast falls to 37 %.
-        shadows: whether to cast them: doubles the time of a picture.
-    """
-
-    azimuth: float = 2.2
-    elevation: float = 0.8
-    sun: float = 0.75
-    sky: float = 0.45
-    visibility: float = 900.0
-    shadows: bool = True
-
-    def direction(self, base2world: Float64) -> Float64:
-        """Unit vector [3] towards the sun in base_link."""
-        flat = np.cos(self.elevation)
-        towards = [
-            flat * np.cos(self.azimuth),
-            flat * np.sin(self.azimuth),
-            np.sin(self.elevation),
-        ]
-        return np.asarray(base2world[:3, :3].T @ np.array(towards))
 
 
 @dataclass(frozen=True)
@@ -68,10 +35,14 @@ class Picture:
     Attributes:
         image: uint8 [H, W, 3], blue, green, red.
         instance: int32 [H, W], row of the scene's objects, -1 for anything else.
+        triangle: int32 [H, W], -1: sky, GROUND.
+        exposure: how it was taken.
     """
 
     image: NDArray[np.uint8]
     instance: Int32
+    triangle: Int32 = field(repr=False)
+    exposure: film.Exposure = field(default_factory=film.Exposure)
 
 
 @dataclass(frozen=True)
@@ -105,21 +76,61 @@ def render(
     rng: np.random.Generator,
     directions: Float32 | None = None,
 ) -> Picture:
-    """What a camera sees of a scene; `directions` may be kept from `look`."""
-    shape = lens.model.height, lens.model.width
+    """What a camera sees of a scene in clear weather, nothing moving, the exposure fixed.
+
+    `directions` may be kept from `look`.
+    """
     rays = look(lens) if directions is None else directions
-    origin = lens.camera2base[:3, 3]
-    hits = with_ground(Hits(*caster.cast(origin, rays)), origin, rays, scene.slope, 2000.0)
-    seen = np.flatnonzero(np.isfinite(hits.distance))
-    colour = _surface(scene, caster, light, origin, rays[seen], hits.at(seen))
-    clear = np.exp(hits.distance[seen] * np.float32(-1 / light.visibility))[:, None]
-    sky = np.flatnonzero(~np.isfinite(hits.distance))
-    picture = np.empty((len(rays), 3), np.float32)
-    picture[sky] = _sky(rays[sky, 2:], light)
-    picture[seen] = colour * clear + _sky(np.zeros((1, 1), np.float32), light) * (1 - clear)
-    instance = np.where(hits.triangle >= 0, scene.instance[np.maximum(hits.triangle, 0)], -1)
-    image = _expose(picture.reshape(*shape, 3), lens, rng)
-    return Picture(image, instance.reshape(shape).astype(np.int32))
+    shape = lens.model.height, lens.model.width
+    lighting = Lighting.of(scene, light)
+    picture, hits = _light_of(lens, scene, caster, lighting, rays)
+    image = film.developed(picture.reshape(*shape, 3), lens.exposure, lens.noise, rng)
+    return _picture(image, scene, hits, film.Exposure(lens.exposure))
+
+
+def take(
+    lens: Lens,
+    scene: Scene,
+    caster: Caster,
+    lighting: Lighting,
+    rng: np.random.Generator,
+    directions: Float32,
+    sticky: np.random.Generator | None = None,
+) -> Picture:
+    """What a camera sees of a scene in its light and weather: exposed automatically, blurred.
+
+    Args:
+        lens: the camera; scene: with its lamps and its motion.
+        caster: over the scene's triangles.
+        lighting: of the scene, made with conditions.
+        rng: source of noise and falling rain; sticky: of the drops on the lens.
+        directions: from `look`.
+
+    Raises:
+        ValueError: `lighting` was made without conditions.
+    """
+    conditions = lighting.conditions
+    if conditions is None:
+        raise ValueError(
+            'lighting without conditions: use render, or Lighting.of(..., conditions)'
+        )
+    shape = lens.model.height, lens.model.width
+    flat, hits = _light_of(lens, scene, caster, lighting, directions)
+    picture = flat.reshape(*shape, 3)
+    ground = (hits.triangle == GROUND).reshape(shape)
+    weather.glare(picture, ground, lens.model, lens.camera2base, scene, caster, conditions)
+    exposure = film.metered(picture)
+    flow = _flow(lens, scene, directions, hits)
+    picture = film.smeared(picture, flow, exposure.shutter)
+    if conditions.rain:
+        speed = lens.camera2base[:2, [0, 2]].T @ np.array([scene.twist[0], 0.0])
+        focal = float(lens.model.matrix[0, 0])
+        weather.streaks(picture, focal, conditions.rain, exposure.shutter, speed, rng)
+    noise = lens.noise * float(np.sqrt(exposure.amplified))
+    image = film.developed(picture, exposure.gain * lens.exposure, noise, rng)
+    if conditions.rain and sticky is not None:
+        weather.drops(image, conditions.rain, sticky)
+    return _picture(image, scene, hits, exposure)
 
 
 def visible(
@@ -138,79 +149,56 @@ def visible(
     )
 
 
-def _surface(
-    scene: Scene, caster: Caster, light: Light, origin: Float64, rays: Float32, hits: Hits
-) -> Float32:
-    """Colours [R, 3] of what the rays meet; all of them meet something."""
-    count = len(scene.triangles)
-    table = _lit(scene, light)  # rows of the triangles and the ground in the sun, then in shadow
-    row = np.where(hits.triangle >= 0, hits.triangle, np.int32(count))
-    points = rays * (hits.distance * np.float32(0.9995))[:, None] + origin.astype(np.float32)
-    if light.shadows:
-        near = np.flatnonzero(hits.distance < SHADOWS)
-        lifted = points[near] + np.array([0.0, 0.0, 0.01], np.float32)
-        shade = caster.shaded(lifted, light.direction(scene.base2world))
-        row[near] += shade.astype(np.int32) * np.int32(count + 1)
-    colour = table.take(row, axis=0)
-    rough = np.flatnonzero((hits.triangle == GROUND) & (hits.distance < ROUGH))
-    colour[rough] *= _grain(scene, points[rough, :2], hits.distance[rough])[:, None]
-    return colour
+def _light_of(
+    lens: Lens, scene: Scene, caster: Caster, lighting: Lighting, rays: Float32
+) -> tuple[Float32, Hits]:
+    """Linear light [H * W, 3] at each pixel, and what the pixels see."""
+    shape = lens.model.height, lens.model.width
+    origin = lens.camera2base[:3, 3]
+    hits = first_hits(scene, caster, origin, rays, shape)
+    colour = surfaces(scene, caster, lighting, origin, rays, hits, shape)
+    hazy(colour, hits.distance, rays, lighting.light)
+    return colour, hits
 
 
-def _lit(scene: Scene, light: Light) -> Float32:
-    """Colours [2 (T + 1), 3] of the triangles and the ground, in the sun, then in shadow."""
-    up = np.array([[-scene.slope[0], -scene.slope[1], 1.0]], np.float32)
-    normal = np.concatenate([normals(scene.triangles), up])
-    colour = scene.materials.colour[np.append(scene.material, scene.ground)]
-    facing = np.maximum(normal @ light.direction(scene.base2world).astype(np.float32), 0.0)[
-        :, None
+def _picture(
+    image: NDArray[np.uint8], scene: Scene, hits: Hits, exposure: film.Exposure
+) -> Picture:
+    shape = image.shape[:2]
+    instance = np.append(scene.instance, np.int32(-1)).take(np.maximum(hits.triangle, -1))
+    return Picture(image, instance.reshape(shape), hits.triangle.reshape(shape), exposure)
+
+
+def _flow(lens: Lens, scene: Scene, rays: Float32, hits: Hits) -> Float32:
+    """Motion float32 [h, w, 2] of what every fourth pixel of every fourth row shows, pixels / s.
+
+    By the derivative of the pinhole projection; the lens's distortion hardly changes it.
+    """
+    height, width = lens.model.height, lens.model.width
+    some = (slice(None, None, 4), slice(None, None, 4))
+    way = np.ascontiguousarray(rays.reshape(height, width, 3)[some])
+    far = np.minimum(hits.distance.reshape(height, width)[some], np.float32(1e4))
+    triangle = hits.triangle.reshape(height, width)[some]
+    x, y, z = np.moveaxis(way * far[..., None], 2, 0)
+    rates = np.append(scene.speeds, np.zeros((1, 2), np.float32), axis=0)  # the last stands still
+    actor = (
+        np.append(scene.actor, np.int32(-1)).take(np.maximum(triangle, -1))
+        if len(scene.actor)
+        else np.full(triangle.shape, -1)
+    )
+    forward, spin = scene.twist
+    ox, oy = lens.camera2base[:2, 3]
+    # Velocity in base_link less that of base_link itself, which is forward + spin x place.
+    vx = rates[:, 0].take(actor) - np.float32(forward) + np.float32(spin) * (y + np.float32(oy))
+    vy = rates[:, 1].take(actor) - np.float32(spin) * (x + np.float32(ox))
+    right, down, ahead = lens.camera2base[:3, :3].T.astype(np.float32)
+    depth = np.maximum(x * ahead[0] + y * ahead[1] + z * ahead[2], np.float32(0.2))
+    nearing = (vx * ahead[0] + vy * ahead[1]) / depth
+    focal = np.float32(lens.model.matrix[0, 0])
+    flow = [
+        focal
+        / depth
+        * (vx * axis[0] + vy * axis[1] - (x * axis[0] + y * axis[1] + z * axis[2]) * nearing)
+        for axis in (right, down)
     ]
-    dark = colour * (light.sky * (0.75 + 0.25 * normal[:, 2:]))
-    return np.concatenate([dark + colour * (light.sun * facing), dark]).astype(np.float32)
-
-
-def _grain(scene: Scene, points: Float32, distance: Float32) -> Float32:
-    """Gain [R] of the ground at points [R, 2]: fixed to the world, fading with distance."""
-    turn, shift = scene.base2world[:2, :2], scene.base2world[:2, 3]
-    world = points @ turn.T.astype(np.float32) + shift.astype(np.float32)
-    fine = (world * np.float32(1 / GRAIN)).astype(np.int32) & (TEXTURE - 1)
-    coarse = (world * np.float32(1 / (23 * GRAIN))).astype(np.int32) & (TEXTURE - 1)
-    texture = _texture()
-    near = texture.take(fine[:, 0] * TEXTURE + fine[:, 1])
-    far = texture.take(coarse[:, 0] * TEXTURE + coarse[:, 1])
-    depth = np.float32(0.22) * np.exp(distance * np.float32(-1 / 12))
-    return np.asarray(1 + depth * near + np.float32(0.07) * far, dtype=np.float32)
-
-
-@lru_cache(maxsize=1)
-def _texture() -> Float32:
-    """Noise [TEXTURE * TEXTURE] around 0, the same in every picture: the ground does not boil."""
-    return np.random.default_rng(7).uniform(-1, 1, TEXTURE * TEXTURE).astype(np.float32)
-
-
-def _sky(up: Float32, light: Light) -> Float32:
-    """The sky in directions of z `up` [R, 1], whiter towards the horizon, [R, 3]."""
-    height = np.clip(up * np.float32(2.5), 0.0, 1.0)
-    horizon = np.array([0.92, 0.88, 0.84], np.float32)
-    zenith = np.array([0.85, 0.62, 0.42], np.float32)
-    bright = np.float32(min(1.0, light.sky + 0.6 * light.sun))
-    return np.asarray((horizon + (zenith - horizon) * height) * bright, dtype=np.float32)
-
-
-@lru_cache(maxsize=1)
-def _noise() -> Float32:
-    """Normal noise [NOISE]; a picture takes a stretch of it from a random start."""
-    return np.random.default_rng(11).standard_normal(NOISE, dtype=np.float32)
-
-
-def _expose(picture: Float32, lens: Lens, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Gamma of 2, lens blur, sensor noise, 8 bits; `picture` [H, W, 3] is used up."""
-    np.clip(picture, 0, 1 / lens.exposure, out=picture)
-    np.sqrt(picture, out=picture)
-    levels: Float32 = np.asarray(cv2.GaussianBlur(picture, (3, 3), 0.55), dtype=np.float32)
-    levels *= np.float32(255 * np.sqrt(lens.exposure))
-    start = int(rng.integers(NOISE))
-    noise = np.take(_noise(), np.arange(start, start + levels.size), mode='wrap')
-    levels += noise.reshape(levels.shape) * np.float32(lens.noise) + np.float32(0.5)
-    np.clip(levels, 0, 255, out=levels)
-    return levels.astype(np.uint8)
+    return np.stack(flow, axis=2).astype(np.float32)

@@ -1,18 +1,14 @@
-"""Simulated drives: what the rig sees, frame by frame, and the same as a bag with ground truth.
-
-Stamps start at a fixed time, so the same seed gives the same bytes.
-"""
+"""Writes a simulated drive as a bag: sensors, /tf, /tf_static, /odometry, /clock, ground truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from airside_perception.geometry import to_quaternion
 from airside_perception.messages import (
     camera_info_message,
     detections2d,
@@ -21,94 +17,21 @@ from airside_perception.messages import (
     point_cloud_message,
     transform_message,
 )
+from airside_perception.messages.outgoing import header, time_message
 from airside_perception.replay.bag import BagWriter
-from airside_perception.sim.camera import Light, look, render, visible
-from airside_perception.sim.caster import Caster, Open3DCaster
-from airside_perception.sim.lidar import scan
-from airside_perception.sim.rig import BASE, LIDAR, ODOM, Rig
-from airside_perception.sim.scene import Scenario, Scene
-from airside_perception.types import Boxes2D, Boxes3D, Float32, Float64, Image, PointCloud
+from airside_perception.sim.conditions import Conditions
+from airside_perception.sim.frames import RATE, START_NS, Frame, drive
+from airside_perception.sim.rig import BASE, ODOM, Rig
+from airside_perception.sim.scene import Scenario
+from airside_perception.sim.truth import DETAILS
+from airside_perception.types import Float64
 
-START_NS = 1_700_000_000_000_000_000
-RATE = 10
-"""Frames a second."""
+__all__ = ['RATE', 'START_NS', 'Frame', 'drive', 'write_drive']
+
 ODOMETRY = 5
-"""Odometry messages a frame."""
+"""Odometry messages, transforms and clock messages a frame."""
 TF_LEAD_NS = 1_000_000
 """Transforms are recorded 1 ms before the sensor data of their stamp: players send them first."""
-LEAST_PIXELS = 20
-"""Smallest visible part of an object that counts as seen by a camera."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """All that the rig measures at one stamp, and the truth.
-
-    Attributes:
-        stamp_ns: of everything in it.
-        base2odom: float64 [4, 4], pose of the vehicle.
-        cloud: in the frame `lidar`.
-        images, objects2d: by camera name; boxes around what is visible of each object.
-        objects: every labelled object in reach, in base_link; scores are 1.
-        velocities: float64 [N, 2] of `objects`, m/s in base_link's axes.
-        points: int64 [N], lidar points on each of `objects`.
-        pixels: int64 [N], pixels of each in all images together.
-    """
-
-    stamp_ns: int
-    base2odom: Float64
-    cloud: PointCloud
-    images: dict[str, Image]
-    objects2d: dict[str, Boxes2D]
-    objects: Boxes3D
-    velocities: Float64
-    points: NDArray[np.int64]
-    pixels: NDArray[np.int64]
-
-    @property
-    def seen(self) -> Boxes3D:
-        """The objects that returned a lidar point or are visible in a camera."""
-        return self.objects.select((self.points > 0) | (self.pixels >= LEAST_PIXELS))
-
-
-def drive(
-    scenario: Scenario,
-    rig: Rig,
-    seconds: float,
-    seed: int,
-    light: Light | None = None,
-    open_caster: Callable[[Float32], Caster] = Open3DCaster,
-) -> Iterator[Frame]:
-    """Frames of a drive of `seconds` at RATE; `seed` is that of the sensors' noise."""
-    light = light or Light()
-    directions = {name: look(lens) for name, lens in rig.lenses.items()}
-    for number in range(round(seconds * RATE)):
-        stamp_ns = START_NS + number * (1_000_000_000 // RATE)
-        scene = scenario.at(number / RATE)
-        caster = open_caster(scene.triangles)
-        sweep = scan(
-            rig.spec, scene, caster, rig.lidar2base, np.random.default_rng([seed, number])
-        )
-        images, boxes2d = {}, {}
-        pixels = np.zeros(len(scene.objects), np.int64)
-        for camera, (name, lens) in enumerate(rig.lenses.items(), 1):
-            noise = np.random.default_rng([seed, number, camera])
-            picture = render(lens, scene, caster, light, noise, directions[name])
-            frame_id = lens.model.frame_id
-            images[name] = Image(stamp_ns, frame_id, picture.image)
-            boxes2d[name] = visible(picture, scene, stamp_ns, frame_id, LEAST_PIXELS)
-            pixels += np.bincount(picture.instance.ravel() + 1, minlength=len(pixels) + 1)[1:]
-        yield Frame(
-            stamp_ns=stamp_ns,
-            base2odom=scene.base2world,
-            cloud=PointCloud(stamp_ns, LIDAR, sweep.points),
-            images=images,
-            objects2d=boxes2d,
-            objects=_truth(scene, stamp_ns),
-            velocities=scene.objects.velocities,
-            points=sweep.counts(len(scene.objects)),
-            pixels=pixels,
-        )
 
 
 def write_drive(
@@ -120,8 +43,16 @@ def write_drive(
     storage: str = 'mcap',
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    conditions: Conditions | None = None,
 ) -> dict[str, int]:
-    """Writes a drive as a bag: sensors, transforms, odometry as /tf, and ground truth.
+    """Writes a drive as a bag.
+
+    Args:
+        scenario: the world; rig: the sensors.
+        seconds: of the drive; seed: of the sensors' noise.
+        out: folder to make; storage: mcap or sqlite3; overwrite: replace a bag of that name.
+        progress: called with the number of frames done and of all.
+        conditions: light and weather; None: a clear day.
 
     Returns:
         Number of messages by topic.
@@ -129,47 +60,85 @@ def write_drive(
     Raises:
         BagError: the bag cannot be written.
     """
-    counts: dict[str, int] = {}
     with BagWriter(out, storage, overwrite) as writer:
-        types = writer.types
-
-        def write(topic: str, message: Any, log_ns: int) -> None:
-            writer.write(topic, message, log_ns)
-            counts[topic] = counts.get(topic, 0) + 1
-
-        def tf(topic: str, edges: list[tuple[str, str, Float64]], stamp_ns: int) -> None:
-            items = [
-                transform_message(up, down, stamp_ns, pose, types) for up, down, pose in edges
-            ]
-            write(topic, types('tf2_msgs/msg/TFMessage')(transforms=items), stamp_ns - TF_LEAD_NS)
-
-        tf('/tf_static', rig.static_transforms(), START_NS)
-        for number, frame in enumerate(drive(scenario, rig, seconds, seed), 1):
-            tf('/tf', [(ODOM, BASE, frame.base2odom)], frame.stamp_ns)
-            for name, image in frame.images.items():
-                info = camera_info_message(rig.lenses[name].model, frame.stamp_ns, types)
-                write(f'/sensing/camera/{name}/camera_info', info, frame.stamp_ns)
-                write(f'/sensing/camera/{name}/image', image_message(image, types), frame.stamp_ns)
-                truth = detections2d(frame.objects2d[name], types)
-                write(f'/ground_truth/camera/{name}/objects', truth, frame.stamp_ns)
-            write('/sensing/lidar/points', point_cloud_message(frame.cloud, types), frame.stamp_ns)
-            write('/ground_truth/objects', detections3d(frame.seen, types), frame.stamp_ns)
-            for step in range(1, ODOMETRY):
-                later = step / (RATE * ODOMETRY)
-                pose = scenario.pose((frame.stamp_ns - START_NS) * 1e-9 + later)
-                tf('/tf', [(ODOM, BASE, pose)], frame.stamp_ns + round(later * 1e9))
+        recorder = _Recorder(writer, rig, scenario)
+        recorder.tf('/tf_static', rig.static_transforms(), START_NS)
+        for number, frame in enumerate(drive(scenario, rig, seconds, seed, conditions), 1):
+            recorder.frame(frame)
             progress(number, round(seconds * RATE))
-    return counts
+    return recorder.counts
 
 
-def _truth(scene: Scene, stamp_ns: int) -> Boxes3D:
-    count = len(scene.objects)
-    return Boxes3D(
-        stamp_ns,
-        BASE,
-        scene.objects.boxes,
-        np.ones(count),
-        scene.objects.classes,
-        np.broadcast_to(1e-6 * np.eye(4), (count, 4, 4)),
-        ids=tuple(str(i) for i in scene.objects.ids.tolist()),
-    )
+class _Recorder:
+    """Turns frames into messages."""
+
+    def __init__(self, writer: BagWriter, rig: Rig, scenario: Scenario) -> None:
+        self._writer, self._rig, self._scenario = writer, rig, scenario
+        self._types = writer.types
+        self.counts: dict[str, int] = {}
+
+    def frame(self, frame: Frame) -> None:
+        """All messages from one stamp up to the next."""
+        types, stamp_ns = self._types, frame.stamp_ns
+        self._moved(frame, 0)
+        for name, image in frame.images.items():
+            info = camera_info_message(self._rig.lenses[name].model, stamp_ns, types)
+            self._write(f'/sensing/camera/{name}/camera_info', info, stamp_ns)
+            self._write(f'/sensing/camera/{name}/image', image_message(image, types), stamp_ns)
+            flat = detections2d(frame.objects2d[name], types)
+            self._write(f'/ground_truth/camera/{name}/objects', flat, stamp_ns)
+        cloud = point_cloud_message(frame.cloud, types)
+        self._write('/sensing/lidar/points', cloud, stamp_ns)
+        self._write('/ground_truth/objects', detections3d(frame.seen, types), stamp_ns)
+        self._write('/ground_truth/small_objects', detections3d(frame.small, types), stamp_ns)
+        text = types('std_msgs/msg/String')(data=frame.details)
+        self._write(DETAILS, text, stamp_ns)
+        for step in range(1, ODOMETRY):
+            self._moved(frame, step)
+
+    def tf(self, topic: str, edges: list[tuple[str, str, Float64]], stamp_ns: int) -> None:
+        """Transforms (parent, child, child2parent)."""
+        types = self._types
+        items = [transform_message(up, down, stamp_ns, pose, types) for up, down, pose in edges]
+        message = types('tf2_msgs/msg/TFMessage')(transforms=items)
+        self._write(topic, message, stamp_ns - TF_LEAD_NS)
+
+    def _moved(self, frame: Frame, step: int) -> None:
+        """Clock, transform and odometry of one moment."""
+        types = self._types
+        later_ns = round(step * 1e9 / (RATE * ODOMETRY))
+        stamp_ns = frame.stamp_ns + later_ns
+        pose = self._scenario.pose((stamp_ns - START_NS) * 1e-9) if step else frame.base2odom
+        clock = types('rosgraph_msgs/msg/Clock')(clock=time_message(stamp_ns, types))
+        self._write('/clock', clock, stamp_ns - TF_LEAD_NS)
+        self.tf('/tf', [(ODOM, BASE, pose)], stamp_ns)
+        self._write(
+            '/odometry', self._odometry(pose, frame.twist, stamp_ns), stamp_ns - TF_LEAD_NS
+        )
+
+    def _odometry(self, pose: Float64, twist: tuple[float, float], stamp_ns: int) -> Any:
+        """nav_msgs/Odometry: exact, as the simulator knows it."""
+        types = self._types
+        vector = types('geometry_msgs/msg/Vector3')
+        x, y, z, w = to_quaternion(pose[:3, :3])
+        px, py, pz = (float(value) for value in pose[:3, 3])
+        here = types('geometry_msgs/msg/Pose')(
+            position=types('geometry_msgs/msg/Point')(x=px, y=py, z=pz),
+            orientation=types('geometry_msgs/msg/Quaternion')(x=x, y=y, z=z, w=w),
+        )
+        speed = types('geometry_msgs/msg/Twist')(
+            linear=vector(x=float(twist[0]), y=0.0, z=0.0),
+            angular=vector(x=0.0, y=0.0, z=float(twist[1])),
+        )
+        return types('nav_msgs/msg/Odometry')(
+            header=header(stamp_ns, ODOM, types),
+            child_frame_id=BASE,
+            pose=types('geometry_msgs/msg/PoseWithCovariance')(pose=here, covariance=np.zeros(36)),
+            twist=types('geometry_msgs/msg/TwistWithCovariance')(
+                twist=speed, covariance=np.zeros(36)
+            ),
+        )
+
+    def _write(self, topic: str, message: Any, log_ns: int) -> None:
+        self._writer.write(topic, message, log_ns)
+        self.counts[topic] = self.counts.get(topic, 0) + 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from airside_perception.sim.bodies import Body, structure
+from airside_perception.sim.lamps import Lamp
 from airside_perception.sim.materials import Materials, row, standard
 from airside_perception.sim.mesh import Mesh, merge, quad
 from airside_perception.sim.scene import Actor, Motion, Scenario
@@ -25,6 +27,25 @@ class Layout:
         self._circles = np.empty((0, 3))  # middle and radius of each, to look at near ones only
         self._actors: list[Actor] = []
         self._structure: list[Mesh] = []
+        self._lamps: list[Lamp] = []
+        self._frame = (0.0, 0.0, 0.0)
+
+    @contextmanager
+    def frame(self, x: float, y: float, yaw: float) -> Iterator[None]:
+        """Places given within are in this frame of the world: (x, y) metres, yaw radians."""
+        before, self._frame = self._frame, (x, y, yaw)
+        try:
+            yield
+        finally:
+            self._frame = before
+
+    def placed(self, x: float, y: float, yaw: float = 0.0) -> tuple[float, float, float]:
+        """A pose of the current frame in the world."""
+        x0, y0, turn = self._frame
+        if turn == 0.0:
+            return x + x0, y + y0, yaw
+        c, s = float(np.cos(turn)), float(np.sin(turn))
+        return x0 + c * x - s * y, y0 + s * x + c * y, yaw + turn
 
     def chance(self, probability: float) -> bool:
         """True with this probability."""
@@ -36,10 +57,12 @@ class Layout:
 
     def reserve(self, x: float, y: float, length: float, width: float, yaw: float = 0.0) -> None:
         """Keep a rectangle free."""
+        x, y, yaw = self.placed(x, y, yaw)
         self._take(_corners(x, y, length, width, yaw))
 
     def claim(self, x: float, y: float, length: float, width: float, yaw: float = 0.0) -> bool:
         """Reserve a rectangle if it is free."""
+        x, y, yaw = self.placed(x, y, yaw)
         return self._claim(_corners(x, y, length, width, yaw))
 
     def put(
@@ -57,6 +80,7 @@ class Layout:
 
         With `reserve` false it is placed whatever is there and blocks nothing.
         """
+        x, y, yaw = self.placed(x, y, yaw)
         if reserve:
             spot = self._footprint(body, x, y, yaw, speed, margin)
             if not self._claim(spot):
@@ -65,12 +89,14 @@ class Layout:
             self._actors.append(Actor(body, Motion(x, y, yaw, speed, turn)))
         else:
             self._structure.append(body.mesh.moved((x, y, 0.0), yaw))
+            self._lamps += [lamp.moved(x, y, yaw) for lamp in body.lamps]
         return True
 
     def paint(
         self, material: str, size: Sequence[float], x: float, y: float, yaw: float = 0.0
     ) -> None:
         """A marking of (length, width) on the ground; later ones lie above earlier ones."""
+        x, y, yaw = self.placed(x, y, yaw)
         height = 0.004 + 0.0005 * (len(self._structure) % 5)
         self._structure.append(quad(size, (x, y, height), yaw, row(material)))
 
@@ -86,6 +112,7 @@ class Layout:
             materials,
             row(ground),
             (float(fall[0]), float(fall[1])),
+            tuple(self._lamps),
         )
 
     def _claim(self, spot: Float64) -> bool:

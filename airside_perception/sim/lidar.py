@@ -3,23 +3,33 @@
 Everything here is a pure function of arrays; what the beams hit is asked of a `Caster`, so a scan
 can be cast by open3d here or by a batch ray-caster on a GPU: `finish` does the rest in both cases.
 
-Model. A return is the stronger the more a surface reflects, the more it faces the beam and the
-nearer it is: p = reflectivity cos(incidence) / range^2. Below `threshold` (in 1 / m^2) it is lost,
-softly: kept with probability p^2 / (p^2 + threshold^2). Intensities are corrected for range, as
-sensors report them: reflectivity cos(incidence)^`gloss`, near 1 for retro-reflectors, fading to 0
-for returns that are hardly stronger than the threshold, in steps of 1 / 100. Set beside scans of a
-real HDL-64: about a fifth of its intensities is 0; the road's is level to 30 m and 0 beyond 40 m.
+Model. A return of power p (see `returns`) below `threshold` (in 1 / m^2) is lost, softly: kept
+with probability p^2 / (p^2 + threshold^2). Intensities are corrected for range, as sensors report
+them: reflectivity cos(incidence)^`gloss`, near 1 for retro-reflectors, fading to 0 for returns
+that are hardly stronger than the threshold, in steps of 1 / 100. Set beside scans of a real
+HDL-64: about a fifth of its intensities is 0; the road's is level to 30 m and 0 beyond 40 m.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.errors import ConfigError
 from airside_perception.sim.caster import Caster
+from airside_perception.sim.conditions import Conditions
+from airside_perception.sim.returns import (
+    Echoes,
+    droplets,
+    halo,
+    returns,
+    strength,
+    transmission,
+    wet,
+)
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64
 
@@ -43,6 +53,7 @@ class LidarSpec:
         gloss: exponent of the cosine of incidence in the intensity.
         intensity_sigma: relative noise of the intensity.
         faint: share of returns whose intensity is reported as 0.
+        period: of a turn, seconds.
     """
 
     elevations: tuple[float, ...]
@@ -55,12 +66,15 @@ class LidarSpec:
     gloss: float = 0.15
     intensity_sigma: float = 0.15
     faint: float = 0.02
+    period: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.elevations or self.azimuths < 1:
             raise ConfigError(
                 f'lidar of {len(self.elevations)} beams and {self.azimuths} azimuths sees nothing'
             )
+        if not self.period > 0:
+            raise ConfigError(f'a turn of {self.period} s: expected more than 0')
         if not 0 <= self.min_range < self.max_range:
             raise ConfigError(f'lidar range {self.min_range} .. {self.max_range} m is empty')
 
@@ -111,12 +125,16 @@ class Scan:
         ring: uint16 [N], row of `LidarSpec.elevations`.
         instance: int32 [N], row of the scene's objects, -1 for anything else.
         clean: float32 [N], the range without noise, metres.
+        triangle: int32 [N], what was hit, -1: fog, a drop or a halo; GROUND.
+        time: float32 [N], when each was measured, seconds after the stamp: 0 or less.
     """
 
     points: Float32
     ring: NDArray[np.uint16]
     instance: Int32
     clean: Float32 = field(repr=False)
+    triangle: Int32 = field(repr=False)
+    time: Float32 = field(repr=False)
 
     def counts(self, objects: int) -> NDArray[np.int64]:
         """Points on each of the scene's `objects`, int64 [objects]."""
@@ -145,74 +163,35 @@ def rays(spec: LidarSpec) -> Float32:
 
 def with_ground(
     hits: Hits,
-    origin: Float64,
+    origin: NDArray[Any],
     directions: Float32,
     slope: tuple[float, float],
     reach: float = np.inf,
 ) -> Hits:
-    """`hits` with the plane z = slope . (x, y) where that is nearer; directions in base_link."""
-    normal = np.array([-slope[0], -slope[1], 1.0])
-    height = np.float32(normal @ origin)
-    down = directions @ normal.astype(np.float32)
+    """`hits` with the plane z = slope . (x, y) where that is nearer; directions in base_link.
+
+    `origin` is [3], or [R, 3] where every ray has its own.
+    """
+    height = np.float32(-1) * (
+        origin[..., 2] - origin[..., 0] * slope[0] - origin[..., 1] * slope[1]
+    )
+    # By hand: a matrix product would wake a pool of threads for three multiplications.
+    down = directions[:, 0] * np.float32(-slope[0])
+    down -= directions[:, 1] * np.float32(slope[1])
+    down += directions[:, 2]
     distance = np.full(len(down), np.inf, np.float32)
-    np.divide(-height, down, out=distance, where=down < 0)
+    np.divide(height.astype(np.float32), down, out=distance, where=down < 0)
     first = (distance < hits.distance) & (distance < reach)
     return Hits(
         np.where(first, distance, hits.distance), np.where(first, np.int32(GROUND), hits.triangle)
     )
 
 
-def normals(triangles: Float32) -> Float32:
-    """Unit normals float32 [T, 3] of triangles [T, 3, 3], outwards; 0 where there is no area."""
-    across = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    length = np.linalg.norm(across, axis=1, keepdims=True)
-    return np.asarray(across / np.maximum(length, 1e-12), dtype=np.float32)
-
-
 def incidence(scene: Scene, hits: Hits, directions: Float32) -> tuple[Float32, Int32]:
     """Cosine of incidence float32 [R], 0 where nothing is hit, and material int32 [R]."""
-    slope = np.array([-scene.slope[0], -scene.slope[1], 1.0])
-    table = np.concatenate([normals(scene.triangles), [slope / np.linalg.norm(slope)]]).astype(
-        np.float32
-    )
-    material = np.concatenate([scene.material, [scene.ground]]).astype(np.int32)
-    row = np.where(hits.triangle >= 0, hits.triangle, len(scene.triangles))
-    facing = np.abs(np.einsum('ij,ij->i', table[row], directions))
-    return np.where(np.isfinite(hits.distance), facing, np.float32(0)), material[row]
-
-
-def returns(
-    spec: LidarSpec,
-    distance: Float32,
-    facing: Float32,
-    reflectivity: Float32,
-    retro: NDArray[np.bool_],
-    loss: Float32,
-    rng: np.random.Generator,
-) -> tuple[Float32, Float32, NDArray[np.bool_]]:
-    """Measured range [R], intensity [R] in 0..1 and whether the beam came back [R]."""
-    count = len(distance)
-    noise = rng.standard_normal((2, count), dtype=np.float32)
-    luck = rng.random((3, count), dtype=np.float32)
-    finite = np.isfinite(distance)
-    clean = np.where(finite, distance, np.float32(0))
-    measured = clean + np.float32(spec.range_sigma) * noise[0]
-    power = np.where(retro, np.float32(20), reflectivity) * facing / np.maximum(clean, 0.1) ** 2
-    kept = luck[0] < power**2 / (power**2 + spec.threshold**2)
-    kept &= luck[1] >= 1 - (1 - loss) * (1 - spec.dropout)
-    kept &= finite & (measured >= spec.min_range) & (measured <= spec.max_range)
-    faded = power**2 / (power**2 + (3 * spec.threshold) ** 2)
-    plain = (
-        reflectivity
-        * np.maximum(facing, 1e-3) ** spec.gloss
-        * faded
-        * (1 + spec.intensity_sigma * noise[1])
-    )
-    bright = 0.97 + 0.02 * noise[1]
-    intensity = np.round(np.clip(np.where(retro, bright, plain), 0.0, 1.0), 2) * (
-        luck[2] >= spec.faint
-    )
-    return measured, intensity.astype(np.float32), kept
+    row = np.where(hits.triangle >= 0, hits.triangle, np.int32(len(scene.triangles)))
+    facing = np.abs(np.einsum('ij,ij->i', scene.normals.take(row, axis=0), directions))
+    return np.where(np.isfinite(hits.distance), facing, np.float32(0)), scene.materials_of[row]
 
 
 def finish(
@@ -222,8 +201,9 @@ def finish(
     directions: Float32,
     hits: Hits,
     rng: np.random.Generator,
+    conditions: Conditions | None = None,
 ) -> Scan:
-    """A scan from what the beams met.
+    """A scan from what the beams met, all beams fired at once.
 
     Args:
         spec: the sensor; scene: what was hit.
@@ -231,35 +211,92 @@ def finish(
         directions: `rays(spec)`, in the sensor's frame.
         hits: triangles only; the ground is added here.
         rng: source of all noise.
+        conditions: of the air and of the ground; None: clear and dry, without halos.
     """
     turned = (directions @ lidar2base[:3, :3].T.astype(np.float32)).astype(np.float32)
     hits = with_ground(hits, lidar2base[:3, 3], turned, scene.slope, spec.max_range + 1)
+    echoes, clean = answer(spec, scene, turned, hits, rng, conditions)
+    index = np.flatnonzero(echoes.kept)
+    places = directions[index] * echoes.distance[index, None]
+    return assemble(spec, scene, index, places, echoes, hits, clean)
+
+
+def answer(
+    spec: LidarSpec,
+    scene: Scene,
+    turned: Float32,
+    hits: Hits,
+    rng: np.random.Generator,
+    conditions: Conditions | None,
+) -> tuple[Echoes, Float32]:
+    """What beams [R] in base_link's directions `turned` bring back, and ranges without noise."""
     facing, material = incidence(scene, hits, turned)
     table = scene.materials
+    reflectivity, retro = table.reflectivity.take(material), table.retro.take(material)
+    loss, distance = table.loss.take(material), hits.distance
+    if conditions is None:
+        measured, intensity, kept = returns(spec, distance, facing, reflectivity, retro, loss, rng)
+        return Echoes(measured, intensity, kept, np.zeros(len(kept), bool)), distance
+    blinding = halo(spec, distance, retro & (facing > 0), rng)
+    blind = np.isfinite(blinding)
+    distance = np.where(blind, blinding, distance)
+    reflectivity = np.where(blind, np.float32(0.3), reflectivity)
+    retro, loss = retro & ~blind, np.where(blind, np.float32(0), loss)
+    facing = np.where(blind, np.float32(1), facing)
+    gain = transmission(conditions, distance)
+    gain *= wet(conditions, facing, (hits.triangle == GROUND) & ~blind)
     measured, intensity, kept = returns(
-        spec,
-        hits.distance,
-        facing,
-        table.reflectivity[material],
-        table.retro[material],
-        table.loss[material],
-        rng,
+        spec, distance, facing, reflectivity, retro, loss, rng, gain
     )
-    index = np.flatnonzero(kept)
+    power = strength(distance, facing, reflectivity, retro) * gain
+    cloud = droplets(spec, conditions, np.where(kept, power, np.float32(0)), rng)
+    soft = np.isfinite(cloud) & (cloud >= spec.min_range) & (cloud <= spec.max_range)
+    dim = np.float32(0.01) * rng.integers(0, 6, len(soft)).astype(np.float32)
+    echoes = Echoes(
+        np.where(soft, cloud, measured),
+        np.where(soft, dim, intensity),
+        kept | soft,
+        soft | blind,
+    )
+    return echoes, distance
+
+
+def assemble(
+    spec: LidarSpec,
+    scene: Scene,
+    index: NDArray[np.int64],
+    places: Float32,
+    echoes: Echoes,
+    hits: Hits,
+    clean: Float32,
+    time: Float32 | None = None,
+) -> Scan:
+    """The reported points of the beams at `index`, which are at `places` [N, 3]."""
     points = np.empty((len(index), 4), np.float32)
-    points[:, :3] = directions[index] * measured[index, None]
-    points[:, 3] = intensity[index]
-    triangle = hits.triangle[index]
-    instance = np.where(triangle >= 0, scene.instance[np.maximum(triangle, 0)], np.int32(-1))
-    ring = (index % len(spec.elevations)).astype(np.uint16)
-    return Scan(points, ring, instance.astype(np.int32), hits.distance[index])
+    points[:, :3] = places
+    points[:, 3] = echoes.intensity[index]
+    triangle = np.where(echoes.ghost[index], np.int32(-1), hits.triangle[index])
+    first = np.maximum(triangle, 0)
+    return Scan(
+        points,
+        (index % len(spec.elevations)).astype(np.uint16),
+        np.where(triangle >= 0, scene.instance[first], np.int32(-1)),
+        clean[index],
+        triangle,
+        np.zeros(len(index), np.float32) if time is None else time[index],
+    )
 
 
 def scan(
-    spec: LidarSpec, scene: Scene, caster: Caster, lidar2base: Float64, rng: np.random.Generator
+    spec: LidarSpec,
+    scene: Scene,
+    caster: Caster,
+    lidar2base: Float64,
+    rng: np.random.Generator,
+    conditions: Conditions | None = None,
 ) -> Scan:
-    """A whole turn at once: the vehicle does not move within a scan."""
+    """A whole turn at once: nothing moves within a scan; `rolling.spin` is the other way."""
     directions = rays(spec)
     turned = (directions @ lidar2base[:3, :3].T.astype(np.float32)).astype(np.float32)
     hits = Hits(*caster.cast(lidar2base[:3, 3], turned))
-    return finish(spec, scene, lidar2base, directions, hits, rng)
+    return finish(spec, scene, lidar2base, directions, hits, rng, conditions)

@@ -55,6 +55,7 @@ _TABLE: dict[str, tuple[float, bool, float, tuple[int, int, int]]] = {
     'bark': (0.30, False, 0.0, (86, 68, 50)),
     'leaves': (0.48, False, 0.2, (62, 92, 40)),
     'luggage': (0.30, False, 0.0, (70, 56, 72)),
+    'pane': (0.10, False, 0.65, (54, 66, 78)),  # glass of a building: lit at night
 }
 
 NAMES = tuple(_TABLE)

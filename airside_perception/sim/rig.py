@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,13 @@ class Rig:
     Attributes:
         spec, lidar2base: the lidar and its pose, float64 [4, 4].
         lenses: cameras by name; their frames are `camera_<name>_optical`.
+        deskewed: whether the driver takes the vehicle's own motion out of a turn; see `rolling`.
     """
 
     spec: LidarSpec
     lidar2base: Float64
     lenses: dict[str, Lens]
+    deskewed: bool = True
 
     def static_transforms(self) -> list[tuple[str, str, Float64]]:
         """(parent, child, child2parent [4, 4]) of all mountings."""
@@ -63,7 +65,7 @@ def load_rig(path: Path) -> Rig:
         raise ConfigError(f'{path}: not readable as a rig: {error}') from error
     try:
         top = _keys(tree, {'lidar', 'cameras'}, 'the rig')
-        lidar = _keys(top['lidar'], {*_MOUNT, 'preset'}, 'lidar')
+        lidar = _keys(top['lidar'], {*_MOUNT, 'preset'}, 'lidar', {'deskewed'})
         if lidar['preset'] not in PRESETS:
             raise ConfigError(f'preset {lidar["preset"]!r} is not one of {", ".join(PRESETS)}')
         cameras = {} if top['cameras'] is None else top['cameras']
@@ -73,17 +75,23 @@ def load_rig(path: Path) -> Rig:
             str(name): _lens(str(name), _keys(item, _CAMERA, f'cameras.{name}'))
             for name, item in cameras.items()
         }
-        return Rig(PRESETS[lidar['preset']], _mount(lidar), lenses)
+        deskewed = lidar.get('deskewed', True)
+        if not isinstance(deskewed, bool):
+            raise ConfigError(f'deskewed is {deskewed!r}, expected true or false')
+        return Rig(PRESETS[lidar['preset']], _mount(lidar), lenses, deskewed)
     except (PerceptionError, TypeError, ValueError) as error:
         raise ConfigError(f'{path}: {error}') from error
 
 
-def _keys(item: Any, names: set[str], what: str) -> Mapping[str, Any]:
-    """`item`, if it is a mapping with exactly these keys."""
+def _keys(
+    item: Any, names: set[str], what: str, optional: Collection[str] = ()
+) -> Mapping[str, Any]:
+    """`item`, if it is a mapping with these keys, the optional ones perhaps, and no others."""
     if not isinstance(item, Mapping):
         raise ConfigError(f'{what} is {item!r}, expected a mapping')
-    if set(item) != names:
-        missing, unknown = sorted(names - set(item)), sorted(set(map(str, item)) - names)
+    if set(item) - set(optional) != names:
+        missing = sorted(names - set(item))
+        unknown = sorted(set(map(str, item)) - names - set(optional))
         raise ConfigError(f'{what}: missing keys {missing}, unknown keys {unknown}')
     return item
 

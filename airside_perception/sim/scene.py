@@ -8,13 +8,15 @@ The ground is a plane through that origin, slightly inclined for drainage; base_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.geometry import rotation_z, transform, wrap_angle
-from airside_perception.sim.bodies import Body
+from airside_perception.geometry import invert, rotation_z, transform, wrap_angle
+from airside_perception.sim.bodies import SMALL, Body
+from airside_perception.sim.lamps import Lamp, Lamps, ego, of_vehicle
 from airside_perception.sim.materials import Materials
 from airside_perception.sim.mesh import Mesh, merge
 from airside_perception.types import Float32, Float64
@@ -34,13 +36,28 @@ class Motion:
 
     def pose(self, t: float) -> tuple[float, float, float]:
         """(x, y, yaw) at `t` seconds: an arc, or a line where the turn rate is about 0."""
-        yaw = self.yaw + self.turn * t
+        x, y, yaw = self.poses(np.array([t]))[0].tolist()
+        return x, y, yaw
+
+    def poses(self, times: Float64) -> Float64:
+        """(x, y, yaw) float64 [N, 3] at `times` [N], seconds."""
+        middle = self.yaw + self.turn * times / 2
         if abs(self.turn) < 1e-6:
-            middle, chord = self.yaw, self.speed * t
+            chord = self.speed * times
         else:
-            middle = self.yaw + self.turn * t / 2
-            chord = 2 * self.speed / self.turn * np.sin(self.turn * t / 2)
-        return self.x + chord * np.cos(middle), self.y + chord * np.sin(middle), yaw
+            chord = 2 * self.speed / self.turn * np.sin(self.turn * times / 2)
+        return np.column_stack(
+            [
+                self.x + chord * np.cos(middle),
+                self.y + chord * np.sin(middle),
+                self.yaw + self.turn * times,
+            ]
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether the pose changes."""
+        return self.speed != 0.0 or self.turn != 0.0
 
     def velocity(self, t: float) -> Float64:
         """(vx, vy) at `t`, float64 [2], m/s."""
@@ -61,7 +78,7 @@ class Objects:
     """The labelled objects of a scene, one row each.
 
     Attributes:
-        classes: N names of `sim.bodies.CLASSES`.
+        classes: N names of `sim.bodies.CLASSES`, or of SMALL where those are kept.
         boxes: float64 [N, 7], (x, y, z of the centre, length, width, height, yaw) in base_link.
         velocities: float64 [N, 2], over ground, in base_link's axes, m/s.
         ids: int64 [N], the same for an object at all times.
@@ -75,6 +92,11 @@ class Objects:
     def __len__(self) -> int:
         return len(self.classes)
 
+    @staticmethod
+    def none() -> Objects:
+        """No objects."""
+        return Objects((), np.empty((0, 7)), np.empty((0, 2)), np.empty(0, np.int64))
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -87,6 +109,11 @@ class Scene:
         slope: the ground is z = slope[0] x + slope[1] y.
         ground: row in `materials` of the ground.
         base2world: float64 [4, 4], pose of base_link in the world, for odometry.
+        actor: int32 [T], row of the scenario's actors, -1 for structure; empty: not known.
+        small: what is labelled but kept apart from `objects`: cones, chocks, foreign objects.
+        lamps: all that may be lit, those of the vehicle itself first.
+        twist: (m/s forward, rad/s to the left) of base_link.
+        speeds: float32 [A, 2], velocity over ground of the scenario's actors, in base_link's axes.
     """
 
     triangles: Float32
@@ -97,6 +124,27 @@ class Scene:
     slope: tuple[float, float]
     ground: int
     base2world: Float64
+    actor: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+    small: Objects = field(default_factory=Objects.none)
+    lamps: Lamps = field(default_factory=lambda: Lamps.of((), np.eye(4), np.zeros(2)))
+    twist: tuple[float, float] = (0.0, 0.0)
+    speeds: Float32 = field(default_factory=lambda: np.empty((0, 2), np.float32))
+
+    @cached_property
+    def up(self) -> Float32:
+        """Unit normal float32 [3] of the ground."""
+        normal = np.array([-self.slope[0], -self.slope[1], 1.0])
+        return np.asarray(normal / np.linalg.norm(normal), dtype=np.float32)
+
+    @cached_property
+    def normals(self) -> Float32:
+        """Unit normals float32 [T + 1, 3] of the triangles, then of the ground."""
+        return np.concatenate([normals(self.triangles), self.up[None]])
+
+    @cached_property
+    def materials_of(self) -> Int32:
+        """Rows of `materials`, int32 [T + 1], of the triangles, then of the ground."""
+        return np.append(self.material, self.ground).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -108,6 +156,7 @@ class Scenario:
         actors: what is labelled or moves.
         ego: motion of base_link.
         slope: inclination of the ground along world x and y.
+        lamps: those that stand still, world frame, on level ground.
     """
 
     structure: Mesh
@@ -116,6 +165,7 @@ class Scenario:
     materials: Materials
     ground: int
     slope: tuple[float, float] = (0.0, 0.0)
+    lamps: tuple[Lamp, ...] = ()
 
     def pose(self, t: float) -> Float64:
         """Pose [4, 4] of base_link in the world: upright, on the ground."""
@@ -127,52 +177,81 @@ class Scenario:
         x, y, yaw = self.ego.pose(t)
         slope = np.array(self.slope)
         base2world = self.pose(t)
-        meshes, instances = [self.structure], [np.full(len(self.structure), -1, np.int32)]
-        classes: list[str] = []
-        boxes, velocities, ids = [], [], []
+        meshes, rows = [self.structure], [-1]
+        labelled: list[tuple[int, int]] = []
+        objects, small = _Rows(), _Rows()
+        lamps = [lamp.moved(x, y, yaw) for lamp in ego()] + list(self.lamps)
+        speeds = np.zeros((len(self.actors), 2))
         for number, actor in enumerate(self.actors):
+            body = actor.body
             ax, ay, heading = actor.motion.pose(t)
+            speeds[number] = actor.motion.velocity(t)
             if np.hypot(ax - x, ay - y) > reach:
                 continue
-            mesh = actor.body.mesh.moved((ax, ay, 0.0), heading)
-            meshes.append(mesh)
-            instance = np.full(len(mesh), -1, np.int32)
-            instance[: actor.body.labelled] = len(classes)
-            instances.append(instance)
-            if actor.body.label:
-                classes.append(actor.body.label)
-                centre = (ax, ay, actor.body.box[2] + float(slope @ [ax, ay]))
-                boxes.append([*centre, *actor.body.box[3:], heading])
-                velocities.append(actor.motion.velocity(t))
-                ids.append(number)
+            meshes.append(body.mesh.moved((ax, ay, 0.0), heading))
+            rows.append(number)
+            lit = [*body.lamps, *of_vehicle(body.label, body.box, actor.motion.speed != 0.0)]
+            lamps += [lamp.moved(ax, ay, heading) for lamp in lit]
+            if not body.label:
+                labelled.append((-1, 0))
+                continue
+            kept = small if body.label in SMALL else objects
+            labelled.append((-1, 0) if kept is small else (len(objects.ids), body.labelled))
+            centre = (ax, ay, body.box[2] + float(slope @ [ax, ay]))
+            kept.add(number, body.label, [*centre, *body.box[3:], heading], speeds[number])
         whole = merge(meshes)
+        sizes = [len(mesh) for mesh in meshes]
+        instance = np.full(len(whole), -1, np.int32)
+        for first, (row, count) in zip(np.cumsum(sizes), labelled):  # noqa: B905  one sum is over
+            instance[first : first + count] = row
         points = whole.triangles.reshape(-1, 3).astype(np.float64)
         points[:, 2] += points[:, :2] @ slope  # everything stands on the inclined ground
         points = (points - base2world[:3, 3]) @ base2world[:3, :3]
         fall = base2world[:2, :2].T @ slope
         return Scene(
             triangles=points.reshape(-1, 3, 3).astype(np.float32),
-            instance=np.concatenate(instances),
+            instance=instance,
             material=whole.materials,
-            objects=_in_base(classes, boxes, velocities, ids, base2world, yaw),
+            objects=objects.within(base2world, yaw),
             materials=self.materials,
             slope=(float(fall[0]), float(fall[1])),
             ground=self.ground,
             base2world=base2world,
+            actor=np.repeat(np.array(rows, np.int32), sizes),
+            small=small.within(base2world, yaw),
+            lamps=Lamps.of(lamps, invert(base2world), slope),
+            twist=(self.ego.speed, self.ego.turn),
+            speeds=(speeds @ base2world[:2, :2]).astype(np.float32),
         )
 
 
-def _in_base(
-    classes: Sequence[str],
-    boxes: Sequence[Sequence[float]],
-    velocities: Sequence[Float64],
-    ids: Sequence[int],
-    base2world: Float64,
-    yaw: float,
-) -> Objects:
-    """Objects given in the world, in base_link."""
-    rows = np.array(boxes, dtype=np.float64).reshape(-1, 7)
-    rows[:, :3] = (rows[:, :3] - base2world[:3, 3]) @ base2world[:3, :3]
-    rows[:, 6] = wrap_angle(rows[:, 6] - yaw)
-    speeds = np.array(velocities, dtype=np.float64).reshape(-1, 2) @ base2world[:2, :2]
-    return Objects(tuple(classes), rows, speeds, np.array(ids, dtype=np.int64))
+def normals(triangles: Float32) -> Float32:
+    """Unit normals float32 [T, 3] of triangles [T, 3, 3], outwards; 0 where there is no area."""
+    across = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    length = np.linalg.norm(across, axis=1, keepdims=True)
+    return np.asarray(across / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+class _Rows:
+    """Collects objects in the world."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self._classes: list[str] = []
+        self._boxes: list[Sequence[float]] = []
+        self._speeds: list[Float64] = []
+
+    def add(self, number: int, label: str, box: Sequence[float], speed: Float64) -> None:
+        """One object; box as in `Objects`, in the world."""
+        self.ids.append(number)
+        self._classes.append(label)
+        self._boxes.append(box)
+        self._speeds.append(speed)
+
+    def within(self, base2world: Float64, yaw: float) -> Objects:
+        """All of them in base_link."""
+        rows = np.array(self._boxes, dtype=np.float64).reshape(-1, 7)
+        rows[:, :3] = (rows[:, :3] - base2world[:3, 3]) @ base2world[:3, :3]
+        rows[:, 6] = wrap_angle(rows[:, 6] - yaw)
+        speeds = np.array(self._speeds, dtype=np.float64).reshape(-1, 2) @ base2world[:2, :2]
+        return Objects(tuple(self._classes), rows, speeds, np.array(self.ids, dtype=np.int64))

@@ -36,7 +36,7 @@ def terminal(rng: np.random.Generator, length: float) -> Body:
     height = rng.uniform(9, 16)
     parts = [
         box((20, length, height), (10.4, 0, 0), row('cladding')),
-        box((0.5, length, 0.45 * height), (0.2, 0, 0.35 * height), row('glass')),
+        box((0.5, length, 0.45 * height), (0.2, 0, 0.35 * height), row('pane')),
     ]
     parts += [
         box((0.8, 0.8, height), (0.0, y, 0), row('concrete'))

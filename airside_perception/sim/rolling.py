@@ -1,0 +1,193 @@
+"""A lidar that turns while the vehicle and everybody else move.
+
+A turn takes `LidarSpec.period` and ends at the stamp: firing i of n is made (n - 1 - i) / n of a
+period earlier. Every firing starts where the vehicle was then, and meets moving actors where they
+were then. Drivers and odometry usually take the vehicle's own motion out of the points again
+(`deskewed`); that of others stays in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airside_perception.sim.caster import Caster
+from airside_perception.sim.conditions import Conditions
+from airside_perception.sim.lidar import (
+    Hits,
+    LidarSpec,
+    Scan,
+    answer,
+    assemble,
+    rays,
+    with_ground,
+)
+from airside_perception.sim.scene import Scenario, Scene
+from airside_perception.types import Float32, Float64
+
+Open = Callable[[Float32], Caster]
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The R beams of one turn, in the order of `rays`.
+
+    Attributes:
+        local: float32 [R, 3], unit directions in the sensor's frame.
+        origin, direction: float32 [R, 3], of each beam in base_link at the stamp.
+        time: float32 [R], seconds after the stamp, 0 or less.
+    """
+
+    local: Float32
+    origin: Float32
+    direction: Float32
+    time: Float32
+
+
+def firings(spec: LidarSpec) -> Float64:
+    """Seconds after the stamp [azimuths] of each firing; the last is at the stamp."""
+    return (np.arange(1, spec.azimuths + 1) / spec.azimuths - 1) * spec.period
+
+
+def beams(spec: LidarSpec, scenario: Scenario, t: float, lidar2base: Float64) -> Beams:
+    """Where the beams of the turn that ends at `t` seconds start and point."""
+    local, rings = rays(spec), len(spec.elevations)
+    times = firings(spec)
+    turn, shift = _relative(scenario, t, times)
+    mounted = local.reshape(-1, rings, 3) @ lidar2base[:3, :3].T
+    c, s = np.cos(turn)[:, None], np.sin(turn)[:, None]
+    direction = np.empty((spec.azimuths, rings, 3), np.float32)
+    direction[..., 0] = c * mounted[..., 0] - s * mounted[..., 1]
+    direction[..., 1] = s * mounted[..., 0] + c * mounted[..., 1]
+    direction[..., 2] = mounted[..., 2]
+    x, y, z = lidar2base[:3, 3]
+    start = np.stack([c[:, 0] * x - s[:, 0] * y, s[:, 0] * x + c[:, 0] * y, np.full(len(turn), z)])
+    origin = np.repeat((start.T + shift).astype(np.float32), rings, axis=0)
+    return Beams(
+        local, origin, direction.reshape(-1, 3), np.repeat(times.astype(np.float32), rings)
+    )
+
+
+def _relative(scenario: Scenario, t: float, times: Float64) -> tuple[Float64, Float64]:
+    """Turn [F] and place [F, 3] of base_link at `t + times` in base_link at `t`."""
+    now = scenario.pose(t)
+    then = scenario.ego.poses(t + times)
+    shift = np.column_stack([then[:, :2], then[:, :2] @ np.array(scenario.slope)])
+    yaw = scenario.ego.poses(np.array([t]))[0, 2]
+    return then[:, 2] - yaw, (shift - now[:3, 3]) @ now[:3, :3]
+
+
+def spin(
+    spec: LidarSpec,
+    scenario: Scenario,
+    scene: Scene,
+    t: float,
+    open_caster: Open,
+    lidar2base: Float64,
+    rng: np.random.Generator,
+    conditions: Conditions | None = None,
+    deskewed: bool = True,
+) -> Scan:
+    """The turn that ends at `t`.
+
+    Args:
+        spec: the sensor.
+        scenario: the world; scene: `scenario.at(t)`.
+        t: seconds.
+        open_caster: makes a ray-caster of triangles.
+        lidar2base: float64 [4, 4], pose of the sensor in base_link.
+        rng: source of all noise; conditions: of air and ground.
+        deskewed: whether points are in the sensor's frame at the stamp; if not, each is in that
+            at its own time, as if the vehicle had stood still.
+    """
+    fired = beams(spec, scenario, t, lidar2base)
+    hits = meet(scenario, scene, t, fired, open_caster, spec)
+    hits = with_ground(hits, fired.origin, fired.direction, scene.slope, spec.max_range + 1)
+    echoes, clean = answer(spec, scene, fired.direction, hits, rng, conditions)
+    index = np.flatnonzero(echoes.kept)
+    reach = echoes.distance[index, None]
+    if deskewed:
+        places = fired.origin[index] + fired.direction[index] * reach
+        base2lidar = lidar2base[:3, :3].astype(np.float32)
+        places = (places - lidar2base[:3, 3].astype(np.float32)) @ base2lidar
+    else:
+        places = fired.local[index] * reach
+    return assemble(spec, scene, index, places, echoes, hits, clean, fired.time)
+
+
+def meet(
+    scenario: Scenario, scene: Scene, t: float, fired: Beams, open_caster: Open, spec: LidarSpec
+) -> Hits:
+    """What the beams hit of a world in motion, the ground left out."""
+    moving = [n for n in np.unique(scene.actor) if n >= 0 and scenario.actors[n].motion.moves]
+    still = np.flatnonzero(~np.isin(scene.actor, moving))
+    found, which = open_caster(scene.triangles[still]).cast(fired.origin, fired.direction)
+    distance = found.copy()
+    triangle = np.where(which >= 0, still[np.maximum(which, 0)], -1).astype(np.int32)
+    bearing = np.arctan2(fired.direction[:, 1], fired.direction[:, 0])
+    for number in moving:
+        mine = np.flatnonzero(scene.actor == number)
+        rows = _towards(scene.triangles[mine], fired, bearing, spec)
+        if not len(rows):
+            continue
+        origin, direction = _as_at_the_stamp(scenario, scene, int(number), t, fired, rows)
+        found, which = open_caster(scene.triangles[mine]).cast(origin, direction)
+        first = found < distance[rows]
+        distance[rows[first]] = found[first]
+        triangle[rows[first]] = mine[which[first]]
+    return Hits(distance, triangle)
+
+
+def _towards(
+    triangles: Float32, fired: Beams, bearing: Float32, spec: LidarSpec
+) -> NDArray[np.int64]:
+    """The beams that may meet a moving actor: its circle, widened by what it moves in a turn."""
+    points = triangles.reshape(-1, 3)[:, :2]
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    radius = float(np.hypot(*(points - middle).T).max()) + 40.0 * spec.period
+    away = middle - fired.origin[-1, :2]
+    reach = float(np.hypot(*away))
+    if reach > spec.max_range + radius:
+        return np.empty(0, np.int64)
+    if reach <= radius:
+        return np.arange(len(bearing))
+    half = float(np.arcsin(radius / reach))
+    off = bearing - np.float32(np.arctan2(away[1], away[0]))
+    off -= np.float32(2 * np.pi) * np.rint(off * np.float32(0.5 / np.pi))
+    return np.flatnonzero(np.abs(off) < half)
+
+
+def _as_at_the_stamp(
+    scenario: Scenario, scene: Scene, number: int, t: float, fired: Beams, rows: NDArray[np.int64]
+) -> tuple[Float64, Float32]:
+    """Origins [N, 3] and directions [N, 3] of beams as an actor sees them, once it is at `t`.
+
+    The motion that takes the actor from where it was to where it is at `t` takes the beam along.
+    On inclined ground that motion slides along the slope, so heights are taken above the ground.
+    """
+    slope = np.array(scene.slope)
+    times = t + fired.time[rows].astype(np.float64)
+    steps, back = np.unique(times, return_inverse=True)
+    motion = scenario.actors[number].motion
+    base = scenario.pose(t)
+    world = np.concatenate([motion.poses(steps), motion.poses(np.array([t]))])
+    places = (world[:, :2] - base[:2, 3]) @ base[:2, :2]
+    turn = (world[-1, 2] - world[:-1, 2])[back]
+    then, now = places[:-1][back], places[-1]
+    c, s = np.cos(turn), np.sin(turn)
+
+    def turned(flat: Float64) -> Float64:
+        return np.column_stack([c * flat[:, 0] - s * flat[:, 1], s * flat[:, 0] + c * flat[:, 1]])
+
+    start = fired.origin[rows].astype(np.float64)
+    way = fired.direction[rows].astype(np.float64)
+    flat, along = turned(start[:, :2] - then) + now, turned(way[:, :2])
+    height = start[:, 2] - start[:, :2] @ slope + flat @ slope
+    rise = way[:, 2] - way[:, :2] @ slope + along @ slope
+    return (
+        np.column_stack([flat, height]),
+        np.column_stack([along, rise]).astype(np.float32),
+    )
