@@ -59,6 +59,22 @@ def nuscenes_ap(found: Matches) -> float:
     return float(above.mean() / (1.0 - LEAST))
 
 
+def coco_ap(found: Matches) -> float:
+    """Mean over the recalls 0, 0.01, ..., 1 of the best precision at that recall or more.
+
+    Lin et al., "Microsoft COCO", ECCV 2014, as its evaluation does it.
+
+    Returns:
+        0..1; NaN where nothing is asked for.
+    """
+    if not found.asked:
+        return float('nan')
+    recall, precision, _ = curve(found)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(recall, np.linspace(0.0, 1.0, 101), side='left')
+    return float(np.append(best, 0.0)[np.minimum(at, len(best))].mean())
+
+
 def recall_at_alarms(found: Matches, frames: int, alarms_a_frame: float) -> tuple[float, float]:
     """Recall, and the score it is reached at, with at most so many false alarms a frame.
 

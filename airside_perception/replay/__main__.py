@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from airside_perception.errors import BagError, ConfigError, PerceptionError
+from airside_perception.evaluate.fit import METHODS
 from airside_perception.replay.bag import STORAGES, BagReader
+from airside_perception.replay.calibrate import (
+    FLOOR,
+    calibrate,
+    calibrated_text,
+    write_calibrated,
+)
 from airside_perception.replay.compare import Thresholds, Tolerances, compare
 from airside_perception.replay.evaluate import Options, evaluate_bags
 from airside_perception.replay.evaluate_html import evaluation_page
@@ -40,6 +47,7 @@ examples:
   replay run --bag kitti.bag --params tuned.yaml --out after.jsonl
   replay compare before.jsonl after.jsonl
   replay evaluate drive.bag --html report.html
+  replay calibrate-scores BAG... --card models/NAME.yaml --out models/NAME.yaml
   replay play --bag kitti.bag --loop
 
 exit status: 0 fine (compare: the same), 1 compare: different, 2 bad input, 130 interrupted
@@ -131,6 +139,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(evaluation_json(found), indent=2, allow_nan=False))
     else:
         print(evaluation_text(found))
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    progress = Progress('calibrate', sys.stderr)
+    try:
+        found = calibrate(
+            options.bags, options.card, options.params, options.method, options.floor,
+            options.threads, progress,
+        )  # fmt: skip
+    finally:
+        progress.close()
+    write_calibrated(found, options.card, options.out)
+    print(options.out)
+    print(calibrated_text(found))
     return 0
 
 
@@ -226,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=_compare)
 
     _add_evaluate(verbs, bag_help)
+    _add_calibrate(verbs, bag_help)
 
     verb = verbs.add_parser(
         'play', help='publish a bag with /clock for a live graph (needs ROS 2)'
@@ -290,6 +314,38 @@ def _add_evaluate(verbs: Any, bag_help: str) -> None:
     verb.add_argument('--html', type=Path, metavar='FILE', help='write a report with plots')
     verb.add_argument('--json', action='store_true', help='print JSON instead of text')
     verb.set_defaults(run=_evaluate)
+
+
+def _add_calibrate(verbs: Any, bag_help: str) -> None:
+    verb = verbs.add_parser(
+        'calibrate-scores',
+        help='fit curves from scores to probabilities on bags that hold the ground truth',
+    )
+    verb.add_argument('bags', nargs='+', type=Path, metavar='BAG', help=bag_help)
+    verb.add_argument(
+        '--card', type=Path, required=True, metavar='YAML',
+        help='model card of a network that the parameters run',
+    )  # fmt: skip
+    verb.add_argument(
+        '--out', type=Path, required=True, metavar='YAML', help='card to write; may be the same'
+    )
+    verb.add_argument(
+        '--params', type=Path, metavar='YAML',
+        help='ROS parameter file; default: the shipped configuration',
+    )  # fmt: skip
+    verb.add_argument(
+        '--method', choices=METHODS, default=METHODS[0],
+        help='default: auto: isotonic where a class has hits enough, else temperature',
+    )  # fmt: skip
+    verb.add_argument(
+        '--floor', type=_score, default=FLOOR, metavar='SCORE',
+        help=f'lowest score of the network that is looked at; default: {FLOOR:g}',
+    )  # fmt: skip
+    verb.add_argument(
+        '--threads', type=_positive_int, default=THREADS, metavar='N',
+        help=f'CPU threads of a network, where the parameters fix none; default: {THREADS}',
+    )  # fmt: skip
+    verb.set_defaults(run=_calibrate)
 
 
 def _pair(text: str) -> tuple[str, str]:

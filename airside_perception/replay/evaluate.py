@@ -20,10 +20,11 @@ from airside_perception.config import CameraConfig, LidarConfig
 from airside_perception.errors import BagError, CardError, ConfigError
 from airside_perception.evaluate.evaluation import Figures, evaluate
 from airside_perception.evaluate.frames import Frame
+from airside_perception.evaluate.images import ImageFigures, evaluate_images
 from airside_perception.evaluate.question import RANGES, Question
 from airside_perception.network import Network
 from airside_perception.replay.bag import BagReader
-from airside_perception.replay.judge import aliases_of, judge, lenses, rank
+from airside_perception.replay.judge import Judged, aliases_of, judge, judge_images, lenses, rank
 from airside_perception.replay.report import thresholds
 from airside_perception.replay.runner import (
     OBJECTS_TOPIC,
@@ -32,7 +33,7 @@ from airside_perception.replay.runner import (
     read_transforms,
 )
 from airside_perception.replay.settings import THREADS, Settings, load_settings
-from airside_perception.replay.truth import Moment, read_truth
+from airside_perception.replay.truth import Moment, read_image_truth, read_truth
 from airside_perception.results import Result, meta_path, read_results
 
 Progress = Callable[[int, int], None]
@@ -70,6 +71,7 @@ class Evaluation:
 
     Attributes:
         figures, frames, questions: by topic.
+        images: {topic of boxes in images: figures}, where the truth of images is known.
         places: of the frames, by topic too.
         times: {stage: milliseconds of every call}; empty where results were read.
         silent, strays: {topic: moments without a message, messages without a truth}.
@@ -78,6 +80,7 @@ class Evaluation:
     """
 
     figures: dict[str, Figures] = field(default_factory=dict)
+    images: dict[str, ImageFigures] = field(default_factory=dict)
     frames: dict[str, list[Frame]] = field(default_factory=dict)
     questions: dict[str, Question] = field(default_factory=dict)
     places: dict[str, list[Place]] = field(default_factory=dict)
@@ -119,7 +122,7 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
 
     Raises:
         BagError: a bag or result file that is not readable, has no ground truth, or no detections
-            in space on the topics asked for.
+            on the topics asked for.
         ConfigError: nothing to run, or results together with several bags.
     """
     if options.results is not None and len(options.bags) != 1:
@@ -127,6 +130,7 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
     found = Evaluation()
     asked: dict[str, dict[str, None]] = {}
     lowest: dict[str, dict[str, float]] = {}
+    flats: dict[str, list[Frame]] = {}
     for path in options.bags:
         with BagReader(path) as reader:
             moments = read_truth(reader)
@@ -136,6 +140,14 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
             judged = judge(
                 moments, run.results, transforms, aliases, lenses(reader, transforms), path.name
             )
+            for topic, item in _in_images(reader, run, aliases, path.name).items():
+                if options.topics and topic not in options.topics:
+                    continue
+                flats.setdefault(topic, []).extend(item.frames)
+                found.silent[topic] += item.silent
+                found.strays[topic] += item.strays
+                asked.setdefault(topic, {}).update(dict.fromkeys(_classes(run, topic, item)))
+                lowest.setdefault(topic, {}).update(run.thresholds.get(topic, {}))
         for topic, item in judged.items():
             if options.topics and topic not in options.topics:
                 continue
@@ -143,8 +155,7 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
             found.places.setdefault(topic, []).extend(Place(path, moment) for moment in moments)
             found.silent[topic] += item.silent
             found.strays[topic] += item.strays
-            names = run.classes(topic) or _seen_in(item.frames)
-            asked.setdefault(topic, {}).update(dict.fromkeys(names))
+            asked.setdefault(topic, {}).update(dict.fromkeys(_classes(run, topic, item)))
             lowest.setdefault(topic, {}).update(run.thresholds.get(topic, {}))
         for stage, values in run.times.items():
             found.times.setdefault(stage, []).extend(values)
@@ -154,14 +165,17 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
         known = options.classes or {name for names in asked.values() for name in names}
         called = (aliases.get(n, n) for moment in moments for n in moment.truth.classes)
         found.unknown.update(name for name in called if name not in known)
-    if not found.frames:
+    if not found.frames and not flats:
         wanted = ', '.join(options.topics) or 'any topic'
-        raise BagError(f'{options.bags[0]}: no detections in space on {wanted}')
+        raise BagError(f'{options.bags[0]}: no detections on {wanted}')
     for topic in sorted(found.frames, key=rank):
         classes = options.classes or tuple(asked[topic])
         question = Question(classes, lowest[topic], options.max_range, options.ranges)
         found.questions[topic] = question
         found.figures[topic] = evaluate(found.frames[topic], question)
+    for topic in sorted(flats):
+        question = Question(options.classes or tuple(asked[topic]), lowest[topic])
+        found.images[topic] = evaluate_images(flats[topic], question)
     return found
 
 
@@ -242,6 +256,23 @@ def _read(path: Path) -> _Run:
         return _Run(results)
 
 
-def _seen_in(frames: Sequence[Frame]) -> list[str]:
-    """Classes that are found anywhere, where no card says what a network knows."""
-    return sorted({name for frame in frames for name in frame.found.classes})
+def _in_images(
+    reader: BagReader, run: _Run, aliases: Mapping[str, str], name: str
+) -> dict[str, Judged]:
+    """Frames of every topic with boxes in images, of cameras whose truth the bag holds."""
+    by_topic: dict[str, list[Result]] = {}
+    for result in run.results:
+        by_topic.setdefault(result.topic, []).append(result)
+    found = {}
+    for topic, results in sorted(by_topic.items()):
+        if topic.endswith('_2d'):
+            visible = read_image_truth(reader, topic.split('/')[-2])
+            if visible:
+                found[topic] = judge_images(visible, results, aliases, name)
+    return found
+
+
+def _classes(run: _Run, topic: str, judged: Judged) -> tuple[str, ...]:
+    """What a topic can hold: what its network publishes, or else what is in it anywhere."""
+    seen = {name for frame in judged.frames for name in frame.found.classes}
+    return run.classes(topic) or tuple(sorted(seen))

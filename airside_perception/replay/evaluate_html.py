@@ -9,6 +9,7 @@ import numpy as np
 
 from airside_perception.evaluate import plots
 from airside_perception.evaluate.evaluation import Figures
+from airside_perception.evaluate.images import ImageClass
 from airside_perception.evaluate.plots import COLOURS, Bars, Line, legend, panel, panels
 from airside_perception.evaluate.question import DISTANCES, Cell
 from airside_perception.evaluate.worst import Verdict, worst
@@ -64,6 +65,7 @@ def evaluation_page(found: Evaluation, title: str, pictures: int = WORST) -> str
         section(f'Worst frames of {first}', evaluate_picture.key(), _frames(found, pictures)),
         *(section(topic, *_tables(figures)) for topic, figures in found.figures.items()),
     ]
+    parts += [section('Boxes in images', _images(found))] if found.images else []
     parts += [section('Time in ms', _times(found))] if found.times else []
     notes = _notes(found)
     parts += [section('Notes', *notes)] if notes else []
@@ -73,7 +75,11 @@ def evaluation_page(found: Evaluation, title: str, pictures: int = WORST) -> str
 
 def short(topic: str) -> str:
     """`front camera` for /perception/camera/front/detections, and so on."""
-    names = [part for part in topic.split('/') if part not in ('', 'perception', 'detections')]
+    names = [
+        part
+        for part in topic.split('/')
+        if part not in ('', 'perception', 'detections', 'detections_2d')
+    ]
     if len(names) == 2 and names[0] == 'camera':
         return f'{names[1]} camera'
     return {'objects': 'fused'}.get(names[-1], names[-1]) if names else topic
@@ -221,6 +227,22 @@ def _tables(figures: Figures) -> list[str]:
             columns = (title, 'objects', 'recall', 'precision', 'mAP')
             parts.append(table(columns, lines, range(1, 5)))
     return parts
+
+
+def _images(found: Evaluation) -> str:
+    head = ('', 'class', 'objects', 'AP50', 'AP', 'recall', 'precision', 'alarms', 'ECE')
+    rows = []
+    for topic, images in found.images.items():
+        total = ImageClass('all', images.counts, images.ap50, images.ap, images.calibration_error)
+        for item in (total, *images.classes):
+            counts, first = item.counts, item is total
+            cells = (
+                str(counts.asked), number(item.ap50), number(item.ap), number(counts.recall),
+                number(counts.precision), str(counts.alarms), number(item.calibration_error),
+            )  # fmt: skip
+            name = escape(short(topic)) if first else ''
+            rows.append((name, escape(item.name), *(f'<b>{c}</b>' if first else c for c in cells)))
+    return table(head, rows, range(2, len(head)))
 
 
 def _times(found: Evaluation) -> str:

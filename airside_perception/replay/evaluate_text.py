@@ -12,6 +12,7 @@ import numpy as np
 from airside_perception.evaluate.breakdown import ENOUGH_POINTS, People
 from airside_perception.evaluate.errors import Errors
 from airside_perception.evaluate.evaluation import ClassFigures, Figures
+from airside_perception.evaluate.images import ImageClass, ImageFigures
 from airside_perception.evaluate.question import DISTANCES, Cell, Counts
 from airside_perception.replay.evaluate import Evaluation
 from airside_perception.replay.report import latencies
@@ -19,7 +20,8 @@ from airside_perception.replay.report import latencies
 EXPLANATION = (
     'AP: mean over centre distances of 0.5, 1, 2 and 4 m, as nuScenes. AP40: overlap in space of '
     '0.7 for car, van, truck and bus, 0.5 for others, as KITTI. Recall, precision, errors and '
-    'ECE: centres within 2 m. Score: (5 mAP + sum of 1 - error) / (5 + number of errors), no NDS.'
+    'ECE: centres within 2 m. Score: (5 mAP + sum of 1 - error) / (5 + number of errors), no NDS. '
+    'In images: overlap of 0.5; AP as COCO, mean of 0.5 to 0.95.'
 )
 
 
@@ -33,11 +35,14 @@ def evaluation_text(found: Evaluation) -> str:
     lines = [EXPLANATION, '', *_summary(found.figures)]
     for topic, figures in found.figures.items():
         lines += ['', *_topic(topic, figures)]
+    for topic, images in found.images.items():
+        lines += ['', *_images(topic, images)]
+    for topic in (*found.figures, *found.images):
         for count, what in (
             (found.silent[topic], 'moments without a message: nothing was found there'),
             (found.strays[topic], 'messages without a truth near them: left out'),
         ):
-            lines += [f'  {count} {what}'] if count else []
+            lines += [f'{topic}: {count} {what}'] if count else []
     if found.unknown:
         names = ', '.join(f'{name} {count}' for name, count in sorted(found.unknown.items()))
         lines += ['', f'objects of classes that are not asked for: {names}']
@@ -64,6 +69,7 @@ def evaluation_json(found: Evaluation) -> dict[str, Any]:
     """The figures as JSON takes them; null where there is none."""
     return {
         'topics': {topic: _plain(figures) for topic, figures in found.figures.items()},
+        'images': {topic: _plain(figures) for topic, figures in found.images.items()},
         'questions': {topic: _plain(item) for topic, item in found.questions.items()},
         'silent': dict(found.silent),
         'strays': dict(found.strays),
@@ -113,6 +119,19 @@ def _topic(topic: str, figures: Figures) -> Iterator[str]:
     for item in figures.classes:
         recalls = (number(c.counts.recall) for c in item.ranges)
         yield f'    {item.name:<25}' + ''.join(f'{recall:>10}' for recall in recalls)
+
+
+def _images(topic: str, images: ImageFigures) -> Iterator[str]:
+    yield f'{topic}, boxes in {images.frames} images'
+    yield f'  {"class":<16} {"objects":>7}   AP50     AP recall  prec. alarms    ECE'
+    total = ImageClass('all', images.counts, images.ap50, images.ap, images.calibration_error)
+    for item in (*images.classes, total):
+        counts = item.counts
+        yield (
+            f'  {item.name:<16} {counts.asked:>7} {number(item.ap50):>6} {number(item.ap):>6} '
+            f'{number(counts.recall):>6} {number(counts.precision):>6} {counts.alarms:>6} '
+            f'{number(item.calibration_error):>6}'
+        )
 
 
 def breakdowns(figures: Figures) -> list[tuple[str, Sequence[Cell]]]:

@@ -13,14 +13,15 @@ from airside_perception import messages
 from airside_perception.card import ModelCard
 from airside_perception.errors import TransformError
 from airside_perception.evaluate.frames import Found, Frame, Mask, Truth
+from airside_perception.evaluate.images import flat
 from airside_perception.geometry import apply, move_boxes
 from airside_perception.projection import CameraModel
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.runner import CAMERA_TOPIC, LIDAR_TOPIC, OBJECTS_TOPIC
 from airside_perception.replay.truth import Moment
-from airside_perception.results import SPACE, Detection, Result
+from airside_perception.results import IMAGE, SPACE, Detection, Result
 from airside_perception.transforms import TransformBuffer
-from airside_perception.types import Boxes3D
+from airside_perception.types import Boxes2D, Boxes3D
 
 SYNC_NS = 50_000_000
 """Detections are compared with the truth nearest in time, at most so far from it."""
@@ -115,6 +116,38 @@ def judge(
                       moment.conditions)
             )  # fmt: skip
     return {topic: found[topic] for topic in sorted(found, key=rank)}
+
+
+def judge_images(
+    visible: Mapping[int, Boxes2D],
+    results: Iterable[Result],
+    aliases: Mapping[str, str],
+    name: str = '',
+) -> Judged:
+    """Frames of flat boxes (`evaluate.images`) of one camera: one for every image of the truth.
+
+    Args:
+        visible: {stamp of an image: what can be seen in it}.
+        results: of that camera's topic with boxes in the image.
+        aliases, name: as in `judge`.
+    """
+    answers = {result.stamp_ns: result for result in results}
+    judged = Judged()
+    start = min(visible, default=0)
+    for stamp_ns, boxes in sorted(visible.items()):
+        truth = Truth(tuple(aliases.get(n, n) for n in boxes.classes), flat(boxes.xyxy))
+        answer = answers.pop(stamp_ns, None)
+        judged.silent += answer is None
+        found = NOTHING if answer is None else _flat_found(answer.detections)
+        judged.frames.append(Frame(truth, found, f'{name} +{(stamp_ns - start) * 1e-9:.1f} s'))
+    judged.strays = len(answers)
+    return judged
+
+
+def _flat_found(detections: Sequence[Detection]) -> Found:
+    corners = np.array([[item[key] for key in IMAGE] for item in detections], np.float64)
+    names = tuple(str(item['class']) for item in detections)
+    return Found(names, flat(corners), np.array([item['score'] for item in detections]))
 
 
 def rank(topic: str) -> tuple[int, str]:

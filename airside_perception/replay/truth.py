@@ -5,13 +5,13 @@
 messages have no room for may stand in `/ground_truth/details` (std_msgs/String), one JSON object a
 stamp, which then takes the place of the first:
 
-    {"stamp_ns": 1, "conditions": {"light": "night", "weather": "rain"}, "objects": [{"class": "car",
-     "box": [x, y, z, length, width, height, yaw], "velocity": [vx, vy], "points": 12,
-     "pixels": 340, "visibility": 0.8, "camera_visibility": null}], "small": []}
+    {"stamp_ns": 1, "conditions": {"light": "night", "weather": "rain"}, "objects": [
+     {"class": "car", "box": [x, y, z, length, width, height, yaw], "velocity": [vx, vy],
+      "points": 12, "pixels": 340, "visibility": 0.8, "camera_visibility": null}], "small": []}
 
-Boxes are in the frame of `/ground_truth/objects`. Only class and box must be there; what is missing
-or null is not known: visibility and velocity NaN, points -1, no conditions. An object without a
-point and with few pixels is not asked for.
+Boxes are in the frame of `/ground_truth/objects`. Only class and box must be there; what is
+missing or null is not known: visibility and velocity NaN, points -1, no conditions. An object
+without a point and with few pixels is not asked for.
 """
 
 from __future__ import annotations

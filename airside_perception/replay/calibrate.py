@@ -1,0 +1,260 @@
+"""`replay calibrate-scores`: fits the curves of a model card on bags that have ground truth.
+
+Lidar: a detection is right where an object of its class has its centre within 2 m, as in
+`replay evaluate`. Camera: where a visible object overlaps it by half in the image, so that the
+probability is that of the object and not of its place on the ground.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from airside_perception.card import CameraCard, ModelCard, load_card
+from airside_perception.errors import BagError, CardError, ConfigError
+from airside_perception.evaluate.fit import Fitted, Sample, fit_classes
+from airside_perception.evaluate.frames import Frame
+from airside_perception.evaluate.images import in_images
+from airside_perception.evaluate.matching import Matches
+from airside_perception.evaluate.question import reached
+from airside_perception.files import write_whole
+from airside_perception.network import Network
+from airside_perception.replay.bag import BagReader
+from airside_perception.replay.evaluate import Progress, every_network, run_detectors, with_floor
+from airside_perception.replay.judge import aliases_of, judge, judge_images
+from airside_perception.replay.runner import CAMERA_2D_TOPIC, LIDAR_TOPIC, read_transforms
+from airside_perception.replay.settings import THREADS, Settings, load_settings
+from airside_perception.replay.truth import read_image_truth, read_truth
+
+FLOOR = 0.05
+"""Detections from this score of the network up are looked at."""
+MAX_RANGE = 80.0
+DIGITS = 4
+"""Of thresholds; cut off, not rounded, so that nothing that was published is lost."""
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Curves for one card.
+
+    Attributes:
+        card: as it was, its old curves left out.
+        classes: {class: its curve and figures}.
+        thresholds: {class: (as it was, of probabilities)}: what was published still is, and no
+            more; of a card that has curves already, the first is taken back through them.
+        note: what was fitted to, for the card.
+    """
+
+    card: ModelCard
+    classes: Mapping[str, Fitted]
+    thresholds: Mapping[str, tuple[float, float]]
+    note: Mapping[str, Any]
+
+
+def calibrate(
+    bags: Sequence[Path],
+    card_path: Path,
+    params: Path | None = None,
+    method: str = 'auto',
+    floor: float = FLOOR,
+    threads: int = THREADS,
+    progress: Progress = lambda done, of: None,
+) -> Calibrated:
+    """Runs the network of a card over bags and fits a curve for each class.
+
+    Args:
+        bags: with ground truth; `Fitted.after` needs two or more.
+        card_path: of a network that the parameters run.
+        params: ROS parameter file; None: the shipped configuration.
+        method: `auto`, `isotonic` or `temperature`.
+        floor: lowest score of the network that is looked at.
+        threads: of a network whose parameters fix none.
+
+    Raises:
+        BagError: a bag without what is needed.
+        CardError: not a card.
+        ConfigError: the parameters run no network of that card, or too few detections.
+    """
+    card = load_card(card_path)
+    found: dict[str, list[Sample]] = defaultdict(list)
+    frames = 0
+    for number, bag in enumerate(bags):
+        judged, match = _judged(bag, card, params, floor, threads, progress)
+        frames += len(judged)
+        for name in card.published:
+            item = match(judged, name)
+            groups = np.full(len(item.scores), number, np.int64)
+            found[name].append(Sample(item.scores, item.hits, groups))
+    samples = {
+        name: Sample(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.hits for part in parts]),
+            np.concatenate([part.groups for part in parts]),
+        )
+        for name, parts in found.items()
+    }
+    classes = fit_classes(samples, method)
+    thresholds = {}
+    for name, old in card.thresholds.items():
+        before = card.calibration[name].lowest(old) if name in card.calibration else old
+        after = float(classes[name].curve(min(before, 1.0))) if name in classes else old
+        thresholds[name] = (old, math.floor(after * 10**DIGITS) / 10**DIGITS)
+    note = {
+        'frames': frames,
+        'bags': [bag.name for bag in bags] if len(bags) <= 4 else
+        f'{len(bags)}, {bags[0].name} to {bags[-1].name}',
+        'detections': sum(item.detections for item in classes.values()),
+        'from_score': floor,
+    }  # fmt: skip
+    return Calibrated(replace(card, calibration={}), classes, thresholds, note)
+
+
+def write_calibrated(found: Calibrated, source: Path, out: Path) -> None:
+    """Writes the card anew: its text with other thresholds, curves and a note, all else as it was.
+
+    Raises:
+        CardError: it cannot be written, or would not be read as what it should be.
+    """
+    try:
+        text = source.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(f'{source}: not readable: {error}') from error
+    thresholds = {name: after for name, (_, after) in found.thresholds.items()}
+    curves = {
+        name: {
+            'scores': item.curve.scores.tolist(),
+            'probabilities': item.curve.probabilities.tolist(),
+        }
+        for name, item in found.classes.items()
+    }
+    text = _without(text, 'calibration')
+    if thresholds:
+        text = _without(text, 'thresholds')
+    block = ({'thresholds': thresholds} if thresholds else {}) | {'calibration': curves}
+    text = _after(text, 'publish' if found.card.publish else 'classes', _yaml(block))
+    text = _with_note(text, found.note)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f'.{out.name}.check')
+    try:
+        write_whole(part, text, CardError)
+        read = load_card(part)
+        wrong = [n for n in curves if read.calibration[n].scores.tolist() != curves[n]['scores']]
+        if wrong or dict(read.thresholds) != (thresholds or dict(found.card.thresholds)):
+            raise CardError(f'{out}: its text could not be changed; write the curves by hand')
+    finally:
+        part.unlink(missing_ok=True)
+    write_whole(out, text, CardError)
+
+
+def calibrated_text(found: Calibrated) -> str:
+    """What was fitted, class by class."""
+    head = (
+        f'{"class":<18} detections   hits  share   ECE before  after (other half)  threshold  '
+        'curve'
+    )
+    lines = [f'{found.card.name}: {found.note["frames"]} frames', head]
+    for name, item in found.classes.items():
+        old, new = found.thresholds.get(name, (0.0, 0.0))
+        share = item.hits / item.detections
+        after = f'{item.after:.3f}' if math.isfinite(item.after) else '-'
+        lines.append(
+            f'{name:<18} {item.detections:>10} {item.hits:>6} {share:>6.2f} {item.before:>12.3f} '
+            f'{after:>19}  {old:.2f}-> {new:.2f}  {item.method}'
+        )
+    lines.append(
+        'share: hits of all detections from the lowest score up, what priors.CLASS of bev_fusion '
+        'mean'
+    )
+    return '\n'.join(lines)
+
+
+def _judged(
+    bag: Path,
+    card: ModelCard,
+    params: Path | None,
+    floor: float,
+    threads: int,
+    progress: Progress,
+) -> tuple[list[Frame], Callable[[Sequence[Frame], str], Matches]]:
+    """Frames of all sensors that run the network, and how their detections are matched."""
+    aliases = aliases_of([card])
+    with BagReader(bag) as reader:
+        settings = _only(load_settings(reader.topics, params, threads), card)
+        settings = every_network(settings, lambda network: with_floor(_plain(network), floor))
+        results, _ = run_detectors(reader, settings, progress)
+        if isinstance(card, CameraCard):
+            frames = []
+            for camera in settings.cameras:
+                topic = CAMERA_2D_TOPIC.format(camera.name)
+                own = [result for result in results if result.topic == topic]
+                visible = read_image_truth(reader, camera.name)
+                frames += judge_images(visible, own, aliases, bag.name).frames
+            if not frames:
+                raise BagError(f'{bag}: no ground truth of images; camera networks need it')
+            return frames, in_images
+        judged = judge(read_truth(reader), results, read_transforms(reader), aliases, {}, bag.name)
+    found = judged[LIDAR_TOPIC].frames if LIDAR_TOPIC in judged else []
+    return [frame.in_range(0.0, MAX_RANGE) for frame in found], reached
+
+
+def _only(settings: Settings, card: ModelCard) -> Settings:
+    """The sensors that run the network of the card."""
+
+    def same(network: Network[Any, Any] | None) -> bool:
+        return network is not None and Path(network.card.path).resolve() == own
+
+    own = Path(card.path).resolve()
+    cameras = tuple(camera for camera in settings.cameras if same(camera.network))
+    lidar = settings.lidar if same(settings.lidar) else None
+    if not cameras and lidar is None:
+        networks = [camera.network for camera in settings.cameras]
+        cards = sorted({str(item.card.path) for item in (*networks, settings.lidar) if item})
+        raise ConfigError(
+            f'{settings.parameters.path} runs {", ".join(cards)}, not {card.path}; --params names '
+            'a parameter file that does'
+        )
+    names = tuple(camera.name for camera in cameras)
+    fusion = replace(settings.fusion, lidar=lidar is not None, cameras=names)
+    return replace(settings, cameras=cameras, lidar=lidar, fusion=fusion)
+
+
+def _plain(network: Network[Any, Any]) -> Network[Any, Any]:
+    return replace(network, card=replace(network.card, calibration={}))
+
+
+def _without(text: str, key: str) -> str:
+    """Without a block of the first level."""
+    return re.sub(rf'^{key}:.*?(?=^[^\s#]|\Z)', '', text, count=1, flags=re.MULTILINE | re.DOTALL)
+
+
+def _after(text: str, key: str, block: str) -> str:
+    """With `block` after the block of a key."""
+    found = re.search(rf'^{key}:.*?(?=^[^\s#]|\Z)', text, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise CardError(f'the card has no key {key!r} at the start of a line')
+    return text[: found.end()] + block + text[found.end() :]
+
+
+def _with_note(text: str, note: Mapping[str, Any]) -> str:
+    """With `calibration: note` first in `about`, in the place of an earlier one."""
+    line = _yaml({'calibration': dict(note)})
+    indented = ''.join(f'  {part}\n' for part in line.splitlines())
+    about = re.search(r'^about:[ \t]*\n', text, re.MULTILINE)
+    if about is None:
+        return text if re.search(r'^about:', text, re.MULTILINE) else f'{text}about:\n{indented}'
+    head, tail = text[: about.end()], text[about.end() :]
+    tail = re.sub(r'\A  calibration:.*?(?=^  \S|^\S|\Z)', '', tail, flags=re.MULTILINE | re.DOTALL)
+    return head + indented + tail
+
+
+def _yaml(block: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(block), sort_keys=False, width=WIDTH, default_flow_style=None)
