@@ -191,13 +191,18 @@ def _tail(plane: Airliner, tube: float, livery: int) -> list[Mesh]:
     return parts
 
 
+def gear_track(plane: Airliner) -> float:
+    """Distance between the struts of the main gear, metres."""
+    return 2.0 * (5.3 if plane.length > 50 else 3.8 if not plane.propeller else 2.05)
+
+
 def _gear(plane: Airliner) -> list[Mesh]:
     """Nose and main gear: a strut and wheels each."""
     main = -plane.wing - 0.85 * plane.root
     nose = -0.12 * plane.length
     big = plane.length > 50
     radius = 0.68 if big else 0.56 if not plane.propeller else 0.42
-    track = 2.0 * (5.3 if big else 3.8 if not plane.propeller else 2.05)
+    track = gear_track(plane)
     axle = (main - 0.9, main + 0.9) if big else (main,)
     strut = plane.belly + 0.6
     return [

@@ -77,6 +77,8 @@ class Open3DCaster:
 
     def cast(self, origin: NDArray[Any], directions: Float32) -> tuple[Float32, Int32]:
         """See `Caster`."""
+        if not len(directions):  # open3d crashes
+            return np.empty(0, np.float32), np.empty(0, np.int32)
         answer = self._scene.cast_rays(self._rays(origin, directions), nthreads=self._threads)
         # Nothing is the largest uint32: -1 as int32.
         return answer['t_hit'].numpy(), answer['primitive_ids'].numpy().view(np.int32)
@@ -85,6 +87,8 @@ class Open3DCaster:
         self, points: Float32, towards: NDArray[Any], until: float = np.inf
     ) -> NDArray[np.bool_]:
         """See `Caster`."""
+        if not len(points):
+            return np.empty(0, np.bool_)
         rays = self._rays(points, np.broadcast_to(towards, points.shape))
         found: NDArray[np.bool_] = self._scene.test_occlusions(
             rays, tfar=until, nthreads=self._threads
@@ -93,6 +97,8 @@ class Open3DCaster:
 
     def through(self, origin: NDArray[Any], directions: Float32) -> tuple[Int32, Int32, Float32]:
         """See `Caster`."""
+        if not len(directions):
+            return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)
         rays = self._rays(origin, directions)
         answer = self._scene.list_intersections(rays, nthreads=self._threads)
         return (

@@ -207,16 +207,56 @@ def stairs(rng: np.random.Generator) -> Body:
 
 
 def cone(rng: np.random.Generator) -> Body:
-    """A traffic cone with a reflective band; it has no label yet."""
+    """A traffic cone with a reflective band."""
     height = rng.uniform(0.5, 0.9)
-    return structure(
+    return body(
+        'cone',
         [
             box((0.38, 0.38, 0.04), (0, 0, 0), row('dark')),
             cylinder((0.14, 0.09), (0.04, 0.5 * height), (0, 0), row('orange'), sides=7),
             cylinder((0.095, 0.065), (0.5 * height, 0.72 * height), (0, 0), row('tape'), sides=7),
             cylinder((0.06, 0.025), (0.72 * height, height), (0, 0), row('orange'), sides=7),
-        ]
+        ],
     )
+
+
+def fod(rng: np.random.Generator) -> Body:
+    """A foreign object on the ground: a tool, a bottle, rubber, a bag, sheet metal, a bolt."""
+    kind = int(rng.choice(6, p=[0.2, 0.2, 0.15, 0.15, 0.15, 0.15]))
+    if kind == 0:
+        length = rng.uniform(0.2, 0.4)
+        parts = [
+            box((length, 0.03, 0.02), (0, 0, 0), row('steel')),
+            box((0.06, 0.08, 0.025), (length / 2, 0, 0), row('steel')),
+        ]
+    elif kind == 1:
+        radius, length = rng.uniform(0.03, 0.05), rng.uniform(0.15, 0.3)
+        colour = pick(rng, ('blue', 'white', 'red', 'silver'))
+        parts = [
+            cylinder(radius, (-length / 2, length / 2), (0, radius), colour, 'x', sides=8),
+            cylinder(
+                (0.8 * radius, 0.4 * radius), (length / 2, 0.7 * length), (0, radius), colour, 'x'
+            ),
+        ]
+    elif kind == 2:
+        width = rng.uniform(0.08, 0.2)
+        low, high = (-0.2, 0.15, width), (-0.12, 0.1, 0.6 * width)
+        parts = [frustum(low, high, (0.0, rng.uniform(0.03, 0.08)), row('rubber'))]
+    elif kind == 3:
+        size = rng.uniform((0.35, 0.2, 0.18), (0.7, 0.45, 0.35))
+        parts = [box(size, (0, 0, 0), pick(rng, ('luggage', 'black', 'red', 'blue')))]
+    elif kind == 4:
+        half = rng.uniform(0.08, 0.2)
+        outline = [
+            (half, half, 0.02),
+            (-half, half, 0.0),
+            (-half, -half, 0.01),
+            (half, -half, half),
+        ]
+        parts = [plate(outline, 0.01, row('silver'))]
+    else:
+        parts = [cylinder((0.02, 0.015), (-0.05, 0.05), (0, 0.02), row('steel'), 'x', sides=6)]
+    return body('fod', parts)
 
 
 def ground_power(rng: np.random.Generator) -> Body:
@@ -246,9 +286,10 @@ def container(rng: np.random.Generator) -> Body:
 
 
 def chock(rng: np.random.Generator) -> Body:
-    """A wheel chock; structure."""
+    """A wheel chock."""
     material = pick(rng, ('yellow', 'rubber'))
-    return structure([frustum((-0.13, 0.13, 0.6), (-0.03, 0.03, 0.6), (0.0, 0.2), material)])
+    low, high = (-0.13, 0.13, 0.6), (-0.03, 0.03, 0.6)
+    return body('chock', [frustum(low, high, (0.0, 0.2), material)])
 
 
 def _slope(

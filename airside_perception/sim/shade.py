@@ -34,7 +34,7 @@ MIRROR = 60.0
 LIT, CELL = 90.0, 0.75
 """The map of lamp light: half its side and a cell's, metres."""
 PAVED = ('asphalt', 'concrete', 'pavement', 'line_white', 'line_yellow', 'line_red')
-GLOWING = {'pane': (0.030, 0.042, 0.052)}
+GLOWING = {'pane': (0.010, 0.014, 0.017)}
 """Materials that shine at night and how bright: lit windows."""
 
 
@@ -54,6 +54,8 @@ class LampLight:
 
     def at(self, table: Float32, points: Float32, sharp: bool = False) -> Float32:
         """Values [R, 3] of one of the maps at points [R, 2 or more] in base_link."""
+        if not len(points):
+            return np.empty((0, 3), np.float32)
         place = (points[:, :2] + np.float32(LIT)) * np.float32(1 / CELL) - np.float32(0.5)
         rows = -(-len(place) // 512)
         padded = np.full((rows * 512, 2), -9, np.float32)

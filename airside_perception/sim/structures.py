@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from airside_perception.sim.bodies import Body, pick, structure
+from airside_perception.sim.lamps import FLOOD, SODIUM, STREET, WARM, Lamp
 from airside_perception.sim.materials import row
 from airside_perception.sim.mesh import Mesh, box, cylinder, ellipsoid
 
@@ -42,7 +43,13 @@ def terminal(rng: np.random.Generator, length: float) -> Body:
         box((0.8, 0.8, height), (0.0, y, 0), row('concrete'))
         for y in np.arange(-length / 2, length / 2, 14)
     ]
-    return structure(parts)
+    # Flood-lights under the edge of the roof, looking at the stands.
+    down = (-0.78, 0.0, -0.63)
+    lamps = [
+        Lamp((-0.7, y, height - 0.6), down, 0.35 * FLOOD, 1.0, WARM, 0.2)
+        for y in np.arange(-length / 2 + 18, length / 2 - 10, 36)
+    ]
+    return structure(parts, lamps)
 
 
 def jet_bridge(rng: np.random.Generator, reach: float) -> Body:
@@ -79,13 +86,15 @@ def mast(rng: np.random.Generator, height: float) -> Body:
             box((1.2, 1.2, 0.8), (0, 0, 0), row('concrete')),
             cylinder((0.28, 0.14), (0.8, height), (0, 0), row('steel'), sides=8),
             box((0.6, rng.uniform(2, 4), 0.6), (0, 0, height), row('steel')),
-        ]
+        ],
+        [Lamp((-0.4, y, height), (-0.6, 0.25 * y, -0.77), FLOOD, 1.0) for y in (1.0, -1.0)],
     )
 
 
 def pole(rng: np.random.Generator) -> Body:
     """A lamp post or sign post."""
     height, radius = rng.uniform(2.5, 7), rng.uniform(0.04, 0.12)
+    lamps: list[Lamp] = []
     parts = [cylinder(radius, (0, height), (0, 0), pick(rng, ('steel', 'grey', 'dark')), sides=6)]
     if rng.random() < 0.5:
         parts.append(
@@ -97,7 +106,8 @@ def pole(rng: np.random.Generator) -> Body:
         )
     elif height > 4.5:
         parts.append(box((1.6, 0.12, 0.1), (0.7, 0, height - 0.1), row('steel')))
-    return structure(parts)
+        lamps = [Lamp((1.4, 0.0, height - 0.2), (0.0, 0.0, -1.0), STREET, 0.8, SODIUM, 0.12)]
+    return structure(parts, lamps)
 
 
 def tree(rng: np.random.Generator) -> Body:

@@ -67,7 +67,7 @@ def _splash(
     reach = np.linalg.norm(away, axis=1)
     lobe = np.maximum(-np.einsum('ij,ij->i', away, lamps.axis) / reach, 0) ** lamps.focus
     # A flood-light also glows off its axis; what is bright is its glass, seen as size / distance.
-    shine = lamps.power * (lobe + np.float32(0.02)) * np.float32(0.25)
+    shine = lamps.power * (lobe + np.float32(0.06)) * np.float32(0.25)
     shine *= np.exp(-reach * np.float32(conditions.extinction)) * (lamps.size > 0)
     seen = valid & (shine / np.maximum(reach, 4) > FAINTEST)
     height, width = picture.shape[:2]
@@ -103,7 +103,8 @@ def _blob(
     radius = int(min(GLARE, np.ceil(core * max((peak / 1e-3) ** (1 / 3), 2.0))))
     height, width = picture.shape[:2]
     x0, x1 = max(int(at[0]) - radius, 0), min(int(at[0]) + radius + 1, width)
-    y0, y1 = max(int(at[1]) - radius, 0), min(int(at[1]) + radius + 1, height)
+    tall = int(radius * stretch)
+    y0, y1 = max(int(at[1]) - tall, 0), min(int(at[1]) + tall + 1, height)
     if x0 >= x1 or y0 >= y1:
         return
     dx = (np.arange(x0, x1, dtype=np.float32) - np.float32(at[0])) / np.float32(core)
@@ -141,14 +142,14 @@ def streaks(
     end = start + motion * max(shutter, 0.004)
     overlay = np.zeros((height, width), np.float32)
     for (x0, y0), (x1, y1), away in zip(start, end, depth, strict=True):
-        bright = float(min(0.5, 0.55 / away))
+        bright = float(min(0.8, 0.8 / away))
         cv2.line(
             overlay, (int(x0 * 8), int(y0 * 8)), (int(x1 * 8), int(y1 * 8)), bright,
             2 if away < 1.8 else 1, cv2.LINE_8, 3,
         )  # fmt: skip
     veil = np.asarray(cv2.GaussianBlur(overlay, (3, 3), 0.7), np.float32)[..., None]
     sky = np.percentile(picture[::8, ::8].reshape(-1, 3), 80, axis=0).astype(np.float32)
-    picture += veil * np.float32(0.45) * (sky - picture)
+    picture += veil * np.float32(0.6) * (sky - picture)
 
 
 def drops(image: NDArray[np.uint8], rate: float, rng: np.random.Generator) -> None:
