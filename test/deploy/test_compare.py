@@ -464,10 +464,15 @@ def test_engines_show_their_outputs_only(tmp_path: Path, monkeypatch: pytest.Mon
     made = tmp_path / 'net.fp16.gpu.engine'
     made.write_bytes(b'plan')
     model = to_half(onnx.load(str(path)), True)
-    monkeypatch.setattr(
-        sides, 'open_engine', lambda *a, **k: sides.ModelEngine(str(made), model, 'fp16')
-    )
-    found = compare(Request(path, made, random=2, layers=True))
+    asked: list[Any] = []
+
+    def opened(*words: Any, **names: Any) -> Any:
+        asked.append((words, names))
+        return sides.ModelEngine(str(made), model, 'fp16')
+
+    monkeypatch.setattr(sides, 'open_engine', opened)
+    found = compare(Request(path, made, random=2, layers=True, dla_core=1, allow_host_code=True))
+    assert asked == [((made, 1, 'auto'), {'allow_host_code': True})]
     assert found.good
     assert found.tolerance == TOLERANCES['fp16']
     assert found.layers == ()

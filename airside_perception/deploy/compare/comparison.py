@@ -70,6 +70,7 @@ class Request:
         labels: folder of labelled frames in KITTI's layout, for the gate.
         max_drop, iou: of the gate.
         max_rel, cosine: tolerance; None: by precision.
+        dla_core, allow_host_code: of engines, as for `open_engine`.
     """
 
     a: str | Path
@@ -92,6 +93,8 @@ class Request:
     iou: float = IOU
     max_rel: float | None = None
     cosine: float | None = None
+    dla_core: int = -1
+    allow_host_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,14 @@ def compare(request: Request, progress: Progress = lambda step, share: None) -> 
         ConfigError, EngineError, CardError, BagError: what is asked for cannot be done; names it.
     """
     _check(request)
-    a = open_side(request.a, request.precision_a, _for(request, request.precision_a))
+    a = open_side(
+        request.a, request.precision_a, _for(request, request.precision_a), None,
+        request.dla_core, request.allow_host_code,
+    )  # fmt: skip
     b = open_side(
-        request.b, request.precision_b, _for(request, request.precision_b), request.layer_precision
-    )
+        request.b, request.precision_b, _for(request, request.precision_b),
+        request.layer_precision, request.dla_core, request.allow_host_code,
+    )  # fmt: skip
     card = _card(a, b, request.card) if request.data or request.gate or request.card else None
     if request.gate and card is None:
         raise ConfigError(

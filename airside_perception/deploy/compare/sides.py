@@ -43,6 +43,7 @@ class Side:
         layers: {node: fp32 or fp16}, nodes that stay in a higher precision than the rest.
         scales: {tensor: scale} that int8 was made from.
         notes: how it is computed.
+        dla_core, allow_host_code: of an engine, as for `open_engine`.
     """
 
     path: Path
@@ -52,6 +53,8 @@ class Side:
     layers: Mapping[str, str] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dla_core: int = -1
+    allow_host_code: bool = False
 
     @property
     def label(self) -> str:
@@ -65,7 +68,12 @@ class Side:
             EngineError: its backend refuses it.
         """
         if self.model is None:
-            return open_engine(self.path, precision=self.precision)
+            return open_engine(
+                self.path,
+                self.dla_core,
+                self.precision,
+                allow_host_code=self.allow_host_code,
+            )
         return ModelEngine(str(self.path), self.model, self.precision, self.notes)
 
 
@@ -74,6 +82,8 @@ def open_side(
     precision: str = 'auto',
     scales: str | Path | Mapping[str, float] = '',
     layers: Mapping[str, str] | None = None,
+    dla_core: int = -1,
+    allow_host_code: bool = False,
 ) -> Side:
     """A network or engine in a precision.
 
@@ -86,6 +96,7 @@ def open_side(
         precision: `auto`: as the file is.
         scales: for int8, {tensor: scale}, or a file of them: JSON or a calibration cache.
         layers: {node or pattern with *: fp32 or fp16}.
+        dla_core, allow_host_code: of an engine.
 
     Raises:
         EngineError: not a network, or it cannot be converted.
@@ -99,7 +110,7 @@ def open_side(
             raise ConfigError(
                 f'{path}: an engine is as it was built; layer precisions and scales are for .onnx'
             )
-        return Side(path, precision)
+        return Side(path, precision, dla_core=dla_core, allow_host_code=allow_host_code)
     if path.suffix != '.onnx':
         raise ConfigError(f'{path}: expected .onnx, .engine or .plan')
     plain = read_network(path)

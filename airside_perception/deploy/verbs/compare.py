@@ -53,6 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add('--max-rel', type=float, metavar='X', help='tolerance: part of the largest value of A')
     add('--min-cosine', type=float, metavar='X', help='tolerance: least cosine')
+    add('--dla-core', type=int, choices=(-1, 0, 1), default=-1, help='that engines run on')
+    add('--allow-host-code', action='store_true', help='open engines that bring host code')
     add('--layers', action='store_true', help='every tensor; where they part, where fp16 ends')
     add(
         '--accuracy-gate', action='store_true',
@@ -61,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add('--labels', default='', metavar='FOLDER', help="labelled frames in KITTI's layout")
     add('--max-drop', type=float, default=0.02, metavar='X',
-        help='of average precision, all classes in one curve; %(default)s')  # fmt: skip
+        help='of average precision, in one curve or by class, the larger; %(default)s')  # fmt: skip
     add('--iou', type=float, default=0.5, metavar='X',
         help='least overlap of a hit, in the image or of footprints; %(default)s')  # fmt: skip
     add('--html', default='', metavar='FILE', help='report to write')
@@ -113,6 +115,8 @@ def run(options: argparse.Namespace) -> Answer:
         iou=options.iou,
         max_rel=options.max_rel,
         cosine=options.min_cosine,
+        dla_core=options.dla_core,
+        allow_host_code=options.allow_host_code,
     )
     with progress() as bar:
         found = compare(request, bar)
