@@ -51,7 +51,7 @@ TOLERANCES = {
 """Defaults by the coarser precision of the two. fp32 leaves room for sums in another order and for
 TF32. The others lie between what trained detectors showed on real frames where their boxes stayed
 (fp16: 0.15 and 0.9995; int8: 1.4 and 0.948) and where they were lost (int8: cosine 0.86, less).
-One value among hundreds of thousands makes max rel, so boxes are for the accuracy gate to judge."""
+One value among hundreds of thousands makes max rel: of boxes the accuracy gate judges."""
 COARSE = ('int8', 'fp16', 'fp32')
 
 

@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add('--labels', default='', metavar='FOLDER', help="labelled frames in KITTI's layout")
     add('--max-drop', type=float, default=0.02, metavar='X',
-        help='of average precision, in one curve or by class, the larger; %(default)s')  # fmt: skip
+        help='of average precision, in one curve or by class; %(default)s')  # fmt: skip
     add('--iou', type=float, default=0.5, metavar='X',
         help='least overlap of a hit, in the image or of footprints; %(default)s')  # fmt: skip
     add('--html', default='', metavar='FILE', help='report to write')
