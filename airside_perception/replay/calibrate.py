@@ -147,11 +147,14 @@ def write_calibrated(found: Calibrated, source: Path, out: Path) -> None:
     try:
         write_whole(part, text, CardError)
         read = load_card(part)
-        wrong = [n for n in curves if read.calibration[n].scores.tolist() != curves[n]['scores']]
-        if wrong or dict(read.thresholds) != (thresholds or dict(found.card.thresholds)):
-            raise CardError(f'{out}: its text could not be changed; write the curves by hand')
+    except CardError as error:
+        raise CardError(f'{source}: its text could not be changed: {error}') from error
     finally:
         part.unlink(missing_ok=True)
+    same = {name: curve.scores.tolist() for name, curve in read.calibration.items()}
+    wanted = {name: item['scores'] for name, item in curves.items()}
+    if same != wanted or dict(read.thresholds) != (thresholds or dict(found.card.thresholds)):
+        raise CardError(f'{source}: its text could not be changed; write the curves by hand')
     write_whole(out, text, CardError)
 
 
@@ -231,14 +234,19 @@ def _plain(network: Network[Any, Any]) -> Network[Any, Any]:
     return replace(network, card=replace(network.card, calibration={}))
 
 
+def _block(key: str) -> str:
+    """A pattern of a key of the first level, with all lines up to the next key or remark."""
+    return rf'^{key}:.*?(?=^[^\s\-\]}}]|\Z)'
+
+
 def _without(text: str, key: str) -> str:
     """Without a block of the first level."""
-    return re.sub(rf'^{key}:.*?(?=^[^\s#]|\Z)', '', text, count=1, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(_block(key), '', text, count=1, flags=re.MULTILINE | re.DOTALL)
 
 
 def _after(text: str, key: str, block: str) -> str:
     """With `block` after the block of a key."""
-    found = re.search(rf'^{key}:.*?(?=^[^\s#]|\Z)', text, re.MULTILINE | re.DOTALL)
+    found = re.search(_block(key), text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise CardError(f'the card has no key {key!r} at the start of a line')
     return text[: found.end()] + block + text[found.end() :]

@@ -1,0 +1,239 @@
+"""`replay evaluate`: a street whose truth is in the bag, from the command line to the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airside_perception.messages import detections2d, detections3d
+from airside_perception.replay.__main__ import main
+from airside_perception.replay.bag import BagReader
+from airside_perception.replay.evaluate import Options, evaluate_bags
+from airside_perception.replay.judge import judge
+from airside_perception.replay.truth import DETAILS_TOPIC, read_truth
+from airside_perception.results import Result
+from airside_perception.transforms import TransformBuffer
+from airside_perception.types import Boxes2D, Boxes3D
+
+Capture = pytest.CaptureFixture[str]
+Parameters = Callable[..., Path]
+LIDAR, FUSED = '/perception/lidar/detections', '/perception/objects'
+FRONT = '/perception/camera/front/detections'
+CAR = [7.5, 0.5, 0.75, 4.0, 2.0, 1.5, 0.0]
+"""Where the tiny lidar network finds the street's car, in base_link."""
+TRUTH: list[dict[str, Any]] = [
+    {'class': 'car', 'box': CAR, 'velocity': [1.0, 0.0], 'points': 2, 'pixels': 900,
+     'visibility': 0.9, 'camera_visibility': 1.0},
+    {'class': 'walker', 'box': [20.0, 5.0, 0.9, 0.6, 0.6, 1.8, 0.0], 'points': 0, 'pixels': 50,
+     'visibility': 0.3, 'camera_visibility': None},
+    {'class': 'person', 'box': [-9.0, 0.0, 0.9, 0.6, 0.6, 1.8, 0.0], 'points': 0, 'pixels': 0},
+]  # fmt: skip
+
+
+def boxes(items: list[dict[str, Any]], stamp_ns: int) -> Boxes3D:
+    return Boxes3D(
+        stamp_ns, 'base_link', np.array([item['box'] for item in items]), np.ones(len(items)),
+        tuple(item['class'] for item in items), np.zeros((len(items), 4, 4)),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def with_truth(street: Any) -> Callable[..., Path]:
+    """Writes a street with its truth, with details and truth of the images where asked for."""
+
+    def write(details: bool = True, images: bool = True, truth: Any = TRUTH) -> Path:
+        plain, numbers = type(street)._frame, iter(range(100))
+
+        def frame(stamp_ns: int) -> Any:
+            yield from plain(street, stamp_ns)
+            types = street._types
+            yield '/ground_truth/objects', detections3d(boxes(truth[:2], stamp_ns), types)
+            if images:
+                seen = Boxes2D(stamp_ns, 'c', np.array([[32, 0, 64, 32.0]]), [1.0], ('car',))
+                yield '/ground_truth/camera/front/objects', detections2d(seen, types)
+            if details:
+                light = ('day', 'night')[next(numbers) % 2]
+                content = {
+                    'stamp_ns': stamp_ns, 'objects': truth[:2], 'small': truth[2:],
+                    'conditions': {'light': light, 'weather': 'rain', 'visibility': 900.0},
+                }  # fmt: skip
+                text = json.dumps(content)
+                yield DETAILS_TOPIC, types('std_msgs/msg/String')(data=text)
+
+        street._frame = frame
+        return Path(street.write())
+
+    return write
+
+
+def test_truth_with_and_without_details(with_truth: Callable[..., Path]) -> None:
+    with BagReader(with_truth(details=True)) as reader:
+        moments = read_truth(reader)
+    assert len(moments) == 4
+    first = moments[0]
+    assert first.truth.classes == ('car', 'walker', 'person')
+    assert first.truth.asked.tolist() == [True, True, False]
+    assert first.truth.points.tolist() == [2, 0, 0]
+    np.testing.assert_array_equal(first.truth.visibility, [0.9, 0.3, np.nan])
+    np.testing.assert_array_equal(first.truth.velocities[:2], [[1, 0], [np.nan, np.nan]])
+    np.testing.assert_array_equal(first.in_cameras, [1.0, np.nan, np.nan])
+    assert first.conditions == {'light': 'day', 'weather': 'rain'}
+    with BagReader(with_truth(details=False)) as reader:
+        plain = read_truth(reader)[0]
+    assert plain.truth.classes == ('car', 'walker')
+    assert plain.truth.points.tolist() == [-1, -1]
+    assert np.isnan(plain.truth.visibility).all()
+    assert plain.conditions == {}
+    np.testing.assert_allclose(plain.truth.boxes[0], CAR, atol=1e-6)
+
+
+def test_figures_of_a_street(with_truth: Callable[..., Path], parameters: Parameters) -> None:
+    """The lidar finds the car, 0.5 of 1 m away at most; the walker is found by nobody."""
+    options = Options((with_truth(),), params=parameters(), aliases={'walker': 'person'})
+    found = evaluate_bags(options)
+    assert list(found.figures) == [FUSED, LIDAR, FRONT]
+    lidar = found.figures[LIDAR]
+    assert [item.name for item in lidar.classes] == ['car', 'person']
+    car, person = lidar.classes
+    assert (car.counts.asked, car.counts.hits, car.counts.alarms) == (4, 4, 0)
+    assert car.ap == pytest.approx(1.0)
+    assert car.errors.translation == pytest.approx(0.0, abs=1e-4)
+    assert (person.counts.asked, person.counts.hits) == (4, 0)
+    assert lidar.mean_ap == pytest.approx(0.5)
+    assert [c.name for c in lidar.conditions['light']] == ['day (2 frames)', 'night (2 frames)']
+    assert lidar.visibility[0].counts.asked == lidar.visibility[1].counts.asked == 4
+    assert (lidar.people['all'].asked, lidar.people['all'].recall) == (4, 0.0)
+    # the camera looks ahead: it is asked for both, not for what is behind
+    assert found.figures[FRONT].counts.asked == 8
+    images = found.images['/perception/camera/front/detections_2d']
+    assert (images.classes[0].name, images.classes[0].ap50) == ('car', pytest.approx(1.0))
+    assert found.times['lidar.engine']
+    assert found.unknown == {}
+
+
+def test_classes_that_no_network_knows_are_told(
+    with_truth: Callable[..., Path], parameters: Parameters
+) -> None:
+    found = evaluate_bags(Options((with_truth(),), params=parameters(), topics=(LIDAR,)))
+    assert list(found.figures) == [LIDAR]
+    assert found.images == {}
+    assert found.unknown == {'walker': 4}
+    assert [item.name for item in found.figures[LIDAR].classes] == ['car']
+
+
+def test_results_of_an_earlier_run_give_the_same_figures(
+    with_truth: Callable[..., Path], parameters: Parameters, tmp_path: Path, capsys: Capture
+) -> None:
+    bag, params, out = with_truth(), parameters(), tmp_path / 'a.jsonl'
+    assert main(['run', '--bag', str(bag), '--params', str(params), '--out', str(out)]) == 0
+    capsys.readouterr()
+    tables = []
+    for more in (['--params', str(params)], ['--results', str(out)]):
+        assert main(['evaluate', str(bag), *more, '--alias', 'walker=person', '--json']) == 0
+        tables.append(json.loads(capsys.readouterr().out))
+    assert tables[1]['times_ms'] == {}
+    for table in tables:
+        del table['times_ms']
+        for part in ('topics', 'images', 'questions'):  # cards list classes in another order
+            for item in table[part].values():
+                item['classes'] = sorted(item['classes'], key=str)
+    assert tables[0] == tables[1]
+
+
+def test_two_bags_and_a_floor(
+    with_truth: Callable[..., Path], parameters: Parameters, street: Any
+) -> None:
+    """The lidar's car scores 0.88: below a threshold of 0.95, above a floor."""
+    bags = (with_truth(), with_truth(details=False))
+    params = parameters(lidar_detector={'score_threshold': 0.95})
+    shut = evaluate_bags(Options(bags, params=params, topics=(LIDAR,))).figures[LIDAR]
+    assert shut.counts.hits == 0
+    assert shut.mean_ap == 0.0
+    found = evaluate_bags(Options(bags, params=params, topics=(LIDAR,), floor=0.05))
+    opened = found.figures[LIDAR]
+    assert (opened.counts.asked, opened.counts.hits) == (8, 0)
+    assert opened.mean_ap == pytest.approx(1.0)
+    assert [place.bag for place in found.places[LIDAR]] == [bags[0]] * 4 + [bags[1]] * 4
+
+
+def test_messages_that_are_missing_or_astray(with_truth: Callable[..., Path]) -> None:
+    with BagReader(with_truth(details=False)) as reader:
+        moments = read_truth(reader)
+    car = {'class': 'car', 'score': 0.9, **dict(zip('xyzlwh', CAR, strict=False)), 'yaw': 0.0}
+    first = moments[0].stamp_ns
+    results = [
+        Result(first + 20_000_000, '/a', 'base_link', (car,)),
+        Result(first + 900_000_000, '/a', 'base_link', (car,)),
+    ]
+    buffer = TransformBuffer()
+    odometry = np.eye(4)
+    for stamp_ns, moved in ((first, 0.0), (first + 20_000_000, 0.4)):
+        odometry = np.eye(4)
+        odometry[0, 3] = moved
+        buffer.add('odom', 'base_link', stamp_ns, odometry)
+    judged = judge(moments, results, buffer, {}, {})['/a']
+    assert (len(judged.frames), judged.silent, judged.strays) == (4, 3, 1)
+    # the vehicle went 0.4 m in between: seen from where it was, the car is farther
+    assert judged.frames[0].found.boxes[0, 0] == pytest.approx(CAR[0] + 0.4)
+    assert len(judged.frames[1].found) == 0
+    unknown = judge(moments, results, TransformBuffer(), {}, {})['/a']
+    assert unknown.strays == 2
+
+
+def test_the_text_and_the_page(
+    with_truth: Callable[..., Path], parameters: Parameters, tmp_path: Path, capsys: Capture,
+    browser: Any,
+) -> None:  # fmt: skip
+    bag, page = with_truth(), tmp_path / 'report.html'
+    args = ['evaluate', str(bag), '--params', str(parameters()), '--alias', 'walker=person']
+    assert main([*args, '--html', str(page), '--ranges', '0,10,40', '--max-range', '40']) == 0
+    text = capsys.readouterr().out
+    assert '0-10 m' in text
+    assert 'light' in text
+    assert 'lidar.engine' in text
+    assert 'people to 30 m within 1 m' in text
+    assert 'detections_2d, boxes in 4 images' in text
+    content = page.read_text()
+    assert content.count('<figure>') == 1  # four frames of one second
+    assert 'missed 1 person' in content
+    assert 'data:image/png;base64' in content
+    assert browser.open_page(page, tmp_path / 'page.png') == []
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (['--results', 'none.jsonl'], 'not readable as results'),
+        (['--topic', '/elsewhere'], 'no detections on /elsewhere'),
+        (['--params', 'none.yaml'], 'none.yaml'),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_judged(
+    with_truth: Callable[..., Path], parameters: Parameters, capsys: Capture,
+    change: list[str], message: str,
+) -> None:  # fmt: skip
+    bag = with_truth()
+    assert main(['evaluate', str(bag), '--params', str(parameters()), *change]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bags_without_truth_or_with_damaged_truth(
+    street: Any, with_truth: Callable[..., Path], parameters: Parameters, capsys: Capture
+) -> None:
+    params = ['--params', str(parameters())]
+    assert main(['evaluate', str(street.write()), *params]) == 2
+    assert 'no ground truth on /ground_truth/objects' in capsys.readouterr().err
+    bag = with_truth(truth=[TRUTH[0], {**TRUTH[1], 'visibility': 'much'}])
+    assert main(['evaluate', str(bag), *params]) == 2
+    assert '/ground_truth/details' in capsys.readouterr().err
+    assert main(['evaluate', str(bag), str(bag), '--results', 'a.jsonl']) == 2
+    assert 'is of one bag' in capsys.readouterr().err
+    for wrong in (['--ranges', '5,5'], ['--floor', '2'], ['--alias', 'a']):
+        with pytest.raises(SystemExit):
+            main(['evaluate', str(bag), *wrong])
