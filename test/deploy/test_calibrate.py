@@ -412,7 +412,7 @@ def test_command(
     assert table['frames'] == 9
     assert table['uniformly_zero'] == ['dead']
     assert any('9 frames: 500 or more' in text for text in table['warnings'])
-    assert any('uniformly zero: dead;' in text for text in table['warnings'])
+    assert any('uniformly zero: dead (1 of 11 tensors);' in text for text in table['warnings'])
     known = read_scales(scales)
     assert table['tensors'] == len(known) == len(TENSORS) + 2
     assert list(tmp_path.glob('.a*')) == []
@@ -484,6 +484,7 @@ def test_wrong_input(
     cases: list[tuple[tuple[Any, ...], str]] = [
         ((quantized, '--data', data), 'has Q/DQ nodes, so it carries scales of its own'),
         ((quantized, '--scales', other), 'has Q/DQ nodes with scales of its own'),
+        ((quantized, '--data', model_path.parent), 'has Q/DQ nodes'),  # told before the data
         ((half, '--data', data), 'is fp16; calibrate the fp32 network'),
         ((model_path, '--scales', other), 'the 2 scales are of conv1, conv2: they were made for'),
         ((model_path, '--scales', tmp_path / 'no.json'), 'no.json: calibration cannot be read'),

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from airside_perception.deploy.calibrate.activations import Activations
+from airside_perception.deploy.calibrate.activations import Activations, check_network
 from airside_perception.deploy.calibrate.collect import collect
 from airside_perception.deploy.calibrate.scales import (
     Calibration,
@@ -40,6 +40,7 @@ __all__ = [
     'PERCENTILE',
     'Calibration',
     'calibrate',
+    'check_model',
     'check_paths',
     'read_for',
     'read_version',
@@ -206,6 +207,15 @@ def write_cache(
     text = calibration_cache(scales, version, algorithm)
     write_whole(target, text)
     return text.partition('\n')[0]
+
+
+def check_model(model_path: str | Path) -> None:
+    """Whether a network can be calibrated: quick, before data are looked for.
+
+    Raises:
+        EngineError: no such network, or it has Q/DQ nodes or is fp16.
+    """
+    check_network(read_network(model_path), str(model_path))
 
 
 def check_paths(model_path: str | Path, *written: str | Path) -> None:

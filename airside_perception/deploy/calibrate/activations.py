@@ -44,7 +44,7 @@ class Activations:
     """
 
     def __init__(self, model: Any, path: str, threads: int = 0) -> None:
-        _check(model, path)
+        check_network(model, path)
         self._path = path
         model = inferred(copied(model))
         self.names, self.constants = _tensors(model)
@@ -65,7 +65,8 @@ class Activations:
         return {**feed, **dict(zip(self._wanted, found, strict=True))}
 
 
-def _check(model: Any, path: str) -> None:
+def check_network(model: Any, path: str) -> None:
+    """Raises EngineError where a network has Q/DQ nodes or is fp16."""
     if has_qdq(model):
         raise EngineError(
             f'{path}: has Q/DQ nodes, so it carries scales of its own, which a calibration would '

@@ -62,17 +62,20 @@ class Calibration:
             )
         if self.zero:
             said.append(
-                f'{len(self.zero)} tensors are uniformly zero: {_some(self.zero)}; does the '
+                f'uniformly zero: {_some(self.zero)} ({self._share(self.zero)}); does the '
                 'preprocessing fit the training, or are these parts of the network dead?'
             )
         hard = [name for name, factor in self.cut.items() if factor >= HARD_CUT]
         if hard:
             said.append(
-                f'{len(hard)} tensors are cut off below 1/{HARD_CUT} of their largest value: '
-                f'{_some(hard)}; compare the detections with those of --method percentile and '
-                'minmax, which need no second pass'
+                f'cut off below 1/{HARD_CUT} of the largest value: {_some(hard)} '
+                f'({self._share(hard)}); compare the detections with those of --method percentile '
+                'and minmax, which need no second pass'
             )
         return tuple(said)
+
+    def _share(self, names: Sequence[str]) -> str:
+        return f'{len(names)} of {len(self.scales)} tensors'
 
     def write(self, path: Path) -> Path:
         """Writes {tensor: scale} as JSON, and how they came about beside it; returns that file.

@@ -11,6 +11,7 @@ from airside_perception.deploy.calibrate import (
     METHODS,
     PERCENTILE,
     calibrate,
+    check_model,
     check_paths,
     read_for,
     read_version,
@@ -100,6 +101,7 @@ def run(options: argparse.Namespace) -> Answer:
     check_paths(options.model, out, options.emit_qdq, options.emit_cache)
     report = Report(options.model, str(out))
     if options.data:
+        check_model(options.model)
         with _feeds(options, options.frames) as feeds:
             _calibrate(options, feeds, out, report)
     known, notes = read_for(options.model, out)  # what was stored is what is written
