@@ -8,6 +8,7 @@ about 2 in 10,000 pixels. Shadows are found in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeVar
 
@@ -66,7 +67,7 @@ def first_hits(
 def shadowed(
     caster: Caster,
     points: Float32,
-    towards: Float32,
+    towards: Callable[[Int64], Float32],
     asked: Mask,
     hits: Hits,
     shape: tuple[int, int],
@@ -77,7 +78,7 @@ def shadowed(
     Args:
         caster: over the triangles that cast shadows.
         points: float32 [H * W, 3], already lifted off their surfaces.
-        towards: float32 [3], or [H * W, 3], direction of the light.
+        towards: gives the direction of the light, [3] or [N, 3], at pixels int64 [N].
         asked: bool [H * W], where it matters; False elsewhere.
         hits: what the pixels see.
         shape: (H, W).
@@ -85,8 +86,7 @@ def shadowed(
     """
 
     def test(index: Int64) -> Mask:
-        way = towards if towards.ndim == 1 else towards[index]
-        return caster.shaded(points[index], way, until)
+        return caster.shaded(points[index], towards(index), until)
 
     dark = np.zeros(len(points), bool)
     if min(shape) < SMALLEST:

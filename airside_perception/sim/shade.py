@@ -19,7 +19,7 @@ from airside_perception.sim.lidar import GROUND, Hits, with_ground
 from airside_perception.sim.materials import row as material_row
 from airside_perception.sim.pixels import coarse, shadowed
 from airside_perception.sim.scene import Scene
-from airside_perception.types import Float32, Float64
+from airside_perception.types import Float32, Float64, Int64
 
 Mask = NDArray[np.bool_]
 
@@ -31,7 +31,7 @@ ROUGH, SHADOWS = 60.0, 200.0
 """Distances, metres, beyond which the ground is smooth and nothing has a shadow."""
 MIRROR = 60.0
 """Distance up to which wet ground mirrors, metres."""
-LIT, CELL = 90.0, 0.75
+LIT, CELL = 90.0, 1.0
 """The map of lamp light: half its side and a cell's, metres."""
 PAVED = ('asphalt', 'concrete', 'pavement', 'line_white', 'line_yellow', 'line_red')
 GLOWING = {'pane': (0.010, 0.014, 0.017)}
@@ -79,19 +79,21 @@ def lamp_light(scene: Scene, conditions: Conditions) -> LampLight | None:
     flat = flat.astype(np.float32)
     up = np.broadcast_to(scene.up, flat.shape)
     each = lamps.irradiance(flat, up)
-    pools = (each @ lamps.colour).reshape(side, side, 3)
+    pools = np.zeros((side * side, 3), np.float32)
+    for light, colour in zip(each.T, lamps.colour, strict=True):
+        pools += light[:, None] * colour
     nearest = lamps.position[each.argmax(axis=1)].reshape(side, side, 3)
     middles = np.append(scene.triangles.mean(axis=1), np.zeros((1, 3), np.float32), axis=0)
     face = lamps.irradiance(middles, scene.normals).sum(axis=1)
-    below = middles.copy()
-    below[:, 2] = below[:, :2] @ np.array(scene.slope, np.float32)
-    level = lamps.irradiance(below, np.broadcast_to(scene.up, below.shape)).sum(axis=1)
+    place = np.clip((middles[:, :2] + np.float32(LIT)) / np.float32(CELL), 0, side - 1)
+    u, v = place.astype(np.int64).T
+    level = each.sum(axis=1).reshape(side, side)[v, u]
     turned = np.clip(face / np.maximum(level, np.float32(1e-4)), 0.0, 4.0)
     turned[-1] = 1.0
     # Light that the ground throws back reaches what is turned away from every lamp.
     turned += np.float32(0.15) * (1 - scene.normals[:, 2]) / 2 + np.float32(0.05)
     return LampLight(
-        np.ascontiguousarray(pools, dtype=np.float32),
+        pools.reshape(side, side, 3),
         np.ascontiguousarray(nearest, dtype=np.float32),
         turned.astype(np.float32),
     )
@@ -173,7 +175,7 @@ def surfaces(
     if light.shadows and lifted is not None:
         towards = light.direction(scene.base2world).astype(np.float32)
         asked = near & ~sky & lighting.facing.take(row)
-        dark = shadowed(caster, lifted, towards, asked, hits, shape)
+        dark = shadowed(caster, lifted, lambda _: towards, asked, hits, shape)
         table_row = row + dark * np.int32(count + 1)
     colour = lighting.table.take(table_row, axis=0)
     if lighting.lamps and lifted is not None:
@@ -198,8 +200,11 @@ def _lamplit(
 ) -> Float32:
     """What lamps add [R, 3]. One of them casts shadows: the one that gives most at a place."""
     light = lamps.at(lamps.pools, points)
-    asked = (hits.distance < 60.0) & (light[:, 1] > np.float32(2e-3))
-    towards = lamps.at(lamps.nearest, points, sharp=True) - points
+    asked = (hits.distance < 45.0) & (light[:, 1] > np.float32(3e-3))
+
+    def towards(index: Int64) -> Float32:
+        return lamps.at(lamps.nearest, points[index], sharp=True) - points[index]
+
     # A lamp stands in its own housing: look to just before it.
     dark = shadowed(caster, points, towards, asked, hits, shape, 0.96)
     light *= (lamps.turned.take(row) * (1 - np.float32(0.7) * dark))[:, None]
