@@ -276,10 +276,17 @@ def baggage_train(layout: Layout, x: float, y: float, yaw: float, speed: float =
     behind = tractor.box[3] / 2
     if not layout.put(tractor, x, y, yaw, speed, margin=0.1):
         return
+    if speed and carts:
+        # Carts of a moving train share the tractor's way, which is kept free; not so what is
+        # behind it when it starts.
+        tail = sum(cart.box[3] + 0.25 for cart in carts)
+        middle = behind + 0.1 + tail / 2
+        spot = (x - np.cos(yaw) * middle, y - np.sin(yaw) * middle)
+        if not layout.claim(*spot, tail, 1.7, yaw):
+            return
     for cart in carts:
         behind += cart.box[3] / 2 + 0.25
         spot = (x - np.cos(yaw) * behind, y - np.sin(yaw) * behind)
-        # Carts of a moving train share the tractor's way, which is already kept free.
         if not layout.put(cart, *spot, yaw, speed, margin=0.05, reserve=not speed):
             return
         behind += cart.box[3] / 2 + 0.25

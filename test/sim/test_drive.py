@@ -14,6 +14,7 @@ from airside_perception.messages import boxes2d, boxes3d, camera_model, image, p
 from airside_perception.replay.bag import BagReader
 from airside_perception.sim import __main__ as command
 from airside_perception.sim.apron import apron
+from airside_perception.sim.conditions import conditions
 from airside_perception.sim.drive import START_NS, drive, write_drive
 from airside_perception.sim.lidar import even
 from airside_perception.sim.rig import BASE, load_rig
@@ -69,6 +70,8 @@ def test_the_shipped_rig_has_four_cameras_and_a_roof_lidar(repository):
         (lambda tree: tree['cameras']['front'].update(focal=-3.0), 'not calibrated'),
         (lambda tree: tree['cameras']['front'].update(width='wide'), 'wide'),
         (lambda tree: tree.update(cameras=[1]), 'cameras'),
+        (lambda tree: tree['lidar'].update(deskewed='no'), "deskewed is 'no'"),
+        (lambda tree: tree['lidar'].update(spin=1), "unknown keys \\['spin'\\]"),
     ],
 )
 def test_a_wrong_rig_is_refused_with_its_reason(repository, tmp_path, change, word):
@@ -179,6 +182,36 @@ class TestDrive:
             write_drive(apron(MOVING), rig, 0.2, 5, folder)
             digests.append(hashlib.sha256(next(folder.glob('*.mcap')).read_bytes()).hexdigest())
         assert digests[0] == digests[1]
+
+    def test_frames_are_the_same_however_many_threads_make_them(self, rig):
+        night = conditions(2, 'night', 'rain')
+        one, four = (
+            list(drive(apron(MOVING), rig, 0.2, seed=1, conditions=night, workers=workers))
+            for workers in (1, 4)
+        )
+        for a, b in zip(one, four, strict=True):
+            assert a.cloud.points.tobytes() == b.cloud.points.tobytes()
+            assert a.details == b.details
+            for name, one_image in a.images.items():
+                assert one_image.data.tobytes() == b.images[name].data.tobytes()
+
+    def test_points_carry_the_time_at_which_they_were_measured(self, rig):
+        cloud = next(drive(apron(MOVING), rig, 0.1, seed=1)).cloud
+        assert cloud.fields == ('x', 'y', 'z', 'intensity', 't')
+        time = cloud.points[:, 4].astype(float)
+        assert -0.1 < time.min() < -0.09
+        assert -0.01 < time.max() <= 0.0
+        # The sensor turns clockwise from the rear, so time tells the bearing.
+        bearing = np.arctan2(cloud.points[:, 1], cloud.points[:, 0]).astype(float)
+        want = np.pi - 2 * np.pi * (time / 0.1 + 1 - 1 / 256)
+        assert np.median(np.abs(np.angle(np.exp(1j * (bearing - want))))) < 0.02
+
+    def test_leaving_a_drive_early_ends_its_threads(self, rig):
+        frames = drive(apron(MOVING), rig, 5.0, seed=1)
+        next(frames)
+        frames.close()
+        with pytest.raises(StopIteration):
+            next(frames)
 
     def test_an_existing_bag_is_not_replaced_unasked(self, rig, tmp_path):
         write_drive(apron(0), rig, 0.1, 5, tmp_path / 'bag')
