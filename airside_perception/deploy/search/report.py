@@ -77,12 +77,16 @@ def _text(result: Result) -> Iterator[str]:
 
 def _chosen_text(found: Search) -> str:
     loss = found.checked.of(found.metric)
-    verdict = 'within' if found.good else 'BEYOND'
+    if not found.good:
+        return (
+            f'NOTHING CHOSEN: with any node in INT8 the network is beyond the budget of '
+            f'{found.budget:g}'
+        )
     return (
         f'chosen: {found.chosen.name}, {len(found.chosen.int8)} of {len(found.nodes)} nodes in '
         f'INT8 ({found.chosen.cost.share:.1%} of FLOPs); as it is written, with the rest in '
         f'fp16, it loses {loss:.4g}, fp16 alone {found.half.of(found.metric):.4g}: INT8 adds '
-        f'{found.added:.4g}, {verdict} the budget of {found.budget:g}'
+        f'{found.added:.4g}, within the budget of {found.budget:g}'
     )
 
 

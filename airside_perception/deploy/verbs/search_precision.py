@@ -14,8 +14,8 @@ boxes against those of fp32; output: relative error of the outputs (root mean sq
 holds accuracy against the share of FLOPs in INT8, bytes of weights and a time, the last three
 predicted by a model of a Jetson AGX Orin and not measured. --out writes the chosen network with
 Q/DQ nodes for `engine build --precision int8`, which makes the rest fp16.
-The budget is on what INT8 adds to the loss of fp16. Exit status 1: the network as it is written,
-with its rest in fp16, is beyond it after all."""
+The budget is on what INT8 adds to the loss of fp16. Exit status 1: no node can be
+INT8 within it."""
 EXAMPLES = """\
 engine search-precision net.onnx --data scans/ --height 1.73 --scales scales.json --out mixed.onnx
 engine search-precision net.onnx --data drive.mcap --topic /points --budget 0.01 --html search.html
