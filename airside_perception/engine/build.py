@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.builder import EngineBuilder
 from airside_perception.engine.capabilities import TensorRT, load_tensorrt
 from airside_perception.engine.manifest import Manifest, sha256_of
-from airside_perception.engine.placement import Placement, placement
+from airside_perception.engine.placement import Placement, placement, read_information
 from airside_perception.engine.plan import DTYPES, Plan, load_plan, ports
 from airside_perception.engine.sparsity import sparsity_note
 from airside_perception.engine.structure import structure_sha256, weight_hashes
@@ -278,7 +279,8 @@ def _look(tensorrt: TensorRT, path: Path, data: bytes, made: EngineBuilder) -> _
         layers = ''
         if settings.dla_core >= 0 or settings.layer_info:
             kind = tensorrt.module.LayerInformationFormat.JSON
-            layers = engine.create_engine_inspector().get_engine_information(kind)
+            text = engine.create_engine_inspector().get_engine_information(kind)
+            layers = json.dumps(read_information(text), indent=1)
         placed = _placed(layers, path, made, settings) if settings.dla_core >= 0 else None
         memory = int(getattr(engine, tensorrt.can.memory_size, 0))
         return _Look(inputs, outputs, placed, memory, layers)

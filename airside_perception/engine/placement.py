@@ -29,6 +29,19 @@ class Placement:
     on_gpu: tuple[str, ...]
 
 
+def read_information(text: str) -> dict[str, Any]:
+    """What an engine inspector says as JSON.
+
+    TensorRT 8.6 puts the separators of its metadata, control characters, there as they are, which
+    JSON does not allow.
+
+    Raises:
+        ValueError: no JSON all the same.
+    """
+    found: dict[str, Any] = json.loads(text, strict=False)
+    return found
+
+
 def placement(information: str, layers: Iterable[str]) -> Placement:
     """Reads the engine inspector.
 
@@ -41,7 +54,7 @@ def placement(information: str, layers: Iterable[str]) -> Placement:
         information: JSON of `EngineInspector.get_engine_information`.
         layers: names of the network's layers that compute something.
     """
-    found = json.loads(information).get('Layers', [])
+    found = read_information(information).get('Layers', [])
     gpu = [layer for layer in found if not _is_dla(layer)]
     names = list(dict.fromkeys(layers))
     if len(gpu) == len(found):

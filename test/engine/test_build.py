@@ -19,7 +19,7 @@ from airside_perception.engine.build import build_engine
 from airside_perception.engine.build_settings import BuildSettings, read_profile
 from airside_perception.engine.capabilities import load_tensorrt
 from airside_perception.engine.manifest import Manifest, manifest_path, sha256_of
-from airside_perception.engine.placement import placement
+from airside_perception.engine.placement import placement, read_information
 from airside_perception.engine.qdq import scales
 from airside_perception.engine.quantize import quantize
 from airside_perception.errors import ConfigError, DeviceError, EngineError
@@ -618,6 +618,17 @@ def test_placement(layers: Any, pct: float, left: tuple[str, ...]) -> None:
     found = placement(json.dumps({'Layers': layers}), ['/conv', '/relu', '/up'])
     assert found.dla_pct == pytest.approx(pct)
     assert found.on_gpu == left
+
+
+def test_an_inspector_that_writes_control_characters() -> None:
+    """TensorRT 8.6 does; what a build writes down is JSON for everyone."""
+    text = '{"Layers": [{"Name": "a", "Metadata": "[ONNX Layer: a]\x1e[ONNX Layer: b]"}]}'
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(text)
+    found = read_information(text)
+    assert found['Layers'][0]['Metadata'] == '[ONNX Layer: a]\x1e[ONNX Layer: b]'
+    assert json.loads(json.dumps(found)) == found
+    assert placement(text, ['a']).dla_pct == 0.0
 
 
 # --- progress and timings ---

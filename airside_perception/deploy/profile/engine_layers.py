@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from airside_perception.deploy.profile.layers import Known
 from airside_perception.engine.placement import GPU_REGIONS
+from airside_perception.engine.placement import read_information as parsed
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.engine.trt_log import collect
 from airside_perception.errors import EngineError, RefusalError
@@ -123,7 +123,7 @@ def inspected(engine: TensorRTEngine, dla_core: int) -> dict[str, Known]:
 def read_information(text: str, dla_core: int = -1) -> dict[str, Known]:
     """What `EngineInspector.get_engine_information` says as JSON; see `inspected`."""
     found = {}
-    for layer in json.loads(text).get('Layers', []):
+    for layer in parsed(text).get('Layers', []):
         if isinstance(layer, str):  # built with layer names only
             found[layer] = Known('', device_of(layer, '', dla_core), '')
             continue
