@@ -19,11 +19,11 @@ from airside_perception.deploy.compare.comparison import Request, compare
 from airside_perception.deploy.compare.labels import read_truth
 from airside_perception.deploy.compare.layers import compare_layers, first_divergent, first_lost
 from airside_perception.deploy.compare.outputs import TOLERANCES, Tolerance
-from airside_perception.deploy.compare.rounded import rounded_half
 from airside_perception.deploy.compare.sides import open_side
 from airside_perception.deploy.outputs import run_onnx
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq
+from airside_perception.engine.rounding import rounded_half
 from airside_perception.errors import ConfigError, EngineError, PerceptionError
 from airside_perception.types import Image, PointCloud
 

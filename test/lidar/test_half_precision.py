@@ -17,7 +17,8 @@ import pytest
 from airside_perception.card import LidarCard, load_card
 from airside_perception.config import LidarConfig
 from airside_perception.engine import Engine, open_engine
-from airside_perception.engine.rounding import rounded_to_half
+from airside_perception.engine.precision import to_half
+from airside_perception.engine.rounding import rounded_half
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.types import Boxes3D, PointCloud
 
@@ -76,7 +77,8 @@ def test_rounding_moves_no_settled_box(repository: Path, shared_data: Path) -> N
     clear = firm = again = both = 0
     largest = 0.0
     with open_engine(network) as engine:
-        exact, rounded = Unoptimised(engine, model), Unoptimised(engine, rounded_to_half(model))
+        exact = Unoptimised(engine, model)
+        rounded = Unoptimised(engine, rounded_half(to_half(model, keep_io=True)))
         detectors = [LidarDetector(one, card, config) for one in (exact, rounded)]
         for path in sorted((shared_data / 'drive' / 'velodyne').glob('*.bin')):
             points = np.fromfile(path, np.float32).reshape(-1, 4)

@@ -11,11 +11,11 @@ import numpy as np
 
 from airside_perception.deploy.compare.layers import LayerRow, first_lost, readers
 from airside_perception.deploy.compare.outputs import Frames, OutputRow, Tolerance, Worst
-from airside_perception.deploy.compare.rounded import rounded_half
 from airside_perception.deploy.compare.sides import Side, convert
 from airside_perception.deploy.outputs import OnnxRunner, compare_outputs
 from airside_perception.engine.graph import has_qdq, is_half
 from airside_perception.engine.precision import LARGEST_HALF
+from airside_perception.engine.rounding import rounded_half
 
 Progress = Callable[[str, float], None]
 NEAR = 0.25

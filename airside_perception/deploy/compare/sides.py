@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from airside_perception.closing import Closing
-from airside_perception.deploy.compare.rounded import rounded_half
 from airside_perception.deploy.outputs import OnnxRunner
 from airside_perception.engine import ENGINE_SUFFIXES, Engine, EngineInfo, TensorSpec, open_engine
 from airside_perception.engine.base import Tensors, check_feeds
@@ -24,6 +23,7 @@ from airside_perception.engine.deconvolution import split_deconvolutions
 from airside_perception.engine.graph import has_qdq, inputs, is_half, name_nodes
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq
+from airside_perception.engine.rounding import rounded_half
 from airside_perception.engine.typed import read_network
 from airside_perception.errors import ConfigError, EngineError
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airside_perception.deploy.compare.rounded import rounded_half
 from airside_perception.deploy.search.costs import Cost, CostModel
 from airside_perception.deploy.search.evaluate import Evaluator, Score
 from airside_perception.engine.precision import to_half
+from airside_perception.engine.rounding import rounded_half
 from airside_perception.errors import ConfigError
 
 METRICS = ('output', 'boxes')
