@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from airside_perception.errors import ConfigError
 from airside_perception.evaluate.calibration import (
@@ -19,12 +19,15 @@ from airside_perception.types import Float64
 
 METHODS = ('auto', 'isotonic', 'temperature')
 MANY_HITS = 200
-"""From so many on, `auto` takes an isotonic curve; below, two parameters are all that is known."""
+"""Below, `auto` takes a temperature: two parameters are all that is known. From so many on it
+takes the method of the smaller loss, where each half of the recordings is judged by the other."""
 FEW_HITS = 15
 """A class with fewer, or with fewer false alarms, gets the curve of all classes together."""
 MOST_KNOTS = 14
 IDENTITY = 0.002
 """Part of the score itself in every curve: no two scores become one probability."""
+LEAST = 1e-4
+"""Probabilities are kept this far from 0 and 1 where a loss is taken."""
 TOGETHER = 'all classes'
 
 
@@ -42,9 +45,9 @@ class Sample:
     hits: NDArray[np.bool_]
     groups: NDArray[np.int64]
 
-    def part(self, rows: ArrayLike) -> Sample:
-        """Those at `rows`, a mask."""
-        keep = np.asarray(rows, bool)
+    def half(self, parity: int) -> Sample:
+        """Those of the recordings with even (0) or odd (1) numbers."""
+        keep = self.groups % 2 == parity
         return Sample(self.scores[keep], self.hits[keep], self.groups[keep])
 
 
@@ -82,9 +85,13 @@ def fit_classes(samples: Mapping[str, Sample], method: str = 'auto') -> dict[str
             f'{int(together.hits.sum())} hits and {int((~together.hits).sum())} false alarms in '
             f'all classes together; {FEW_HITS} of both are the least that a curve can be fitted to'
         )
-    curves = _curves(samples, method)
-    halves = [_half(samples, parity) for parity in (0, 1)]
-    crossed = [_curves(half, method) if _enough(_joined(half)) else {} for half in halves]
+    methods = {
+        name: chosen(item) if method == 'auto' else method
+        for name, item in {**samples, TOGETHER: together}.items()
+    }
+    curves = _curves(samples, methods)
+    halves = [{name: item.half(n) for name, item in samples.items()} for n in (0, 1)]
+    crossed = [_curves(half, methods) if _enough(_joined(half)) else {} for half in halves]
     found = {}
     for name, sample in samples.items():
         if not len(sample.scores):
@@ -111,26 +118,39 @@ def fit_classes(samples: Mapping[str, Sample], method: str = 'auto') -> dict[str
     return found
 
 
-def fit_curve(sample: Sample, method: str = 'auto') -> tuple[Curve, str]:
-    """The curve of one sample, from (0, 0) to score 1 and strictly ascending; how it was fitted.
+def chosen(sample: Sample) -> str:
+    """The method that `auto` takes for a sample, see `MANY_HITS`."""
+    halves = [sample.half(parity) for parity in (0, 1)]
+    if sample.hits.sum() < MANY_HITS or not all(map(_enough, halves)):
+        return 'temperature'
+    losses = {
+        method: sum(
+            _loss(fit_curve(halves[1 - place], method)(half.scores), half.hits)
+            for place, half in enumerate(halves)
+        )
+        for method in ('temperature', 'isotonic')
+    }
+    return min(losses, key=losses.__getitem__)
+
+
+def fit_curve(sample: Sample, method: str) -> Curve:
+    """The curve of one sample, from (0, 0) to score 1 and strictly ascending.
 
     No probability is more certain than the number of hits allows: 1 - 1 / (2 hits + 2).
+
+    Args:
+        method: `isotonic` or `temperature`.
     """
-    hits = int(sample.hits.sum())
-    if method == 'auto':
-        method = 'isotonic' if hits >= MANY_HITS else 'temperature'
     fitted = (
         fit_isotonic(sample.scores, sample.hits, MOST_KNOTS)
         if method == 'isotonic'
         else fit_temperature(sample.scores, sample.hits)
     )
     inner = (fitted.scores > 0.0) & (fitted.scores < 1.0)
-    most = 1.0 - 1.0 / (2 * hits + 2)
-    levels = np.minimum(fitted.probabilities, most)
+    levels = np.minimum(fitted.probabilities, 1.0 - 1.0 / (2 * int(sample.hits.sum()) + 2))
     scores = np.concatenate([[0.0], fitted.scores[inner], [1.0]])
     levels = np.concatenate([[0.0], levels[inner], levels[-1:]])
-    probabilities = (1.0 - IDENTITY) * levels + IDENTITY * scores
-    return _rounded(scores, probabilities), method
+    return _rounded(scores, (1.0 - IDENTITY) * levels + IDENTITY * scores)
 
 
 def _rounded(scores: Float64, probabilities: Float64) -> Curve:
@@ -140,18 +160,22 @@ def _rounded(scores: Float64, probabilities: Float64) -> Curve:
     return Curve(scores[keep], np.maximum.accumulate(probabilities[keep]))
 
 
-def _curves(samples: Mapping[str, Sample], method: str) -> dict[str, tuple[Curve, str]]:
+def _curves(
+    samples: Mapping[str, Sample], methods: Mapping[str, str]
+) -> dict[str, tuple[Curve, str]]:
     """A curve for every class; that of all together where a class has too few."""
-    shared, how = fit_curve(_joined(samples), method)
-    common = shared, f'{how}, {TOGETHER}'
+    how = methods[TOGETHER]
+    common = fit_curve(_joined(samples), how), f'{how}, {TOGETHER}'
     return {
-        name: fit_curve(sample, method) if _enough(sample) else common
+        name: (fit_curve(sample, methods[name]), methods[name]) if _enough(sample) else common
         for name, sample in samples.items()
     }
 
 
-def _half(samples: Mapping[str, Sample], parity: int) -> dict[str, Sample]:
-    return {name: item.part(item.groups % 2 == parity) for name, item in samples.items()}
+def _loss(probabilities: Float64, hits: NDArray[np.bool_]) -> float:
+    """Sum of -log of what was said of what came true."""
+    p = np.clip(probabilities, LEAST, 1.0 - LEAST)
+    return float(-np.log(np.where(hits, p, 1.0 - p)).sum())
 
 
 def _enough(sample: Sample) -> bool:

@@ -335,7 +335,7 @@ def _add_calibrate(verbs: Any, bag_help: str) -> None:
     )  # fmt: skip
     verb.add_argument(
         '--method', choices=METHODS, default=METHODS[0],
-        help='default: auto: isotonic where a class has hits enough, else temperature',
+        help='default: auto: of both the better, by halves; temperature where hits are few',
     )  # fmt: skip
     verb.add_argument(
         '--floor', type=_score, default=FLOOR, metavar='SCORE',
