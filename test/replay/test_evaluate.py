@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +238,32 @@ def test_bags_without_truth_or_with_damaged_truth(
     for wrong in (['--ranges', '5,5'], ['--floor', '2'], ['--alias', 'a']):
         with pytest.raises(SystemExit):
             main(['evaluate', str(bag), *wrong])
+
+
+@pytest.mark.open3d
+def test_the_truth_of_the_simulator(repository: Path, tmp_path: Path) -> None:
+    """The bag of a simulated drive, read by what the simulator itself reads it with."""
+    pytest.importorskip('open3d')
+    from airside_perception.sim import truth as simulated
+    from airside_perception.sim.apron import apron
+    from airside_perception.sim.conditions import conditions
+    from airside_perception.sim.drive import write_drive
+    from airside_perception.sim.lidar import even
+    from airside_perception.sim.rig import load_rig
+
+    rig = load_rig(repository / 'config' / 'rig.yaml')
+    spec = replace(rig.spec, elevations=even(16, -20, 10), azimuths=256)
+    rig = replace(rig, spec=spec, lenses={})
+    rain = conditions(3, 'night', 'rain')
+    write_drive(apron(3), rig, 0.2, 3, tmp_path / 'drive', conditions=rain)
+    with BagReader(tmp_path / 'drive') as reader:
+        moments = read_truth(reader)
+    wanted = list(simulated.read_truth(tmp_path / 'drive'))
+    assert len(moments) == len(wanted) == 2
+    for moment, one in zip(moments, wanted, strict=True):
+        assert moment.conditions == {'light': 'night', 'weather': 'rain'}
+        for name in ('boxes', 'velocities', 'visibility', 'points', 'asked'):
+            both = np.concatenate([getattr(one.objects, name), getattr(one.small, name)])
+            np.testing.assert_array_equal(getattr(moment.truth, name), both)
+        assert moment.truth.classes == (*one.objects.classes, *one.small.classes)
+        assert np.asarray(moment.truth.asked).any()
