@@ -34,6 +34,7 @@ from airside_perception.deploy.calibrate.thresholds import (
 from airside_perception.deploy.feeds import open_feeds
 from airside_perception.engine import open_engine
 from airside_perception.engine.calibration_cache import calibration_cache, read_scales
+from airside_perception.engine.manifest import sha256_of
 from airside_perception.engine.typed import read_network
 from airside_perception.errors import EngineError, PerceptionError
 from airside_perception.lidar.detector import LidarDetector
@@ -628,6 +629,7 @@ def test_the_projects_lidar_network(
     words += ('--method', 'percentile', '--percentile', 99.999, '--first-half', 2)
     assert main(model, *words, '--emit-qdq', quantized) == 0
     assert 'operators in INT8' in capsys.readouterr().out
+    assert find_card(quantized).sha256 == sha256_of(quantized)  # the card went along
     known, notes = read_for(model, tmp_path / 'apron_pointpillars.scales.json')
     assert not notes
     card = find_card(model)

@@ -112,6 +112,22 @@ def test_an_orin_that_can_do_everything() -> None:
 
 
 @pytest.mark.parametrize(
+    ('line', 'version'),
+    [
+        ('NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19', '535.129.03'),
+        ('NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build',
+         '580.159.04'),
+        ('NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release', '540.4.0'),
+    ],
+)  # fmt: skip
+def test_the_version_of_the_driver(line: str, version: str) -> None:
+    files = {**ORIN, '/proc/driver/nvidia/version': line}
+    found = examine(Needs('p.yaml', (ENGINE,)), host(files))
+    (gpu,) = [check for check in found.checks if check.name == 'GPU']
+    assert f', driver {version} for CUDA 12.6' in gpu.found
+
+
+@pytest.mark.parametrize(
     ('name', 'changes', 'says'),
     [
         ('GPU', {'no_gpu': lambda: 'no CUDA GPU: cuInit'}, 'camera_front need one'),

@@ -18,6 +18,7 @@ from airside_perception.deploy.calibrate.scales import (
     read_meta,
 )
 from airside_perception.deploy.calibrate.thresholds import METHODS, PERCENTILE, check_method
+from airside_perception.deploy.card_copy import card_text, write_card
 from airside_perception.deploy.feeds import Feeds
 from airside_perception.engine.bias import correct_biases
 from airside_perception.engine.calibration_cache import (
@@ -175,16 +176,19 @@ def write_qdq(
     depthwise: bool = False,
     feeds: Iterable[Any] = (),
 ) -> int:
-    """Writes the network with Q/DQ nodes; returns how many operators are quantised.
+    """Writes the network with Q/DQ nodes and its card; returns how many operators are quantised.
 
     Raises:
         ConfigError: `target` is the network itself.
         EngineError: as `with_qdq`, or it cannot be written.
     """
     check_paths(model_path, target)
+    card, _ = card_text(model_path)
     model = with_qdq(read_network(model_path), scales, exclude, first, depthwise, feeds)
     onnx.checker.check_model(model)
     write_whole(target, model.SerializeToString())
+    if card:
+        write_card(card, target)
     made = {name: node.op_type for node in model.graph.node for name in node.output}
     return sum(
         node.op_type in ('Conv', 'Gemm', 'MatMul')

@@ -31,7 +31,7 @@ def look_at_gpu(host: Host, needs: Needs) -> list[Check]:
             )
         ]
     memory = f'{device.total_memory / GIB:.1f} GiB' + (' (shared)' if device.integrated else '')
-    driver = re.search(r'Kernel Module\D*([\d.]+)', host.text(DRIVER))
+    driver = re.search(r'Kernel Module.*?\s(\d+(?:\.\d+)+)\s', host.text(DRIVER))
     version = f'driver {driver[1]} for' if driver else 'driver for'
     found = f'{device.name} ({device.sm}), {memory}, {version} CUDA {device.driver_version}'
     return [Check('GPU', OK, found)]
