@@ -30,8 +30,9 @@ RATE = 10
 """Frames a second."""
 WORKERS = 2
 """Threads that share a frame's sensors."""
-EVERY = 4
-"""One in so many columns and rows of pixels is asked whether something hides an object."""
+EVERY = 5
+"""One in so many columns and rows of pixels is asked whether something hides an object; of the
+lidar's firings it is every second one."""
 
 Open = Callable[[Float32], Caster]
 ONE_THREAD: Open = partial(Open3DCaster, threads=1)
@@ -155,7 +156,8 @@ class _Rigged:
         self._conditions, self._open = conditions, open_caster
         self._looks = {name: look(lens) for name, lens in rig.lenses.items()}
         turn = rig.lidar2base[:3, :3].astype(np.float32)
-        self._beams = (rays(rig.spec) @ turn.T).astype(np.float32)
+        beams = rays(rig.spec).reshape(rig.spec.azimuths, -1, 3)[::2].reshape(-1, 3)
+        self._beams = (beams @ turn.T).astype(np.float32)
 
     def start(self, number: int, pool: ThreadPoolExecutor) -> _Pending:
         """Sets the sensors to work on frame `number`."""
@@ -176,9 +178,17 @@ class _Rigged:
         rig = self._rig
         noise = np.random.default_rng([self._seed, number])
         sweep = spin(
-            rig.spec, self._scenario, scene, number / RATE, self._open, rig.lidar2base, noise,
-            self._conditions, rig.deskewed,
-        )  # fmt: skip
+            rig.spec,
+            self._scenario,
+            scene,
+            number / RATE,
+            caster,
+            self._open,
+            rig.lidar2base,
+            noise,
+            self._conditions,
+            rig.deskewed,
+        )
         return _Turn(sweep, towards(scene, caster, rig.lidar2base[:3, 3], self._beams))
 
     def _shot(
@@ -196,7 +206,11 @@ class _Rigged:
         drops = np.random.default_rng([self._seed, 99, row])
         picture = take(lens, scene, caster, lighting, noise, self._looks[name], drops)
         shape = (lens.model.height, lens.model.width, 3)
-        some = self._looks[name].reshape(shape)[::EVERY, ::EVERY].reshape(-1, 3)
+        some = (
+            self._looks[name]
+            .reshape(shape)[EVERY // 2 :: EVERY, EVERY // 2 :: EVERY]
+            .reshape(-1, 3)
+        )
         seen = towards(scene, caster, lens.camera2base[:3, 3], np.ascontiguousarray(some))
         boxes = visible(picture, scene, stamp_ns, lens.model.frame_id, LEAST_PIXELS)
         return _Shot(picture, boxes, seen)

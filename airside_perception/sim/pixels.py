@@ -3,7 +3,7 @@
 Every second pixel of every second row is cast. Where four neighbours meet the same triangle, that
 triangle fills the pixels between them: its plane gives their distances exactly. Only where they
 differ is the rest cast. Missed is what is narrower than two pixels and lies between those rays:
-about 2 in 10,000 pixels. Shadows are found in the same way.
+about 2 in 10,000 pixels. Shadows are found in the same way, from every fourth pixel.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ Mask = NDArray[np.bool_]
 
 SMALLEST = 48
 """Pictures with a side below this, pixels, are cast whole."""
+DEPTH = 2
+"""How often the picture is halved for shadows: narrower ones than 2^DEPTH pixels may be missed."""
 HORIZON = 2000.0
 """Distance up to which there is ground, metres."""
 
@@ -88,21 +90,31 @@ def shadowed(
     def test(index: Int64) -> Mask:
         return caster.shaded(points[index], towards(index), until)
 
-    dark = np.zeros(len(points), bool)
-    if min(shape) < SMALLEST:
+    return _shadowed(test, np.arange(len(points)), asked, hits.triangle, shape, DEPTH)
+
+
+def _shadowed(
+    test: Callable[[Int64], Mask],
+    pixels: Int64,
+    asked: Mask,
+    triangle: NDArray[np.int32],
+    shape: tuple[int, int],
+    depth: int,
+) -> Mask:
+    """`shadowed` for the picture of `shape` that consists of `pixels` of the whole one."""
+    dark = np.zeros(len(pixels), bool)
+    if min(shape) < SMALLEST or not depth:
         rows = np.flatnonzero(asked)
-        dark[rows] = test(rows)
+        dark[rows] = test(pixels[rows])
         return dark
     index = coarse(*shape)
-    rows = index[asked[index]]
-    dark[rows] = test(rows)
-    key = hits.triangle[index] * 2 + dark[index]
-    same = agreeing(key, shape)
-    rest = between(same, shape)
+    half = (shape[0] + 1) // 2, (shape[1] + 1) // 2
+    known = _shadowed(test, pixels[index], asked[index], triangle[index], half, depth - 1)
+    rest = between(agreeing(triangle[index] * 2 + known, shape), shape)
     rest = rest[asked[rest]]
-    filled = spread(dark[index], shape)
-    filled[rest] = test(rest)
-    return np.asarray(filled & asked)
+    dark = spread(known, shape)
+    dark[rest] = test(pixels[rest])
+    return np.asarray(dark & asked)
 
 
 @lru_cache(maxsize=8)

@@ -26,9 +26,12 @@ from airside_perception.sim.lidar import (
     with_ground,
 )
 from airside_perception.sim.scene import Scenario, Scene
-from airside_perception.types import Float32, Float64
+from airside_perception.types import Float32, Float64, Int64
 
 Open = Callable[[Float32], Caster]
+
+FASTEST = 40.0
+"""Highest speed of anything over another, m/s."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class Beams:
         local: float32 [R, 3], unit directions in the sensor's frame.
         origin, direction: float32 [R, 3], of each beam in base_link at the stamp.
         time: float32 [R], seconds after the stamp, 0 or less.
+        firings: in a turn; each fires R / firings beams at once.
     """
 
     local: Float32
     origin: Float32
     direction: Float32
     time: Float32
+    firings: int
 
 
 def firings(spec: LidarSpec) -> Float64:
@@ -67,7 +72,11 @@ def beams(spec: LidarSpec, scenario: Scenario, t: float, lidar2base: Float64) ->
     start = np.stack([c[:, 0] * x - s[:, 0] * y, s[:, 0] * x + c[:, 0] * y, np.full(len(turn), z)])
     origin = np.repeat((start.T + shift).astype(np.float32), rings, axis=0)
     return Beams(
-        local, origin, direction.reshape(-1, 3), np.repeat(times.astype(np.float32), rings)
+        local,
+        origin,
+        direction.reshape(-1, 3),
+        np.repeat(times.astype(np.float32), rings),
+        spec.azimuths,
     )
 
 
@@ -85,6 +94,7 @@ def spin(
     scenario: Scenario,
     scene: Scene,
     t: float,
+    caster: Caster,
     open_caster: Open,
     lidar2base: Float64,
     rng: np.random.Generator,
@@ -97,14 +107,14 @@ def spin(
         spec: the sensor.
         scenario: the world; scene: `scenario.at(t)`.
         t: seconds.
-        open_caster: makes a ray-caster of triangles.
+        caster: over the scene's triangles; open_caster: makes one over those of an actor.
         lidar2base: float64 [4, 4], pose of the sensor in base_link.
         rng: source of all noise; conditions: of air and ground.
         deskewed: whether points are in the sensor's frame at the stamp; if not, each is in that
             at its own time, as if the vehicle had stood still.
     """
     fired = beams(spec, scenario, t, lidar2base)
-    hits = meet(scenario, scene, t, fired, open_caster, spec)
+    hits = meet(scenario, scene, t, fired, caster, open_caster, spec)
     hits = with_ground(hits, fired.origin, fired.direction, scene.slope, spec.max_range + 1)
     echoes, clean = answer(spec, scene, fired.direction, hits, rng, conditions)
     index = np.flatnonzero(echoes.kept)
@@ -119,21 +129,26 @@ def spin(
 
 
 def meet(
-    scenario: Scenario, scene: Scene, t: float, fired: Beams, open_caster: Open, spec: LidarSpec
+    scenario: Scenario,
+    scene: Scene,
+    t: float,
+    fired: Beams,
+    caster: Caster,
+    open_caster: Open,
+    spec: LidarSpec,
 ) -> Hits:
     """What the beams hit of a world in motion, the ground left out."""
     moving = [n for n in np.unique(scene.actor) if n >= 0 and scenario.actors[n].motion.moves]
-    still = np.flatnonzero(~np.isin(scene.actor, moving))
-    found, which = open_caster(scene.triangles[still]).cast(fired.origin, fired.direction)
-    distance = found.copy()
-    triangle = np.where(which >= 0, still[np.maximum(which, 0)], -1).astype(np.int32)
-    bearing = np.arctan2(fired.direction[:, 1], fired.direction[:, 0])
+    found, which = caster.cast(fired.origin, fired.direction)
+    distance, triangle = found.copy(), which.copy()
+    _see_through(scene, np.isin(scene.actor, moving), fired, caster, distance, triangle)
+    bearing, spread = _bearings(fired, len(spec.elevations))
     for number in moving:
         mine = np.flatnonzero(scene.actor == number)
-        rows = _towards(scene.triangles[mine], fired, bearing, spec)
-        if not len(rows):
+        seen = _towards(scene.triangles[mine], fired, bearing, spread, spec)
+        if not len(seen):
             continue
-        origin, direction = _as_at_the_stamp(scenario, scene, int(number), t, fired, rows)
+        rows, origin, direction = _as_at_the_stamp(scenario, scene, int(number), t, fired, seen)
         found, which = open_caster(scene.triangles[mine]).cast(origin, direction)
         first = found < distance[rows]
         distance[rows[first]] = found[first]
@@ -141,53 +156,89 @@ def meet(
     return Hits(distance, triangle)
 
 
+def _see_through(
+    scene: Scene,
+    moves: NDArray[np.bool_],
+    fired: Beams,
+    caster: Caster,
+    distance: Float32,
+    triangle: NDArray[np.int32],
+) -> None:
+    """Puts what stands still behind the triangles that move [T] in their place, in place.
+
+    Where those are at the stamp is not where the beams met them.
+    """
+    blocked = np.flatnonzero((triangle >= 0) & np.append(moves, False)[triangle])
+    distance[blocked], triangle[blocked] = np.inf, -1
+    ray, met, way = caster.through(fired.origin[blocked], fired.direction[blocked])
+    still = ~moves[met]
+    ray, met, way = ray[still], met[still], way[still]
+    order = np.lexsort((met, way))[::-1]  # the nearest is written last
+    distance[blocked[ray[order]]] = way[order]
+    triangle[blocked[ray[order]]] = met[order]
+
+
+def _bearings(fired: Beams, rings: int) -> tuple[Float32, float]:
+    """Bearing [F] of each firing, and how far that of a ring may differ: the mounting may tilt."""
+    some = fired.direction.reshape(-1, rings, 3)[:, [0, rings // 2, rings - 1]]
+    angles = np.arctan2(some[..., 1], some[..., 0])
+    off = angles - angles[:, 1:2]
+    off -= np.float32(2 * np.pi) * np.rint(off * np.float32(0.5 / np.pi))
+    return angles[:, 1], 1.5 * float(np.abs(off).max()) + 1e-3
+
+
 def _towards(
-    triangles: Float32, fired: Beams, bearing: Float32, spec: LidarSpec
-) -> NDArray[np.int64]:
-    """The beams that may meet a moving actor: its circle, widened by what it moves in a turn."""
+    triangles: Float32, fired: Beams, bearing: Float32, spread: float, spec: LidarSpec
+) -> Int64:
+    """The firings that may meet a moving actor: its circle, widened by what it moves in a turn."""
     points = triangles.reshape(-1, 3)[:, :2]
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    radius = float(np.hypot(*(points - middle).T).max()) + 40.0 * spec.period
+    radius = float(np.hypot(*(points - middle).T).max()) + FASTEST * spec.period
     away = middle - fired.origin[-1, :2]
     reach = float(np.hypot(*away))
     if reach > spec.max_range + radius:
         return np.empty(0, np.int64)
     if reach <= radius:
         return np.arange(len(bearing))
-    half = float(np.arcsin(radius / reach))
+    half = float(np.arcsin(radius / reach)) + spread
     off = bearing - np.float32(np.arctan2(away[1], away[0]))
     off -= np.float32(2 * np.pi) * np.rint(off * np.float32(0.5 / np.pi))
     return np.flatnonzero(np.abs(off) < half)
 
 
 def _as_at_the_stamp(
-    scenario: Scenario, scene: Scene, number: int, t: float, fired: Beams, rows: NDArray[np.int64]
-) -> tuple[Float64, Float32]:
-    """Origins [N, 3] and directions [N, 3] of beams as an actor sees them, once it is at `t`.
+    scenario: Scenario, scene: Scene, number: int, t: float, fired: Beams, seen: Int64
+) -> tuple[Int64, Float32, Float32]:
+    """Beams of firings `seen` as an actor meets them, were it always where it is at `t`.
 
     The motion that takes the actor from where it was to where it is at `t` takes the beam along.
     On inclined ground that motion slides along the slope, so heights are taken above the ground.
+
+    Returns:
+        Rows [N] of the beams, their origins [N, 3] and directions [N, 3] in base_link.
     """
-    slope = np.array(scene.slope)
-    times = t + fired.time[rows].astype(np.float64)
-    steps, back = np.unique(times, return_inverse=True)
-    motion = scenario.actors[number].motion
+    rings = len(fired.time) // fired.firings
+    times = t + fired.time.reshape(-1, rings)[seen, 0].astype(np.float64)
     base = scenario.pose(t)
-    world = np.concatenate([motion.poses(steps), motion.poses(np.array([t]))])
+    world = scenario.actors[number].motion.poses(np.append(times, t))
     places = (world[:, :2] - base[:2, 3]) @ base[:2, :2]
-    turn = (world[-1, 2] - world[:-1, 2])[back]
-    then, now = places[:-1][back], places[-1]
+    turn = world[-1, 2] - world[:-1, 2]
     c, s = np.cos(turn), np.sin(turn)
+    # x' = c x - s y + a, y' = s x + c y + b, by firing
+    a = places[-1, 0] - c * places[:-1, 0] + s * places[:-1, 1]
+    b = places[-1, 1] - s * places[:-1, 0] - c * places[:-1, 1]
+    sx, sy = (np.float32(value) for value in scene.slope)
+    c, s, a, b = (value.astype(np.float32)[:, None] for value in (c, s, a, b))
+    start = fired.origin.reshape(-1, rings, 3)[seen]
+    way = fired.direction.reshape(-1, rings, 3)[seen]
 
-    def turned(flat: Float64) -> Float64:
-        return np.column_stack([c * flat[:, 0] - s * flat[:, 1], s * flat[:, 0] + c * flat[:, 1]])
+    def taken(v: Float32, a: Float32 | int, b: Float32 | int) -> Float32:
+        moved = np.empty_like(v)
+        x, y = v[..., 0], v[..., 1]
+        moved[..., 0] = c * x - s * y + a
+        moved[..., 1] = s * x + c * y + b
+        moved[..., 2] = v[..., 2] + sx * (moved[..., 0] - x) + sy * (moved[..., 1] - y)
+        return moved.reshape(-1, 3)
 
-    start = fired.origin[rows].astype(np.float64)
-    way = fired.direction[rows].astype(np.float64)
-    flat, along = turned(start[:, :2] - then) + now, turned(way[:, :2])
-    height = start[:, 2] - start[:, :2] @ slope + flat @ slope
-    rise = way[:, 2] - way[:, :2] @ slope + along @ slope
-    return (
-        np.column_stack([flat, height]),
-        np.column_stack([along, rise]).astype(np.float32),
-    )
+    rows = (seen[:, None] * rings + np.arange(rings)).ravel()
+    return rows, taken(start, a, b), taken(way, 0, 0)

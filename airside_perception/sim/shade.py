@@ -17,7 +17,7 @@ from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Conditions, Light
 from airside_perception.sim.lidar import GROUND, Hits, with_ground
 from airside_perception.sim.materials import row as material_row
-from airside_perception.sim.pixels import coarse, shadowed
+from airside_perception.sim.pixels import SMALLEST, coarse, shadowed, spread
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -68,9 +68,9 @@ class LampLight:
 
 
 def lamp_light(scene: Scene, conditions: Conditions) -> LampLight | None:
-    """The light of the scene's lamps; None where none is lit."""
+    """The light of the scene's lamps; None where none is lit, or by day, when it is lost."""
     lamps = scene.lamps.near(LIT + 60.0)
-    if not conditions.lamps or not len(lamps):
+    if not conditions.lamps or conditions.light == 'day' or not len(lamps):
         return None
     side = round(2 * LIT / CELL)
     axis = (np.arange(side, dtype=np.float32) + 0.5) * np.float32(CELL) - np.float32(LIT)
@@ -165,12 +165,12 @@ def surfaces(
     row = np.where(hits.triangle >= 0, hits.triangle, np.int32(count))
     near = hits.distance < SHADOWS
     reach = np.where(sky, np.float32(0), hits.distance * np.float32(0.9995))
-    points = rays * reach[:, None]
-    points += origin.astype(np.float32)
+    points = _flat(rays, reach, origin.astype(np.float32))
     ground = hits.triangle == GROUND
     lifted = None
     if light.shadows or lighting.lamps:
-        lifted = points + np.array([0.0, 0.0, 0.01], np.float32)
+        lifted = points.copy()
+        lifted[:, 2] += np.float32(0.01)
     table_row = row
     if light.shadows and lifted is not None:
         towards = light.direction(scene.base2world).astype(np.float32)
@@ -181,12 +181,21 @@ def surfaces(
     if lighting.lamps and lifted is not None:
         colour += _lamplit(caster, lighting, lighting.lamps, lifted, row, hits, shape)
     rough = np.flatnonzero(ground & (hits.distance < ROUGH))
-    colour[rough] *= _grain(scene, points[rough], hits.distance[rough])[:, None]
+    grain = np.ones(len(rays), np.float32)
+    grain[rough] = _grain(scene, points[rough], hits.distance[rough])
+    colour.reshape(-1)[:] *= np.repeat(grain, 3)
     if lighting.conditions and lighting.conditions.wetness > 0.15:
         wet = np.flatnonzero(ground & (hits.distance < MIRROR))
         _mirrored(scene, caster, lighting, lighting.conditions, points, rays, wet, shape, colour)
     colour[sky] = 0.0
     return colour
+
+
+def _flat(vectors: Float32, lengths: Float32, offset: Float32) -> Float32:
+    """vectors [R, 3] * lengths [R, 1] + offset [3]: four times as fast in one dimension."""
+    found = vectors.reshape(-1) * np.repeat(lengths, 3)
+    found += np.tile(offset, len(lengths))
+    return np.asarray(found.reshape(-1, 3), dtype=np.float32)
 
 
 def _lamplit(
@@ -199,7 +208,11 @@ def _lamplit(
     shape: tuple[int, int],
 ) -> Float32:
     """What lamps add [R, 3]. One of them casts shadows: the one that gives most at a place."""
-    light = lamps.at(lamps.pools, points)
+    if min(shape) < SMALLEST:
+        light = lamps.at(lamps.pools, points)
+    else:  # pools have no edges: every second pixel is enough
+        index = coarse(*shape)
+        light = lamps.at(lamps.pools, points[index]).take(_nearest(*shape), axis=0)
     asked = (hits.distance < 45.0) & (light[:, 1] > np.float32(3e-3))
 
     def towards(index: Int64) -> Float32:
@@ -207,8 +220,17 @@ def _lamplit(
 
     # A lamp stands in its own housing: look to just before it.
     dark = shadowed(caster, points, towards, asked, hits, shape, 0.96)
-    light *= (lamps.turned.take(row) * (1 - np.float32(0.7) * dark))[:, None]
-    return np.asarray(light * lighting.colour.take(row, axis=0), dtype=np.float32)
+    share = lamps.turned.take(row) * (1 - np.float32(0.7) * dark)
+    light = light.reshape(-1) * np.repeat(share.astype(np.float32), 3)
+    light *= lighting.colour.take(row, axis=0).reshape(-1)
+    return np.asarray(light.reshape(-1, 3), dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _nearest(height: int, width: int) -> Int64:
+    """For each pixel, the place in `coarse` of the one above or left of it, or its own."""
+    index = np.arange(((height + 1) // 2) * ((width + 1) // 2), dtype=np.int64)
+    return spread(index, (height, width))
 
 
 def _mirrored(
@@ -222,8 +244,9 @@ def _mirrored(
     shape: tuple[int, int],
     colour: Float32,
 ) -> None:
-    """Adds what wet ground at pixels `wet` mirrors, at half resolution, to `colour`."""
-    index = coarse(*shape) if min(shape) >= 2 else np.arange(len(rays))
+    """Adds what wet ground at pixels `wet` mirrors to `colour`, from every fourth pixel."""
+    step = 4 if min(shape) >= SMALLEST else 1
+    index = np.arange(len(rays)).reshape(shape)[::step, ::step].ravel()
     mask = np.zeros(len(rays), bool)
     mask[wet] = True
     some = index[mask[index]]
@@ -250,8 +273,8 @@ def _mirrored(
     at = np.searchsorted(index, some)
     half[at, :3] = found * share[:, None]
     half[at, 3] = share
-    grid = half.reshape((shape[0] + 1) // 2, (shape[1] + 1) // 2, 4)
-    soft = cv2.GaussianBlur(grid, (0, 0), sigmaX=0.8, sigmaY=3.0)
+    grid = half.reshape(-(-shape[0] // step), -(-shape[1] // step), 4)
+    soft = cv2.GaussianBlur(grid, (0, 0), sigmaX=1.6 / step, sigmaY=6.0 / step)
     whole = np.asarray(cv2.resize(soft, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     full = whole.reshape(-1, 4)[wet]
     colour[wet] = colour[wet] * (1 - full[:, 3:]) + full[:, :3]
@@ -302,10 +325,11 @@ def sky(up: Float32, light: Light) -> Float32:
 
 def hazy(colour: Float32, distance: Float32, rays: Float32, light: Light) -> None:
     """Puts the sky behind `colour` [R, 3] and the haze in front of it, in place."""
-    clear = np.exp(distance * np.float32(-1 / light.visibility))[:, None]
-    haze = sky(np.zeros((1, 1), np.float32), light)[0]
-    colour -= haze
-    colour *= clear
-    colour += haze
+    clear = np.exp(distance * np.float32(-1 / light.visibility))
+    haze = np.tile(sky(np.zeros((1, 1), np.float32), light)[0], len(colour))
+    flat = colour.reshape(-1)
+    flat -= haze
+    flat *= np.repeat(clear, 3)
+    flat += haze
     above = np.flatnonzero(~np.isfinite(distance))
     colour[above] = sky(rays[above, 2:], light)

@@ -63,16 +63,16 @@ def towards(scene: Scene, caster: Caster, origin: Float64, directions: Float32) 
     ray, triangle, distance = caster.through(origin, directions)
     if not len(ray) or not count:
         return Rays.none(count)
-    order = np.lexsort((triangle, distance, ray))
-    ray, owner = ray[order], scene.instance[triangle[order]]
+    owner = scene.instance.take(triangle)
     start = np.flatnonzero(np.diff(ray, prepend=-1))
-    nearest = owner[start]
-    pair = ray.astype(np.int64) * count + owner
-    every = np.unique(pair[owner >= 0]) % count
-    return Rays(
-        np.bincount(nearest[nearest >= 0], minlength=count),
-        np.bincount(every, minlength=count),
-    )
+    nearest = np.repeat(np.minimum.reduceat(distance, start), np.diff(start, append=len(ray)))
+    mine = owner >= 0
+    met = np.zeros((len(directions), count), bool)
+    met[ray[mine], owner[mine]] = True
+    first = np.zeros_like(met)
+    mine &= distance == nearest
+    first[ray[mine], owner[mine]] = True
+    return Rays(first.sum(axis=0), met.sum(axis=0))
 
 
 @dataclass(frozen=True)

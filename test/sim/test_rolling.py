@@ -40,7 +40,8 @@ def world(ego: Motion, slope: float = 0.0, **motion: float) -> Scenario:
 
 def turn(scenario: Scenario, t: float, **kwargs: bool):
     scene = scenario.at(t)
-    return spin(SPEC, scenario, scene, t, BruteCaster, MOUNT, np.random.default_rng(0), **kwargs)
+    caster, rng = BruteCaster(scene.triangles), np.random.default_rng(0)
+    return spin(SPEC, scenario, scene, t, caster, BruteCaster, MOUNT, rng, **kwargs)
 
 
 def test_a_turn_ends_at_the_stamp_and_takes_its_period():

@@ -1,0 +1,174 @@
+"""`python -m benchmarks.simulator`: rig frames a second, and where the time goes.
+
+A rig frame is that of config/rig.yaml: four pictures of 640 x 384, a turn of 64 beams under
+motion, and the ground truth with visibility. Two ways take turns: the simulator's own, and the
+plain one, which casts every ray and runs one sensor after another. Beside the wall clock stands
+the time that the processors spent, which a busy machine stretches less. Every run of a way must
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
+
+import numpy as np
+
+from airside_perception.resources import resource
+from airside_perception.sim import pixels
+from airside_perception.sim.apron import apron
+from airside_perception.sim.camera import Light, look, take
+from airside_perception.sim.caster import Open3DCaster
+from airside_perception.sim.conditions import Conditions, conditions
+from airside_perception.sim.frames import EVERY, RATE, WORKERS, Frame, drive
+from airside_perception.sim.lidar import rays
+from airside_perception.sim.rig import Rig, load_rig
+from airside_perception.sim.rolling import spin
+from airside_perception.sim.shade import Lighting
+from airside_perception.sim.truth import towards
+
+GOAL = 5.0
+"""Frames a second that the simulator should reach on two cores."""
+SEED = 46
+SKIES: dict[str, Conditions] = {
+    'day, clear': Conditions(),
+    'dusk, clear': conditions(1, 'dusk', 'clear'),
+    'day, fog': conditions(1, 'day', 'fog'),
+    'night, clear': conditions(1, 'night', 'clear'),
+    'night, rain': conditions(1, 'night', 'rain'),
+}
+
+
+def digest(frames: list[Frame]) -> str:
+    """SHA-256 of all pictures, points and truths."""
+    found = hashlib.sha256()
+    for frame in frames:
+        for image in frame.images.values():
+            found.update(image.data.tobytes())
+        found.update(frame.cloud.points.tobytes())
+        found.update(frame.details.encode())
+    return found.hexdigest()
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds on the wall, seconds of the processors."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def ours(rig: Rig, sky: Conditions, frames: int) -> list[Frame]:
+    """The simulator as it is."""
+    return list(drive(apron(SEED), rig, frames / RATE, 1, sky))
+
+
+def plain(rig: Rig, sky: Conditions, frames: int) -> list[Frame]:
+    """Every ray of every picture, one sensor after another."""
+    with mock.patch.object(pixels, 'SMALLEST', 1 << 30):
+        return list(drive(apron(SEED), rig, frames / RATE, 1, sky, Open3DCaster, 1))
+
+
+def _into(
+    found: list[Frame], make: Callable[[Rig, Conditions, int], list[Frame]], rig: Rig,
+    sky: Conditions, frames: int,
+) -> None:  # fmt: skip
+    found += make(rig, sky, frames)
+
+
+def compare(rig: Rig, frames: int, rounds: int) -> bool:
+    """Prints a line for each sky; whether the goal is met in all."""
+    print(f'{"":<14}{"ours":>20}{"plain":>20}{"ratio":>12}   processor time a frame, ratio')
+    met = True
+    for name, sky in SKIES.items():
+        times: dict[str, list[tuple[float, float]]] = {'ours': [], 'plain': []}
+        bytes_of: dict[str, set[str]] = {'ours': set(), 'plain': set()}
+        for _ in range(rounds):
+            for way, make in (('ours', ours), ('plain', plain)):
+                made: list[Frame] = []
+                times[way].append(timed(partial(_into, made, make, rig, sky, frames)))
+                bytes_of[way].add(digest(made))
+        wall, cpu = (
+            {way: min(t[k] for t in rows) / frames for way, rows in times.items()} for k in (0, 1)
+        )
+        repeats = all(len(found) == 1 for found in bytes_of.values())
+        met &= 1 / wall['ours'] >= GOAL and repeats
+        print(
+            f'{name:<14}{1 / wall["ours"]:>11.2f} frames/s{1 / wall["plain"]:>11.2f} frames/s'
+            f'{wall["plain"] / wall["ours"]:>11.1f}x   {1e3 * cpu["ours"]:.0f} ms against '
+            f'{1e3 * cpu["plain"]:.0f} ms, {cpu["plain"] / cpu["ours"]:.1f}x; '
+            f'{"bytes repeat" if repeats else "BYTES DIFFER"}'
+        )
+    return met
+
+
+def stages(rig: Rig, rounds: int) -> None:
+    """Prints processor time of the stages of one frame, one after another on one thread."""
+    scenario = apron(SEED)
+    scene = scenario.at(0.3)
+    caster = Open3DCaster(scene.triangles, 1)
+    lens = rig.lenses['front']
+    view = look(lens)
+    beams = rays(rig.spec)[: rig.spec.azimuths // 2 * len(rig.spec.elevations)]
+    some = view.reshape(lens.model.height, lens.model.width, 3)[::EVERY, ::EVERY].reshape(-1, 3)
+    shape = (lens.model.height, lens.model.width)
+    roll = partial(
+        spin, rig.spec, scenario, scene, 0.3, caster, partial(Open3DCaster, threads=1),
+        rig.lidar2base,
+    )  # fmt: skip
+    origin = lens.camera2base[:3, 3]
+
+    def tree() -> None:
+        Open3DCaster(scene.triangles, 1).cast(np.zeros(3), np.ones((1, 3), np.float32))
+
+    print(f'\n{"stage, processor time":<46}{"ms":>8}{"a frame":>10}')
+    for name, sky in (('day, clear', SKIES['day, clear']), ('night, rain', SKIES['night, rain'])):
+        lighting = Lighting.of(scene, Light(), sky)
+        rng = np.random.default_rng
+        rows: list[tuple[str, int, Callable[[], object]]] = [
+            ('scene of the moment', 1, lambda: scenario.at(0.3)),
+            ('the ray-caster', 1, tree),
+            ('lighting shared by the cameras', 1, partial(Lighting.of, scene, Light(), sky)),
+            ('a turn of the lidar', 1, partial(roll, rng(0), sky)),
+            (
+                'a picture: first hits', 4,
+                partial(pixels.first_hits, scene, caster, origin, view, shape),
+            ),
+            (
+                'a picture: all of it', 4,
+                partial(take, lens, scene, caster, lighting, rng(0), view, rng(1)),
+            ),
+            ('truth: lidar', 1, partial(towards, scene, caster, rig.lidar2base[:3, 3], beams)),
+            ('truth: a camera', 4, partial(towards, scene, caster, origin, some.copy())),
+        ]  # fmt: skip
+        for stage, times, work in rows:
+            cost = statistics.median(timed(work)[1] for _ in range(rounds + 1))
+            print(f'{name + ": " + stage:<46}{1e3 * cost:>8.1f}{"x " + str(times):>10}')
+
+
+def main() -> int:
+    """The command line; 1 where the goal is missed or bytes differ."""
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.simulator', description=__doc__)
+    parser.add_argument('--frames', type=int, default=20, help='of each run; default: 20')
+    parser.add_argument('--rounds', type=int, default=3, help='runs of each way; default: 3')
+    given = parser.parse_args()
+    rig = load_rig(resource('config', 'rig.yaml'))
+    print(
+        f'{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python '
+        f'{platform.python_version()}, NumPy {np.__version__}; {WORKERS} threads; best of '
+        f'{given.rounds} runs of {given.frames} frames; goal {GOAL:g} frames/s\n'
+    )
+    met = compare(rig, given.frames, given.rounds)
+    stages(rig, given.rounds)
+    return 0 if met else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
