@@ -6,19 +6,18 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from airside_perception.errors import BagError, ConfigError, PerceptionError
-from airside_perception.evaluate.fit import METHODS
-from airside_perception.replay.bag import STORAGES, BagReader
-from airside_perception.replay.calibrate import (
-    FLOOR,
-    calibrate,
-    calibrated_text,
-    write_calibrated,
+from airside_perception.replay.arguments import (
+    add_calibrate,
+    add_evaluate,
+    positive,
+    positive_int,
+    rate,
 )
+from airside_perception.replay.bag import STORAGES, BagReader
+from airside_perception.replay.calibrate import calibrate, calibrated_text, write_calibrated
 from airside_perception.replay.compare import Thresholds, Tolerances, compare
 from airside_perception.replay.evaluate import Options, evaluate_bags
 from airside_perception.replay.evaluate_html import evaluation_page
@@ -220,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument('--out', required=True, metavar='FILE.jsonl', help='results to write')
     verb.add_argument(
-        '--threads', type=_positive_int, default=THREADS, metavar='N',
+        '--threads', type=positive_int, default=THREADS, metavar='N',
         help=f'CPU threads of a network, where the parameters fix none; default: {THREADS}',
     )  # fmt: skip
     verb.add_argument('--json', action='store_true', help='print the summary as JSON')
@@ -238,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         ('margin', limits.margin, 'forgive what comes or goes this near above its threshold'),
     ):
         verb.add_argument(
-            f'--{name}', type=_positive, default=default, metavar='X',
+            f'--{name}', type=positive, default=default, metavar='X',
             help=f'{text}; default: {default:g}',
         )  # fmt: skip
     verb.add_argument(
@@ -248,148 +247,24 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument('--json', action='store_true', help='print JSON instead of text')
     verb.set_defaults(run=_compare)
 
-    _add_evaluate(verbs, bag_help)
-    _add_calibrate(verbs, bag_help)
+    add_evaluate(verbs, bag_help, _evaluate)
+    add_calibrate(verbs, bag_help, _calibrate)
 
     verb = verbs.add_parser(
         'play', help='publish a bag with /clock for a live graph (needs ROS 2)'
     )
     verb.add_argument('--bag', required=True, help=bag_help)
-    verb.add_argument('--rate', type=_rate, default=1.0, help='times real time; default: 1')
+    verb.add_argument('--rate', type=rate, default=1.0, help='times real time; default: 1')
     verb.add_argument(
         '--loop', action='store_true', help='again from the start, until interrupted'
     )
     verb.add_argument('--topics', nargs='+', metavar='TOPIC', help='only these; default: all')
     verb.add_argument(
-        '--wait-for-subscribers', type=_positive, default=0.0, metavar='S',
+        '--wait-for-subscribers', type=positive, default=0.0, metavar='S',
         help='start when every topic has one, or after S seconds; default: at once',
     )  # fmt: skip
     verb.set_defaults(run=_play)
     return parser
-
-
-def _add_evaluate(verbs: Any, bag_help: str) -> None:
-    plain = Options(())
-    verb = verbs.add_parser(
-        'evaluate', help='how good detections are, on bags that hold the ground truth'
-    )
-    verb.add_argument('bags', nargs='+', type=Path, metavar='BAG', help=bag_help)
-    verb.add_argument(
-        '--results', type=Path, metavar='FILE.jsonl',
-        help='results of `replay run` on the bag; default: it is run here',
-    )  # fmt: skip
-    verb.add_argument('--topic', action='append', help='judge this one only; may be repeated')
-    verb.add_argument(
-        '--params', type=Path, metavar='YAML',
-        help='ROS parameter file; default: the shipped configuration',
-    )  # fmt: skip
-    verb.add_argument(
-        '--classes', nargs='+', metavar='CLASS', help='default: all that the networks publish'
-    )
-    verb.add_argument(
-        '--alias', nargs='+', type=_pair, metavar='TRUTH=CLASS',
-        help='a class of the truth that the networks call CLASS, beside what their cards say',
-    )  # fmt: skip
-    verb.add_argument(
-        '--max-range', type=_positive, default=plain.max_range, metavar='M',
-        help=f'objects farther away are not asked for; default: {plain.max_range:g}',
-    )  # fmt: skip
-    verb.add_argument(
-        '--ranges', type=_ranges, default=plain.ranges, metavar='A,B,...',
-        help=f'edges of the range bins, m; default: {",".join(f"{r:g}" for r in plain.ranges)}',
-    )  # fmt: skip
-    verb.add_argument(
-        '--floor', type=_score, metavar='SCORE',
-        help='detectors answer from this score up, so that curves are whole; recall and '
-        'precision stay those at the thresholds. Default: the thresholds themselves',
-    )  # fmt: skip
-    verb.add_argument(
-        '--uncalibrated', action='store_true',
-        help='leave the curves of the cards out: the same detections with scores of the networks',
-    )  # fmt: skip
-    verb.add_argument(
-        '--threads', type=_positive_int, default=THREADS, metavar='N',
-        help=f'CPU threads of a network, where the parameters fix none; default: {THREADS}',
-    )  # fmt: skip
-    verb.add_argument('--html', type=Path, metavar='FILE', help='write a report with plots')
-    verb.add_argument('--json', action='store_true', help='print JSON instead of text')
-    verb.set_defaults(run=_evaluate)
-
-
-def _add_calibrate(verbs: Any, bag_help: str) -> None:
-    verb = verbs.add_parser(
-        'calibrate-scores',
-        help='fit curves from scores to probabilities on bags that hold the ground truth',
-    )
-    verb.add_argument('bags', nargs='+', type=Path, metavar='BAG', help=bag_help)
-    verb.add_argument(
-        '--card', type=Path, required=True, metavar='YAML',
-        help='model card of a network that the parameters run',
-    )  # fmt: skip
-    verb.add_argument(
-        '--out', type=Path, required=True, metavar='YAML', help='card to write; may be the same'
-    )
-    verb.add_argument(
-        '--params', type=Path, metavar='YAML',
-        help='ROS parameter file; default: the shipped configuration',
-    )  # fmt: skip
-    verb.add_argument(
-        '--method', choices=METHODS, default=METHODS[0],
-        help='default: auto: of both the better, by halves; temperature where hits are few',
-    )  # fmt: skip
-    verb.add_argument(
-        '--floor', type=_score, default=FLOOR, metavar='SCORE',
-        help=f'lowest score of the network that is looked at; default: {FLOOR:g}',
-    )  # fmt: skip
-    verb.add_argument(
-        '--threads', type=_positive_int, default=THREADS, metavar='N',
-        help=f'CPU threads of a network, where the parameters fix none; default: {THREADS}',
-    )  # fmt: skip
-    verb.set_defaults(run=_calibrate)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, mark, value = text.partition('=')
-    if not (name and mark and value):
-        raise argparse.ArgumentTypeError(f'{text} is not TRUTH=CLASS')
-    return name, value
-
-
-def _score(text: str) -> float:
-    value = _positive(text)
-    if value > 1.0:
-        raise argparse.ArgumentTypeError(f'{text} is no score, 0 to 1')
-    return value
-
-
-def _ranges(text: str) -> tuple[float, ...]:
-    edges = tuple(_positive(part) for part in text.split(','))
-    if len(edges) < 2 or any(b <= a for a, b in pairwise(edges)):
-        raise argparse.ArgumentTypeError(f'{text} is not two or more ascending numbers')
-    return edges
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < float('inf'):
-        raise argparse.ArgumentTypeError(f'{text} is not a number from 0 up')
-    return value
-
-
-def _rate(text: str) -> float:
-    value = _positive(text)
-    if value == 0.0:
-        raise argparse.ArgumentTypeError('0 would never end')
-    return value
-
-
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not an integer from 1 up')
-    return int(text)
 
 
 if __name__ == '__main__':
