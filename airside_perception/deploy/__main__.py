@@ -12,6 +12,10 @@ from airside_perception.deploy.verbs import VERBS
 from airside_perception.errors import PerceptionError, RefusalError
 
 INTERRUPTED = 130
+PACKAGES = {
+    'cv2': 'opencv-python-headless', 'yaml': 'PyYAML', 'onnx_graphsurgeon': 'onnx-graphsurgeon',
+}  # fmt: skip
+"""{module: package of PyPI}, where they differ."""
 EPILOG = """\
 examples:
   engine lint models/apron_yolox.onnx --target dla --jetpack 6.2
@@ -28,9 +32,19 @@ this machine cannot do), 2 bad input or usage
 def main(args: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
     words = sys.argv[1:] if args is None else list(args)
-    options = _parser(words).parse_args(words)
     try:
+        options = _parser(words).parse_args(words)
         answer = options.run(options)
+    except ModuleNotFoundError as error:
+        missing = (error.name or '').partition('.')[0]
+        if missing in ('', 'airside_perception'):
+            raise  # ours: a fault, not an environment
+        print(
+            f'engine: needs the Python package {missing}, which is not installed here: '
+            f'pip install {PACKAGES.get(missing, missing)}',
+            file=sys.stderr,
+        )
+        return SAYS_NO
     except RefusalError as error:
         print(f'engine: {error}', file=sys.stderr)
         return SAYS_NO

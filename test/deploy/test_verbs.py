@@ -103,3 +103,20 @@ def test_help_is_quick() -> None:
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout == '[]\n'
+
+
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path,
+    tiny_models: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(tiny_models.tiny_camera_model(tmp_path))
+    monkeypatch.setitem(sys.modules, 'onnx_graphsurgeon', None)
+    monkeypatch.delitem(sys.modules, 'onnx_graphsurgeon.logger', raising=False)
+    assert command.main(['sanitize', path, '--out', str(tmp_path / 'clean.onnx')]) == 1
+    out, err = capsys.readouterr()
+    assert out == ''
+    assert err.endswith(': pip install onnx-graphsurgeon\n')
+    assert err.count('\n') == 1
+    assert not (tmp_path / 'clean.onnx').exists()

@@ -27,6 +27,7 @@ KEYS = {
 }
 NO_KEY = {
     'onnx',  # PyPI only; package.xml says so
+    'onnx_graphsurgeon', 'onnxscript', 'torch',  # likewise: for verbs of `engine`
     # Part of JetPack or of a GPU's software, and imported only where it is used.
     'cuda', 'tensorrt',
 }  # fmt: skip
