@@ -51,3 +51,9 @@ class TransformError(PerceptionError):
 
 class BagError(PerceptionError):
     """A recording that cannot be read, written or compared."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -22,7 +22,7 @@ from airside_perception.deploy.sources import (
     open_source,
 )
 from airside_perception.engine import ENGINE_SUFFIXES, TensorSpec, check_feeds
-from airside_perception.engine.graph import inputs
+from airside_perception.engine.graph import inputs, spec
 from airside_perception.engine.manifest import Manifest
 from airside_perception.engine.typed import read_network
 from airside_perception.errors import ConfigError, EngineError, MessageError
@@ -171,19 +171,7 @@ def input_specs(model_path: str | Path) -> tuple[TensorSpec, ...]:
             TensorSpec(item['name'], tuple(item['shape']), np.dtype(item['dtype']))
             for item in Manifest.read(path).inputs
         )
-    from onnx import helper
-
-    found = []
-    for value in inputs(read_network(path)):
-        kind = value.type.tensor_type
-        shape = tuple(
-            item.dim_value if item.WhichOneof('value') == 'dim_value' else -1
-            for item in kind.shape.dim
-        )
-        found.append(
-            TensorSpec(value.name, shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        )
-    return tuple(found)
+    return tuple(map(spec, inputs(read_network(path))))
 
 
 def _card_input(

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.closing import Closing
 from airside_perception.cuda import runtime
 from airside_perception.deploy.cards import card_beside, card_summary, contradiction
 from airside_perception.deploy.profile.engine_layers import inspected, read_information
 from airside_perception.deploy.profile.layers import Known
-from airside_perception.engine import ENGINE_SUFFIXES, Engine, EngineInfo, TensorSpec
-from airside_perception.engine.base import Tensors
+from airside_perception.engine import ENGINE_SUFFIXES, EngineInfo, TensorSpec
+from airside_perception.engine.base import Backend, Tensors
 from airside_perception.engine.capabilities import Capabilities, family_of, load_tensorrt
 from airside_perception.engine.manifest import (
     Machine,
@@ -335,25 +334,13 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
         raise EngineError(f'the manifest describes a tensor as {dict(entry)}: {error}') from error
 
 
-class _Described(Closing, Engine):
+class _Described(Backend):
     """An engine that cannot be opened here, as its manifest describes it."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._info = EngineInfo(str(path), 'tensorrt', manifest.tensorrt, '', manifest.precision)
         self._inputs = tuple(map(_spec, manifest.inputs))
         self._outputs = tuple(map(_spec, manifest.outputs))
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
 
     def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         raise EngineError(f'{self._info.path}: it is not open')

@@ -24,19 +24,19 @@ class InputSpec:
 
 
 def read_shapes(words: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """{input: shape} from words like `images:1x3x384x640`; `?` becomes -1.
+    """{input: shape} from words like `images:1x3x384x640`, several by comma; `?` becomes -1.
 
     Raises:
         ConfigError: a word of another form, or an input twice.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for word in words:
+    for word in filter(None, (part for words_ in words for part in words_.split(','))):
         name, colon, text = word.rpartition(':')
         if not (colon and name):
-            raise _malformed('--input-shape', word)
+            raise _malformed('--shape', word)
         if name in shapes:
-            raise ConfigError(f'--input-shape {word!r}: {name!r} is given twice')
-        shapes[name] = _shape('--input-shape', word, text, unknown=True)
+            raise ConfigError(f'--shape {word!r}: {name!r} is given twice')
+        shapes[name] = _shape('--shape', word, text, unknown=True)
     return shapes
 
 

@@ -19,6 +19,7 @@ from airside_perception.errors import (
     MessageError,
     PerceptionError,
     TransformError,
+    first_line,
 )
 from airside_perception.geometry import move_cloud
 from airside_perception.types import Image, PointCloud
@@ -319,5 +320,4 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except PerceptionError:
         raise
     except Exception as error:  # zipfile, NumPy and the system fail each in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f'{path}: not readable as .npz: {reason}') from error
+        raise ConfigError(f'{path}: not readable as .npz: {first_line(error)}') from error

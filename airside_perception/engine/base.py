@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from airside_perception.closing import Closing
 from airside_perception.errors import EngineError
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -94,6 +95,26 @@ class Engine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class Backend(Closing):
+    """What all kinds of engines have alike: they know what they are, take and give."""
+
+    _info: EngineInfo
+    _inputs: tuple[TensorSpec, ...]
+    _outputs: tuple[TensorSpec, ...]
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self._outputs
 
 
 def check_feeds(path: str, inputs: tuple[TensorSpec, ...], feeds: Tensors) -> None:

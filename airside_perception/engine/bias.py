@@ -41,9 +41,10 @@ def correct_biases(quantized: Any, model: Any, feeds: Feeds) -> Any:
     quantized, model = copied(quantized), inferred(model)
     nodes = [node for node in quantized.graph.node if node.op_type in OPERATORS]
     names = [node.output[0] for node in nodes]
+    stored = weights(quantized)
     for node, wanted in zip(nodes, _means(model, names, kept), strict=True):
         (found,) = _means(inferred(quantized), [node.output[0]], kept)
-        _add_to_bias(quantized, node, (wanted - found).astype(np.float32))
+        add_to_bias(quantized.graph, stored, node, (wanted - found).astype(np.float32))
     drop_unused(quantized.graph)
     return quantized
 
@@ -65,27 +66,35 @@ def _means(model: Any, names: list[str], feeds: list[dict[str, Any]]) -> list[ND
         )
         for item in feeds:
             found = session.run(names, item)
-            sums = [total + _mean(value) for total, value in zip(sums, found, strict=True)]
+            sums = [total + channel_mean(value) for total, value in zip(sums, found, strict=True)]
     except Exception as error:  # what ONNX and ONNX Runtime raise has no nearer common base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise EngineError(f'bias correction failed: {reason}') from error
     return [total / len(feeds) for total in sums]
 
 
-def _mean(value: NDArray[Any]) -> NDArray[np.float64]:
+def channel_mean(value: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean over all axes but the channels [channels]."""
     others = tuple(axis for axis in range(value.ndim) if axis != CHANNEL_AXIS)
     mean: NDArray[np.float64] = value.mean(axis=others, dtype=np.float64)
     return mean
 
 
-def _add_to_bias(model: Any, node: Any, shift: NDArray[np.float32]) -> None:
-    """Gives a convolution a bias of its own, as some share one."""
-    stored = weights(model)
+def add_to_bias(
+    graph: Any, stored: Mapping[str, NDArray[Any]], node: Any, shift: NDArray[np.float32]
+) -> None:
+    """Gives a convolution a bias of its own, as some share one.
+
+    Args:
+        graph: that the node is in.
+        stored: its weights by name; a bias that is none of them is computed, and stays.
+        shift: what is added [channels].
+    """
     old = node.input[2] if len(node.input) > 2 else ''
     if old and old not in stored:
-        return  # computed: not ours to change
+        return
     name = f'{node.output[0]}_corrected_bias'
-    store(model.graph, name, stored[old] + shift if old else shift)
+    store(graph, name, stored[old] + shift if old else shift)
     if len(node.input) > 2:
         node.input[2] = name
     else:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from airside_perception.errors import EngineError
+from airside_perception.errors import EngineError, first_line
 
 Flavor = Literal['full', 'rtx', 'lean', 'dispatch']
 
@@ -185,7 +185,7 @@ def choose(named: str, family: str, build: bool, import_module: Callable[[str], 
             can = capabilities_of(module)
         except IMPORT_ERRORS as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name == name
-            tried.append(f'{name}: {"not installed" if missing else _first_line(error)}')
+            tried.append(f'{name}: {"not installed" if missing else first_line(error)}')
             continue
         found = TensorRT(module, name, flavor, version, can)
         if build and not can.can_build:
@@ -275,8 +275,3 @@ def _has(module: Any, path: str) -> bool:
 def _members(module: Any, name: str) -> frozenset[str]:
     enumeration = getattr(module, name, None)
     return frozenset(getattr(enumeration, '__members__', ()))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from airside_perception.engine.base import TensorSpec
 from airside_perception.errors import EngineError
 
 QDQ = ('QuantizeLinear', 'DequantizeLinear')
@@ -86,6 +87,16 @@ def inputs(model: Any) -> list[Any]:
     """Inputs that are fed: old files list their weights among the inputs as well."""
     stored = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in stored]
+
+
+def spec(value: Any) -> TensorSpec:
+    """Name, shape and dtype of an input or output as the file has it."""
+    kind = value.type.tensor_type
+    shape = tuple(
+        item.dim_value if item.WhichOneof('value') == 'dim_value' else -1
+        for item in kind.shape.dim
+    )
+    return TensorSpec(value.name, shape, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
 
 
 def opset(model: Any) -> int:

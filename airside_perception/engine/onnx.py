@@ -9,9 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from airside_perception.closing import Closing
-from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, check_feeds
-from airside_perception.errors import EngineError
+from airside_perception.engine.base import Backend, EngineInfo, Tensors, TensorSpec, check_feeds
+from airside_perception.errors import EngineError, first_line
 
 DTYPES = {
     'tensor(float)': np.float32, 'tensor(float16)': np.float16, 'tensor(double)': np.float64,
@@ -20,7 +19,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-class OnnxEngine(Closing):
+class OnnxEngine(Backend):
     """An ONNX file on ONNX Runtime's CPU provider; satisfies `engine.base.Engine`."""
 
     def __init__(
@@ -39,7 +38,7 @@ class OnnxEngine(Closing):
             self._outputs = tuple(map(_spec, self._session.get_outputs()))
         except Exception as error:  # onnxruntime's exceptions have no common base below Exception
             raise EngineError(
-                f'{path}: ONNX Runtime cannot load it: {_first_line(error)}'
+                f'{path}: ONNX Runtime cannot load it: {first_line(error)}'
             ) from error
         notes = []
         if dla_core >= 0:
@@ -57,18 +56,6 @@ class OnnxEngine(Closing):
             tuple(notes),
         )
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
-
     def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Runs the network once; see `engine.base.Engine.infer`."""
         if self._session is None:
@@ -79,7 +66,7 @@ class OnnxEngine(Closing):
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except Exception as error:  # as above
             raise EngineError(
-                f'{self._info.path}: inference failed: {_first_line(error)}'
+                f'{self._info.path}: inference failed: {first_line(error)}'
             ) from error
 
     def close(self) -> None:
@@ -96,7 +83,3 @@ def _spec(node: Any) -> TensorSpec:
 
 def _precision(inputs: tuple[TensorSpec, ...]) -> str:
     return 'fp16' if any(spec.dtype == np.float16 for spec in inputs) else 'fp32'
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

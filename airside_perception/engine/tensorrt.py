@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from airside_perception.closing import Closing
-from airside_perception.engine.base import EngineInfo, Tensors, TensorSpec, check_feeds
+from airside_perception.engine.base import Backend, EngineInfo, Tensors, check_feeds
 from airside_perception.engine.buffers import DeviceTensor, close_all
 from airside_perception.engine.capabilities import TensorRT, family_of, load_tensorrt
 from airside_perception.engine.manifest import Machine, Manifest, manifest_path
@@ -43,7 +42,7 @@ def _read(path: Path) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-class TensorRTEngine(Closing):
+class TensorRTEngine(Backend):
     """An engine file, opened; satisfies `engine.base.Engine`.
 
     It owns the device memory of its inputs and outputs, a stream and, once `infer` was called,
@@ -162,18 +161,6 @@ class TensorRTEngine(Closing):
             for _ in range(WARM_UPS):
                 self.enqueue(self.stream)
             self.stream.synchronize()
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
 
     @property
     def stream(self) -> Stream:

@@ -21,7 +21,7 @@ from airside_perception.engine.graph import has_qdq, inputs, is_half, name_nodes
 from airside_perception.engine.ports import half_ports
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq, scales, strip_qdq
-from airside_perception.errors import ConfigError, EngineError
+from airside_perception.errors import ConfigError, EngineError, first_line
 
 UNNAMED = '(Unnamed'
 
@@ -62,7 +62,7 @@ def read_network(path: str | Path) -> Any:
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's DecodeError and OSError have no nearer common base
-        raise EngineError(f'{path}: not a readable ONNX file: {_first_line(error)}') from error
+        raise EngineError(f'{path}: not a readable ONNX file: {first_line(error)}') from error
     if not model.graph.output:
         raise EngineError(f'{path}: not an ONNX network: it has no outputs')
     return model
@@ -88,7 +88,9 @@ def typed_network(path: str | Path, settings: BuildSettings, can: Capabilities) 
     implicit = settings.precision == 'int8' and settings.dla_core >= 0 and can.int8_calibrator
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always', RuntimeWarning)
-        finer = _finer(path, model, settings)
+        if settings.layer_precision:
+            name_nodes(model.graph)
+        finer = matching_layers(model, settings.layer_precision)
         model, known = _quantized(path, model, settings, implicit, finer)
         if not flags and settings.precision != 'fp32':
             if is_half(model):
@@ -129,22 +131,24 @@ def _quantized(
     return insert_qdq(split_deconvolutions(model, finer), known, finer), {}
 
 
-def _finer(path: str | Path, model: Any, settings: BuildSettings) -> dict[str, str]:
-    """{node: precision} of the patterns in the settings; the last that matches counts."""
-    if not settings.layer_precision:
-        return {}
-    name_nodes(model.graph)
+def matching_layers(model: Any, wanted: Mapping[str, str]) -> dict[str, str]:
+    """{node: precision} of {node or pattern with *: precision}; the last that matches counts.
+
+    Raises:
+        ConfigError: it matches no node.
+    """
     names = [node.name for node in model.graph.node]
     found: dict[str, str] = {}
-    for pattern, kind in settings.layer_precision.items():
-        matching = [name for name in names if fnmatchcase(name, pattern)]
-        if not matching:
+    for pattern, kind in wanted.items():
+        # a name may have brackets, which are a pattern of their own
+        fitting = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+        if not fitting:
             near = get_close_matches(pattern, names, 1)
             raise ConfigError(
-                f'{path}: layer_precision names {pattern!r}, which is no node of the network'
+                f'layer precision of {pattern!r}: no such node in the network'
                 + (f'; did you mean {near[0]!r}?' if near else '')
             )
-        found.update(dict.fromkeys(matching, kind))
+        found.update(dict.fromkeys(fitting, kind))
     return found
 
 
@@ -207,8 +211,3 @@ def _floats(model: Any) -> frozenset[str]:
     return frozenset(
         value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

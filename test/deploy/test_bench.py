@@ -7,6 +7,7 @@ import math
 import stat
 import statistics
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,10 @@ from airside_perception.deploy.bench.figures import figures, ratio
 from airside_perception.deploy.bench.report import describe
 from airside_perception.deploy.bench.run import bench
 from airside_perception.deploy.bench.sensors import Reading, Sampler, summarize
-from airside_perception.deploy.bench.settings import BenchSettings, InputSettings, read_shapes
+from airside_perception.deploy.bench.settings import BenchSettings, InputSettings
 from airside_perception.deploy.bench.turns import MS, Sample, take_turns
+from airside_perception.deploy.doctor import jetson
+from airside_perception.deploy.shapes import read_shapes
 from airside_perception.engine import TensorSpec
 from airside_perception.errors import ConfigError, EngineError
 
@@ -183,7 +186,7 @@ def test_shapes() -> None:
     texts = ['images:2x3x4x6,a:b:1', 'c:7']
     assert read_shapes(texts) == {'images': (2, 3, 4, 6), 'a:b': (1,), 'c': (7,)}
     assert read_shapes([]) == {}
-    for text in ('images', '1x2', 'images:', ':1x2', 'images:1xA', 'a:1,a:2'):
+    for text in ('images', '1x2', ':1x2', 'images:1xA', 'a:1,a:2'):
         with pytest.raises(ConfigError, match='shape'):
             read_shapes([text])
     shapes = resolve_shapes(SPECS, {'other': (1,)})
@@ -194,7 +197,7 @@ def test_shapes() -> None:
     with pytest.raises(ConfigError, match=r'shape \[1, 3, 4\] does not fit input images: float16'):
         resolve_shapes(SPECS, {'images': (1, 3, 4)})
     free = TensorSpec('x', (-1, 3, -1, -1), np.dtype(np.float32))
-    with pytest.raises(ConfigError, match='--shapes x:1x3xNxN'):
+    with pytest.raises(ConfigError, match='--shape x:1x3xNxN'):
         resolve_shapes([free], {})
 
 
@@ -216,12 +219,12 @@ def test_feeds(tmp_path: Path) -> None:
 
     def read(name: str) -> dict[str, Any]:
         data = str(tmp_path / name)
-        return make_feeds(SPECS, shapes, data, load_data(data, 'net.onnx'))
+        return make_feeds(SPECS, shapes, data, load_data(InputSettings(data=data), 'net.onnx'))
 
     found = read('all.npz')
     assert [found[spec.name].dtype for spec in SPECS] == [spec.dtype for spec in SPECS]
     assert all(value.all() for value in found.values())
-    assert load_data('zeros', 'net.onnx') is None
+    assert load_data(InputSettings(data='zeros'), 'net.onnx') is None
     (tmp_path / 'bad.npz').write_bytes(b'nothing of NumPy')
     (tmp_path / 'cut.npz').write_bytes((tmp_path / 'all.npz').read_bytes()[:200])
     np.savez(tmp_path / 'less.npz', images=stored['images'])
@@ -245,7 +248,7 @@ def test_real_images(camera: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / 'images').mkdir()
     cv2.imwrite(str(tmp_path / 'images' / '0.png'), np.full((32, 48, 3), 90, np.uint8))
     data = str(tmp_path / 'images')
-    loaded = load_data(data, camera)
+    loaded = load_data(InputSettings(data=data), camera)
     assert loaded is not None
     assert loaded['images'].shape == (1, 3, 64, 96)
     assert set(np.unique(loaded['images'])) == {90.0}
@@ -257,6 +260,25 @@ def test_real_images(camera: str, tmp_path: Path, capsys: Capture) -> None:
     assert main(['bench', camera, *QUICK, '--data', data, '--card', str(card)]) == 0
     (tmp_path / 'empty').mkdir()
     assert main(['bench', camera, *QUICK, '--data', str(tmp_path / 'empty')]) == 2
+
+
+def test_clouds_of_a_lidar_above_the_ground(lidar: str, tmp_path: Path) -> None:
+    """Height and intensity are those of the options, as in the other verbs."""
+    points = np.zeros((64, 4), np.float32)
+    points[:, 0], points[:, 1] = np.linspace(1.0, 5.0, 64), np.linspace(-2.0, 2.0, 64)
+    points[:, 3] = 0.5
+    (tmp_path / 'clouds').mkdir()
+    np.save(tmp_path / 'clouds' / '0.npy', points)
+    plain = InputSettings(data=str(tmp_path / 'clouds'))
+    seen = [
+        load_data(settings, lidar)
+        for settings in (plain, replace(plain, height=1000.0), replace(plain, intensity_scale=0.1))
+    ]
+    canvases = [item['canvas'] for item in seen if item is not None]
+    assert len(canvases) == 3
+    assert canvases[0].any()
+    assert not canvases[1].any()  # above all that the network sees
+    assert not np.array_equal(canvases[0], canvases[2])
 
 
 # --- sensors -------------------------------------------------------------------------------------
@@ -316,9 +338,9 @@ def test_tegrastats_of_other_jetsons() -> None:
 
 def test_power_mode() -> None:
     said = 'NVPM VERB: Current mode: NV Power Mode: MODE_15W_6CORE\n2\n'
-    assert tegrastats.parse_mode(said) == 'MODE_15W_6CORE'
-    assert tegrastats.parse_mode('NV Power Mode: MAXN\n0\n') == 'MAXN'
-    assert tegrastats.parse_mode('NVPM ERROR: no such device') == ''
+    assert jetson.power_mode(said) == 'MODE_15W_6CORE'
+    assert jetson.power_mode('NV Power Mode: MAXN\n0\n') == 'MAXN'
+    assert jetson.power_mode('NVPM ERROR: no such device') == ''
 
 
 def program(folder: Path, name: str, text: str) -> None:
@@ -578,10 +600,11 @@ def test_shapes_and_data_of_several(camera: str, lidar: str, tmp_path: Path) -> 
         (['--duration', '-1'], 'duration_s = -1.0: expected 0 or more'),
         (['--duration', 'nan'], 'duration_s = nan: expected 0 or more'),
         (['--threads', '-1'], 'threads = -1: expected 0 or more'),
-        (['--shapes', 'images'], "shape 'images': expected INPUT:SHAPE"),
-        (['--shapes', 'images:0x3'], "shape of 'images': [0, 3]: expected sizes of 1 or more"),
-        (['--shapes', 'pixels:1x3x64x96'], "shape of 'pixels': no such input; there are images"),
-        (['--shapes', 'images:1x3x64x32'], 'shape [1, 3, 64, 32] does not fit input images'),
+        (['--shape', 'images'], "--shape 'images': expected INPUT:SHAPE"),
+        (['--shape', 'images:0x3'], "--shape 'images:0x3': expected INPUT:SHAPE"),
+        (['--shape', 'images:?x3'], "shape of 'images': [-1, 3]: expected sizes of 1 or more"),
+        (['--shape', 'pixels:1x3x64x96'], "shape of 'pixels': no such input; there are images"),
+        (['--shape', 'images:1x3x64x32'], 'shape [1, 3, 64, 32] does not fit input images'),
         (['--data', 'nothing.npz'], 'nothing.npz: cannot be read: No such file or directory'),
     ],
 )

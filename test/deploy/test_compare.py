@@ -21,6 +21,7 @@ from airside_perception.deploy.compare.layers import compare_layers, first_diver
 from airside_perception.deploy.compare.outputs import TOLERANCES, Tolerance
 from airside_perception.deploy.compare.sides import open_side
 from airside_perception.deploy.outputs import run_onnx
+from airside_perception.engine.manifest import Manifest
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq
 from airside_perception.engine.rounding import rounded_half
@@ -471,12 +472,31 @@ def test_engines_show_their_outputs_only(tmp_path: Path, monkeypatch: pytest.Mon
         return sides.ModelEngine(str(made), model, 'fp16')
 
     monkeypatch.setattr(sides, 'open_engine', opened)
+    monkeypatch.setattr(sides, 'require_gpu', lambda path: None)
     found = compare(Request(path, made, random=2, layers=True, dla_core=1, allow_host_code=True))
     assert asked == [((made, 1, 'auto'), {'allow_host_code': True})]
     assert found.good
     assert found.tolerance == TOLERANCES['fp16']
     assert found.layers == ()
     assert any('the inside of an engine is not visible' in note for note in found.notes)
+    Manifest('net.onnx', '', '', '10.3.0', 'full', '12.6', 'Orin', 'sm_87', 'fp16', 1).write(made)
+    for core in (None, -1):
+        compare(Request(path, made, random=1, dla_core=core))
+    assert [words[1] for words, _ in asked[1:]] == [1, -1]
+
+
+def test_an_engine_and_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is wrong with the input: status 1, as in bench and build."""
+    from airside_perception.cuda import runtime
+
+    monkeypatch.setattr(runtime, 'unavailable', lambda: 'no CUDA GPU')
+    path, made = network(tmp_path, (1.0, 1.1)), tmp_path / 'net.engine'
+    made.write_bytes(b'plan')
+    status, out, err = engine(path, made, capsys=capsys)
+    assert (status, out) == (1, '')
+    assert 'net.engine: an engine runs on a GPU: no CUDA GPU' in err
 
 
 # The report

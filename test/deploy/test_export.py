@@ -188,9 +188,9 @@ def table(target: Path, capfd: pytest.CaptureFixture[str], *words: Any, status: 
     return json.loads(capfd.readouterr().out)
 
 
-def refused(target: Path, capfd: pytest.CaptureFixture[str], *words: Any) -> str:
+def refused(target: Path, capfd: pytest.CaptureFixture[str], *words: Any, status: int = 2) -> str:
     """The line that it ends with, and that it is one."""
-    assert engine(target, *words) == 2
+    assert engine(target, *words) == status
     out, err = capfd.readouterr()
     assert out == ''
     assert err.count('\n') == 1
@@ -451,7 +451,7 @@ def test_without_torch(
     target: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, 'torch', None)
-    line = refused(target, capfd, *HEAD)
+    line = refused(target, capfd, *HEAD, status=1)
     assert 'export needs PyTorch, which is not installed here: `pip install torch' in line
 
 

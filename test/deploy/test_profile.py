@@ -258,7 +258,7 @@ def test_the_verb(tmp_path: Path, capsys: Capture) -> None:
     [
         (['--iterations', '0'], 'iterations = 0: expected 1 or more'),
         (['--top', '-1'], 'top = -1: expected 0 or more'),
-        (['--shapes', 'z:1'], "shape of 'z': no such input; there are x"),
+        (['--shape', 'z:1'], "shape of 'z': no such input; there are x"),
         (['--iterations', '1', '--html', '{folder}/small.onnx/a.html'], 'cannot be written'),
     ],
 )

@@ -472,9 +472,9 @@ def test_report_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     source, target, report = (tmp_path / name for name in ('a.onnx', 'b.onnx', 'b.json'))
     onnx.save(flattening(), str(source))
     words = ('sanitize', source, '--out', target, '--report', report)
-    assert engine(*words, '--input-shape', 'x:4x?x3', '--size', 'batch=4') == 2
+    assert engine(*words, '--shape', 'x:4x?x3', '--size', 'batch=4') == 2
     assert "size of 'batch': no such dimension; those that vary: none" in capsys.readouterr().err
-    assert engine(*words, '--input-shape', 'x:4x?x3') == 0
+    assert engine(*words, '--shape', 'x:4x?x3') == 0
     text = capsys.readouterr().out
     assert 'nodes       8 -> 1, opset 17 (folded 7' in text
     table = json.loads(report.read_text())
@@ -511,7 +511,7 @@ def test_input_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture
     rank.graph.input[0].type.tensor_type.ClearField('shape')
     assert "input 'x' has no shape: its rank is not known" in bad(rank)
     assert engine('sanitize', tmp_path / 'bad.onnx', '--out', tmp_path / 'ranked.onnx',
-                  '--input-shape', 'x:1024x1024') == 0  # fmt: skip
+                  '--shape', 'x:1024x1024') == 0  # fmt: skip
     capsys.readouterr()
     contradiction = network([node('Add', ['x', 'w'], ['y'])], {'x': [2]}, {'y': None},
                             {'w': np.ones(3, 'f4')})  # fmt: skip
@@ -523,7 +523,7 @@ def test_input_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 'nowhere' in bad(missing)
     for words in (
         ('--size-limit', '0'), ('--size-limit', 'nan'), ('--tolerance', '-1'),
-        ('--input-shape', 'x'), ('--input-shape', 'x:1x0'), ('--size', 'batch'),
+        ('--shape', 'x'), ('--shape', 'x:1x0'), ('--size', 'batch'),
         ('--external-data', '../weights'), ('--external-data', 'out.onnx'),
     ):  # fmt: skip
         assert words[1].split(':')[0].lstrip('-') in refused(

@@ -332,7 +332,6 @@ def test_deconvolutions_are_searched_as_what_they_are_split_to(tmp_path: Path) -
 @pytest.mark.parametrize(
     ('words', 'says'),
     [
-        ((), '--data is missing'),
         (('--data', 'nowhere'), 'nowhere: no such file or folder'),
         (('--data', 'FRAMES', '--metric', 'boxes'), 'metric boxes needs a model card'),
         (('--data', 'FRAMES', '--budget', '-1'), 'budget -1.0: expected 0 or more'),

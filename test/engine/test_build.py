@@ -377,7 +377,7 @@ def test_finer_layers_that_cannot_be(
     fake: Any, conv: Path, calibration: Path, tmp_path: Path
 ) -> None:
     trt = fake('full_8_6')
-    with pytest.raises(ConfigError, match=r"'/cnov', which is no node.*did you mean '/conv'\?"):
+    with pytest.raises(ConfigError, match=r"'/cnov': no such node.*did you mean '/conv'\?"):
         built(conv, layer_precision={'/cnov': 'fp32'})
     with pytest.raises(ConfigError, match='with precision fp16 it can be fp32'):
         built(conv, layer_precision={'/conv': 'fp16'})

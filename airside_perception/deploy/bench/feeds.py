@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.deploy.bench.settings import Shape
+from airside_perception.deploy.bench.settings import InputSettings, Shape
 from airside_perception.engine import TensorSpec
 from airside_perception.engine.base import Tensors
 from airside_perception.errors import ConfigError
@@ -44,7 +44,7 @@ def resolve_shapes(
                 example = 'x'.join('N' if size < 0 else str(size) for size in shape)
                 raise ConfigError(
                     f'input {spec} varies in more than its batch: give its shape, as '
-                    f'--shapes {spec.name}:{example}'
+                    f'--shape {spec.name}:{example}'
                 )
         if not spec.accepts(shape):
             raise ConfigError(f'shape {list(shape)} does not fit input {spec}')
@@ -86,17 +86,17 @@ def make_feeds(
     return feeds
 
 
-def load_data(data: str, model_path: str | Path, card: str = '') -> Tensors | None:
+def load_data(settings: InputSettings, model_path: str | Path) -> Tensors | None:
     """Arrays by the names of inputs: of a .npz file, or of a first image, cloud or message.
 
     Args:
-        data: .npz, else what `deploy.feeds.open_feeds` reads, as the nodes preprocess it.
-            `random`, `zeros`: there is nothing to load, None.
-        card: model card; empty: beside the network.
+        settings: their `data` is .npz, or what `deploy.feeds.open_feeds` reads, as the nodes
+            preprocess it. `random`, `zeros`: there is nothing to load, None.
 
     Raises:
         PerceptionError: nothing that can be read, or that fits the network.
     """
+    data = settings.data
     if data in MADE:
         return None
     path = Path(data)
@@ -114,7 +114,10 @@ def load_data(data: str, model_path: str | Path, card: str = '') -> Tensors | No
     from airside_perception.deploy.cards import card_beside  # with all that reads real data
     from airside_perception.deploy.feeds import open_feeds
 
-    with open_feeds(data, model_path, card_beside(Path(model_path), card), most=1) as feeds:
+    card = card_beside(Path(model_path), settings.card)
+    with open_feeds(
+        data, model_path, card, 1, settings.topic, settings.height, settings.intensity_scale
+    ) as feeds:
         return feeds[0]
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from airside_perception.deploy.bench.feeds import load_data, make_feeds, resolve_shapes
 from airside_perception.deploy.bench.settings import InputSettings, Shape
+from airside_perception.deploy.engines import core_of, require_gpu
 from airside_perception.engine import ENGINE_SUFFIXES, EngineInfo, open_engine
 from airside_perception.engine.base import Tensors
 from airside_perception.engine.buffers import close_all
-from airside_perception.errors import ConfigError, DeviceError, EngineError, RefusalError
+from airside_perception.errors import ConfigError, DeviceError, EngineError
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def open_timed(path: str | Path, settings: InputSettings, count: int = 1) -> Ope
         return _open_engines(path, settings, count)
     engine = open_engine(path, threads=settings.threads)
     try:
-        loaded = load_data(settings.data, path, settings.card)
+        loaded = load_data(settings, path)
         shapes = resolve_shapes(engine.inputs, _given(settings, loaded))
         feeds = make_feeds(engine.inputs, shapes, settings.data, loaded)
     except BaseException:
@@ -94,7 +95,7 @@ def _open_engines(path: Path, settings: InputSettings, count: int) -> Opened:
     from airside_perception.engine.tensorrt import TensorRTEngine
 
     require_gpu(path)
-    core = _core(path, settings)
+    core = core_of(path, settings.dla_core)
     engines: list[TensorRTEngine] = []
     try:
         for _ in range(count):
@@ -105,7 +106,7 @@ def _open_engines(path: Path, settings: InputSettings, count: int) -> Opened:
             )
         first = engines[0]
         best = first.best_shapes(settings.profile_index or 0)
-        loaded = load_data(settings.data, path, settings.card)
+        loaded = load_data(settings, path)
         shapes = resolve_shapes(first.inputs, _given(settings, loaded), best)
         for engine in engines:
             _set(engine, shapes, settings)
@@ -116,38 +117,9 @@ def _open_engines(path: Path, settings: InputSettings, count: int) -> Opened:
     return Opened(tuple(engines), shapes, feeds, True, core)
 
 
-def require_gpu(path: Path) -> None:
-    """Engines run on a GPU.
-
-    Raises:
-        RefusalError: there is none, or no TensorRT.
-    """
-    from airside_perception.cuda import runtime
-    from airside_perception.engine.capabilities import load_tensorrt
-
-    reason = runtime.unavailable()
-    if reason:
-        raise RefusalError(
-            f'{path}: an engine runs on a GPU: {reason}. The .onnx that it was built from runs '
-            'on ONNX Runtime'
-        )
-    try:
-        load_tensorrt()
-    except EngineError as error:
-        raise RefusalError(f'{path}: {error}') from error
-
-
 def _given(settings: InputSettings, loaded: Tensors | None) -> dict[str, Shape]:
     stored = {name: tuple(value.shape) for name, value in (loaded or {}).items()}
     return {**stored, **settings.shapes}
-
-
-def _core(path: Path, settings: InputSettings) -> int:
-    from airside_perception.engine.manifest import Manifest, manifest_path
-
-    if settings.dla_core is not None:
-        return settings.dla_core
-    return Manifest.read(path).dla_core if manifest_path(path).is_file() else -1
 
 
 def _set(engine: Any, shapes: dict[str, Shape], settings: InputSettings) -> None:

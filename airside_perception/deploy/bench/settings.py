@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airside_perception.errors import ConfigError
@@ -21,6 +21,7 @@ class InputSettings:
         data: `random`, `zeros`, .npz with an array for each input, or images, clouds or a
             recording, whose first is preprocessed as the model card says.
         card: model card; empty: beside the network.
+        topic, height, intensity_scale: as for `deploy.feeds.open_feeds`.
         threads: of ONNX Runtime; 0: as many as there are cores.
         dla_core: core that an engine was built for, -1: none; None: as its manifest says.
         allow_host_code: an engine may bring code that runs on the host.
@@ -30,6 +31,9 @@ class InputSettings:
     profile_index: int | None = None
     data: str = 'random'
     card: str = ''
+    topic: str = ''
+    height: float = 0.0
+    intensity_scale: float = 1.0
     threads: int = 0
     dla_core: int | None = None
     allow_host_code: bool = False
@@ -76,29 +80,6 @@ class BenchSettings:
         _at_least('iterations', self.iterations, 1)
         _at_least('streams', self.streams, 1)
         _at_least('turn_ms', self.turn_ms, 0)
-
-
-def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:
-    """{input: shape} of `images:1x3x384x640`; several by comma, or in several texts.
-
-    Raises:
-        ConfigError: another form, or an input that is named twice.
-    """
-    shapes: dict[str, Shape] = {}
-    for part in ','.join(texts).split(','):
-        if not part:
-            continue
-        name, _, sizes = part.rpartition(':')
-        try:
-            shape = tuple(int(size) for size in sizes.split('x'))
-        except ValueError:
-            shape = ()
-        if not name or not shape:
-            raise ConfigError(f'shape {part!r}: expected INPUT:SHAPE, e.g. images:1x3x384x640')
-        if name in shapes:
-            raise ConfigError(f'shape {part!r}: there is another one for {name!r}')
-        shapes[name] = shape
-    return shapes
 
 
 def _at_least(name: str, value: float, least: int) -> None:

@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 
 from airside_perception.deploy.bench.sensors import INTERVAL_S, Reading, Source
+from airside_perception.deploy.doctor import jetson
 
 RAIL = re.compile(r'\b([A-Z][A-Z0-9_]*) (\d+)mW/\d+mW')
 """NAME now/average since the start."""
@@ -21,7 +22,6 @@ GPU = re.compile(r'\bGR3D_FREQ (\d+)%(?:@\[?(\d+))?')
 MEMORY = re.compile(r'\bEMC_FREQ (\d+)%(?:@(\d+))?')
 DLA = re.compile(r'\bNVDLA(\d)(?:_FREQ)? (?:(\d+)%)?@(\d+)')
 RAM = re.compile(r'\bRAM (\d+)/(\d+)MB')
-MODE = re.compile(r'NV Power Mode: *(\S+)')
 WHOLE = ('VDD_IN',)
 """Rails that feed the whole module (Orin NX and Nano, Xavier NX)."""
 PARTS = (
@@ -76,12 +76,6 @@ def _total(rails: dict[str, float]) -> float | None:
     return None
 
 
-def parse_mode(text: str) -> str:
-    """The power mode in what `nvpmodel -q` prints, e.g. `MAXN`; empty: it says none."""
-    found = MODE.search(text)
-    return found.group(1) if found else ''
-
-
 def power_mode() -> str:
     """The power mode of this Jetson; empty: not known, or no Jetson."""
     program = shutil.which('nvpmodel')
@@ -93,7 +87,7 @@ def power_mode() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ''
-    return parse_mode(done.stdout)
+    return jetson.power_mode(done.stdout)
 
 
 class Tegrastats:

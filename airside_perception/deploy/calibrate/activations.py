@@ -19,7 +19,7 @@ from airside_perception.engine.graph import (
     is_half,
     weights,
 )
-from airside_perception.errors import EngineError
+from airside_perception.errors import EngineError, first_line
 
 BESIDE_CONSTANTS = ('Add', 'Sub', 'Mul', 'Div', 'Max', 'Min', 'Pow', 'Concat')
 """Operators whose stored operands TensorRT quantises like activations."""
@@ -61,7 +61,7 @@ class Activations:
         try:
             found = self._session.run(self._wanted, dict(feed))
         except Exception as error:  # ONNX Runtime's exceptions have no nearer common base
-            raise EngineError(f'{self._path}: inference failed: {_first_line(error)}') from error
+            raise EngineError(f'{self._path}: inference failed: {first_line(error)}') from error
         return {**feed, **dict(zip(self._wanted, found, strict=True))}
 
 
@@ -121,8 +121,4 @@ def _session(model: onnx.ModelProto, path: str, threads: int) -> Any:
             model.SerializeToString(), options, providers=['CPUExecutionProvider']
         )
     except Exception as error:  # as above
-        raise EngineError(f'{path}: ONNX Runtime cannot load it: {_first_line(error)}') from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EngineError(f'{path}: ONNX Runtime cannot load it: {first_line(error)}') from error

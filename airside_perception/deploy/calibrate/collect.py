@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from airside_perception.deploy.calibrate.activations import Activations
 from airside_perception.deploy.calibrate.statistics import BINS, Statistics
-from airside_perception.errors import EngineError
+from airside_perception.errors import EngineError, first_line
 from airside_perception.files import write_whole
 
 FORMAT = 1
@@ -121,8 +121,7 @@ def read_state(path: Path) -> tuple[Statistics, dict[str, str]]:
         found = Statistics(tuple(about['names']), frames=int(about['frames']), **arrays)
         return found, dict(about['identity'])
     except Exception as error:  # zipfile, NumPy and the system fail each in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EngineError(f'{path}: no state of a calibration: {reason}') from error
+        raise EngineError(f'{path}: no state of a calibration: {first_line(error)}') from error
 
 
 def _begin(

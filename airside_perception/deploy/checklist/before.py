@@ -18,6 +18,7 @@ from airside_perception.deploy.checklist.outcome import (
     unknown,
 )
 from airside_perception.deploy.sanitize import Settings, sanitize
+from airside_perception.engine import graph
 from airside_perception.errors import PerceptionError
 
 OPSET = 17
@@ -116,8 +117,7 @@ def _opset(network: Network) -> Outcome:
     name = network.path.name
     if network.model is None:
         return failed(network.problem, f'export {name} again')
-    version = max((o.version for o in network.model.opset_import if o.domain in ('', 'ai.onnx')),
-                  default=0)  # fmt: skip
+    version = graph.opset(network.model)
     line = f'{name}: opset {version}'
     if version < OPSET:
         return failed(
@@ -153,7 +153,7 @@ def _batch(network: Network) -> Outcome:
         )
     return failed(
         f'{name}: batches {sizes} are neither 1 nor declared to vary',
-        'export it with --dynamic-axes, or engine rewrite with --batch 1',
+        'export it with --dynamic, or engine rewrite with --batch 1',
     )
 
 

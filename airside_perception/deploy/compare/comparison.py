@@ -70,7 +70,8 @@ class Request:
         labels: folder of labelled frames in KITTI's layout, for the gate.
         max_drop, iou: of the gate.
         max_rel, cosine: tolerance; None: by precision.
-        dla_core, allow_host_code: of engines, as for `open_engine`.
+        dla_core: that engines run on, -1: none; None: as their manifests say.
+        allow_host_code: of engines, as for `open_engine`.
     """
 
     a: str | Path
@@ -93,7 +94,7 @@ class Request:
     iou: float = IOU
     max_rel: float | None = None
     cosine: float | None = None
-    dla_core: int = -1
+    dla_core: int | None = None
     allow_host_code: bool = False
 
 

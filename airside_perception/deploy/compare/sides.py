@@ -5,26 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
 
-from airside_perception.closing import Closing
+from airside_perception.deploy.engines import core_of, require_gpu
 from airside_perception.deploy.outputs import OnnxRunner
-from airside_perception.engine import ENGINE_SUFFIXES, Engine, EngineInfo, TensorSpec, open_engine
-from airside_perception.engine.base import Tensors, check_feeds
+from airside_perception.engine import ENGINE_SUFFIXES, Engine, EngineInfo, open_engine
+from airside_perception.engine.base import Backend, Tensors, check_feeds
 from airside_perception.engine.calibration_cache import read_scales
 from airside_perception.engine.deconvolution import split_deconvolutions
-from airside_perception.engine.graph import has_qdq, inputs, is_half, name_nodes
+from airside_perception.engine.graph import has_qdq, inputs, is_half, name_nodes, spec
 from airside_perception.engine.precision import to_half
 from airside_perception.engine.qdq import insert_qdq
 from airside_perception.engine.rounding import rounded_half
-from airside_perception.engine.typed import read_network
+from airside_perception.engine.typed import matching_layers, read_network
 from airside_perception.errors import ConfigError, EngineError
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
@@ -43,7 +40,8 @@ class Side:
         layers: {node: fp32 or fp16}, nodes that stay in a higher precision than the rest.
         scales: {tensor: scale} that int8 was made from.
         notes: how it is computed.
-        dla_core, allow_host_code: of an engine, as for `open_engine`.
+        dla_core: of an engine, -1: none; None: as its manifest says.
+        allow_host_code: of an engine, as for `open_engine`.
     """
 
     path: Path
@@ -53,7 +51,7 @@ class Side:
     layers: Mapping[str, str] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    dla_core: int = -1
+    dla_core: int | None = None
     allow_host_code: bool = False
 
     @property
@@ -66,11 +64,14 @@ class Side:
 
         Raises:
             EngineError: its backend refuses it.
+            RefusalError: an engine, and there is no GPU or no TensorRT here that runs it.
         """
         if self.model is None:
+            if self.path.is_file():
+                require_gpu(self.path)
             return open_engine(
                 self.path,
-                self.dla_core,
+                core_of(self.path, self.dla_core),
                 self.precision,
                 allow_host_code=self.allow_host_code,
             )
@@ -82,7 +83,7 @@ def open_side(
     precision: str = 'auto',
     scales: str | Path | Mapping[str, float] = '',
     layers: Mapping[str, str] | None = None,
-    dla_core: int = -1,
+    dla_core: int | None = None,
     allow_host_code: bool = False,
 ) -> Side:
     """A network or engine in a precision.
@@ -126,6 +127,9 @@ def open_side(
             f'{path}: is {own}, and stays so; layer precisions are for what is converted from '
             'fp32: say --as fp16 or --as int8'
         )
+    for name, kind in layers.items():
+        if kind not in LAYER_PRECISIONS:
+            raise ConfigError(f'layer precision of {name!r} = {kind!r}: expected fp32 or fp16')
     layers = matching_layers(plain, layers)
     if precision == own:
         return _side(path, precision, plain, plain, {}, {})
@@ -162,28 +166,6 @@ def convert(
     return to_half(model, True, [name for name, kind in layers.items() if kind == 'fp32'])
 
 
-def matching_layers(model: Any, wanted: Mapping[str, str]) -> dict[str, str]:
-    """{node: precision} of {node or pattern with *: precision}; the last that matches counts.
-
-    Raises:
-        ConfigError: it matches no node, or is neither fp32 nor fp16.
-    """
-    names = [node.name for node in model.graph.node]
-    found: dict[str, str] = {}
-    for pattern, kind in wanted.items():
-        if kind not in LAYER_PRECISIONS:
-            raise ConfigError(f'layer precision of {pattern!r} = {kind!r}: expected fp32 or fp16')
-        fitting = [name for name in names if fnmatchcase(name, pattern) or name == pattern]
-        if not fitting:
-            near = get_close_matches(pattern, names, 1)
-            raise ConfigError(
-                f'layer precision of {pattern!r}: no such node in the network'
-                + (f'; did you mean {near[0]!r}?' if near else '')
-            )
-        found.update(dict.fromkeys(fitting, kind))
-    return found
-
-
 def _side(
     path: Path,
     precision: str,
@@ -214,28 +196,16 @@ def _scales(
     return read_scales(scales)
 
 
-class ModelEngine(Closing):
+class ModelEngine(Backend):
     """An ONNX network in memory, on ONNX Runtime; satisfies `engine.base.Engine`."""
 
     def __init__(
         self, label: str, model: Any, precision: str = '', notes: tuple[str, ...] = ()
     ) -> None:
         self._runner: OnnxRunner | None = OnnxRunner(model)
-        self._inputs = tuple(map(_spec, inputs(model)))
-        self._outputs = tuple(map(_spec, model.graph.output))
+        self._inputs = tuple(map(spec, inputs(model)))
+        self._outputs = tuple(map(spec, model.graph.output))
         self._info = EngineInfo(label, 'ONNX Runtime', '', 'CPU', precision, notes)
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
 
     def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Runs the network once; see `engine.base.Engine.infer`."""
@@ -257,12 +227,3 @@ def fitted(feeds: Tensors, engine: Engine) -> dict[str, NDArray[Any]]:
             name: value.astype(kinds[name], copy=False) if name in kinds else value
             for name, value in feeds.items()
         }
-
-
-def _spec(value: Any) -> TensorSpec:
-    kind = value.type.tensor_type
-    shape = tuple(
-        item.dim_value if item.WhichOneof('value') == 'dim_value' else -1
-        for item in kind.shape.dim
-    )
-    return TensorSpec(value.name, shape, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)))

@@ -145,7 +145,8 @@ def export(
         progress: gets a step and its share.
 
     Raises:
-        ConfigError: torch is missing, or inputs, axes or names do not fit the module.
+        RefusalError: torch is not installed.
+        ConfigError: inputs, axes or names do not fit the module.
         EngineError: the module does not run, or no exporter can export it.
     """
     import_torch()

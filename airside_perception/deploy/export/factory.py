@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airside_perception.deploy.outputs import one_line
-from airside_perception.errors import ConfigError, EngineError
+from airside_perception.errors import ConfigError, EngineError, RefusalError
 
 WRAPPERS = ('state_dict', 'model_state_dict', 'model')
 """Under which of its keys a checkpoint holds the weights, where they are not all it has."""
@@ -27,12 +27,12 @@ def import_torch() -> Any:
     """The package torch.
 
     Raises:
-        ConfigError: it is not installed; says how to get it.
+        RefusalError: it is not installed; says how to get it.
     """
     try:
         import torch
     except ImportError as error:
-        raise ConfigError(NO_TORCH) from error
+        raise RefusalError(NO_TORCH) from error
     return torch
 
 

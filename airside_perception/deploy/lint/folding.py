@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from airside_perception.deploy import fold
 from airside_perception.engine import graph as onnx_graph
 from airside_perception.errors import EngineError
 
@@ -30,14 +31,7 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy, functions of the model put in the place of their calls."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if not model.functions:
-        return copy
-    from onnx import inliner  # rarely needed
-
-    try:
-        flat: onnx.ModelProto = inliner.inline_local_functions(copy)
-    except Exception as error:  # the inliner raises RuntimeError and its own, with no base
-        raise EngineError(f'functions of the network cannot be resolved: {error}') from error
+    flat: onnx.ModelProto = fold.inlined(copy)[0]
     return flat
 
 

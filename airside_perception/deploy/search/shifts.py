@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.deploy.outputs import OnnxRunner
-from airside_perception.engine.graph import copied, drop_unused, store, weights
+from airside_perception.engine.bias import add_to_bias, channel_mean
+from airside_perception.engine.graph import copied, drop_unused, weights
 from airside_perception.engine.qdq import insert_qdq
 
-CHANNEL_AXIS = 1
 CORRECTED = ('Conv',)
 Shifts = dict[str, NDArray[np.float32]]
 
@@ -56,20 +56,10 @@ def own_shifts(
 def add_shifts(model: Any, shifts: Shifts, int8: Sequence[str]) -> Any:
     """A copy of a network with Q/DQ whose INT8 nodes have corrected biases."""
     model = copied(model)
-    stored = weights(model)
-    chosen = set(int8)
+    stored, chosen = weights(model), set(int8)
     for node in model.graph.node:
-        if node.name not in chosen or node.name not in shifts:
-            continue
-        old = node.input[2] if len(node.input) > 2 else ''
-        if old and old not in stored:
-            continue  # computed: not ours to change
-        value = stored[old] + shifts[node.name] if old else shifts[node.name]
-        name = store(model.graph, f'{node.output[0]}_corrected_bias', value)
-        if len(node.input) > 2:
-            node.input[2] = name
-        else:
-            node.input.append(name)
+        if node.name in chosen and node.name in shifts:
+            add_to_bias(model.graph, stored, node, shifts[node.name])
     drop_unused(model.graph)
     return model
 
@@ -104,11 +94,5 @@ def _means(
     sums: list[Any] = [0.0] * len(names)
     for feed in frames:
         found = runner.run(feed)
-        sums = [total + _mean(found[name]) for total, name in zip(sums, names, strict=True)]
+        sums = [total + channel_mean(found[name]) for total, name in zip(sums, names, strict=True)]
     return [total / len(frames) for total in sums]
-
-
-def _mean(value: NDArray[Any]) -> NDArray[np.float64]:
-    others = tuple(axis for axis in range(value.ndim) if axis != CHANNEL_AXIS)
-    mean: NDArray[np.float64] = value.mean(axis=others, dtype=np.float64)
-    return mean

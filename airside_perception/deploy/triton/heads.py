@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from airside_perception.camera.detector import CameraDetector
 from airside_perception.camera.preprocess import Letterbox
 from airside_perception.card import CameraCard, LidarCard
-from airside_perception.closing import Closing
 from airside_perception.config import CameraConfig, LidarConfig
-from airside_perception.engine import Engine, EngineInfo, TensorSpec
-from airside_perception.engine.base import Tensors
+from airside_perception.engine import EngineInfo, TensorSpec
+from airside_perception.engine.base import Backend, Tensors
 from airside_perception.errors import EngineError
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.types import Boxes2D, Boxes3D, Image
 
 
-class Served(Closing, Engine):
+class Served(Backend):
     """A network that runs elsewhere: what it put out is given, then `infer` returns it.
 
     Args:
@@ -34,18 +33,6 @@ class Served(Closing, Engine):
         self._info = EngineInfo(name, 'triton', '', 'elsewhere', '')
         self._inputs, self._outputs = inputs, outputs
         self._answer: Tensors = {}
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
 
     def give(self, outputs: Tensors) -> None:
         """What `infer` is to return.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from airside_perception.deploy.bench.settings import BenchSettings, InputSettings, read_shapes
+from airside_perception.deploy.bench.settings import BenchSettings, InputSettings
+from airside_perception.deploy.options import add_engine, add_preprocessing, add_shape
+from airside_perception.deploy.shapes import read_shapes
 from airside_perception.deploy.verb import Answer, progress
 
 DESCRIPTION = """\
@@ -17,7 +19,7 @@ EXAMPLES = """\
 engine bench models/apron_pointpillars.onnx
 engine bench pointpillars.fp16.gpu.engine --cuda-graph --no-transfers --spin-wait
 engine bench yolox.fp16.gpu.engine yolox.int8.dla0.engine --duration 10 --json
-engine bench yolox.onnx --shapes images:4x3x384x640 --threads 2 --data frames.npz
+engine bench yolox.onnx --shape images:4x3x384x640 --threads 2 --data frames.npz
 """
 
 
@@ -46,26 +48,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_input_options(parser: argparse.ArgumentParser) -> None:
     """Adds what says how a network is opened and fed."""
     add = parser.add_argument
-    add('--shapes', action='append', default=[], metavar='INPUT:1x3x..',
-        help='of inputs that vary; several by comma; default: what an engine was optimised for, '
-        'batch 1')  # fmt: skip
+    add_shape(
+        parser, 'of an input that varies; default: what an engine was optimised for, batch 1'
+    )
     add('--profile-index', type=int, metavar='N', help='optimisation profile of an engine')
     add('--data', default='random', metavar='SOURCE',
         help='random, zeros, .npz with an array for each input, or images, clouds or a recording: '
         'the first, preprocessed as the model card says')  # fmt: skip
-    add('--card', default='', metavar='FILE', help='model card; default: beside the network')
+    add_preprocessing(parser)
     add('--threads', type=int, default=0, metavar='N', help='of ONNX Runtime, 0: all cores')
-    add('--dla-core', type=int, metavar='N', help='default: as the manifest of the engine says')
-    add('--allow-host-code', action='store_true', help='open an engine that brings host code')
+    add_engine(parser)
 
 
 def input_settings(options: argparse.Namespace) -> InputSettings:
     """What `add_input_options` read."""
     return InputSettings(
-        shapes=read_shapes(options.shapes),
+        shapes=read_shapes(options.shape),
         profile_index=options.profile_index,
         data=options.data,
         card=options.card,
+        topic=options.topic,
+        height=options.height,
+        intensity_scale=options.intensity_scale,
         threads=options.threads,
         dla_core=options.dla_core,
         allow_host_code=options.allow_host_code,

@@ -22,6 +22,7 @@ from airside_perception.deploy.calibrate import (
 from airside_perception.deploy.calibrate.report import Report
 from airside_perception.deploy.cards import card_beside
 from airside_perception.deploy.feeds import Feeds, open_feeds
+from airside_perception.deploy.options import SOURCE, add_frames, add_preprocessing
 from airside_perception.deploy.verb import Answer, progress
 from airside_perception.errors import ConfigError
 
@@ -46,21 +47,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('model', metavar='MODEL', help='network in fp32 without Q/DQ, .onnx')
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        '--data', metavar='SOURCE',
-        help='folder of images or clouds, recording, .npz with arrays named as the inputs, or a '
-        '.txt that names files',
+        '--data', metavar='SOURCE', help=SOURCE,
     )  # fmt: skip
     source.add_argument(
         '--scales', metavar='FILE',
         help='no calibration: take stored scales, or a calibration cache of TensorRT',
     )  # fmt: skip
-    add('--card', default='', metavar='FILE', help='model card; default: beside the network')
-    add('--topic', default='', help='of a recording; default: the only one of a fitting type')
-    add('--height', type=float, default=0.0, metavar='M',
-        help='of the lidar above the ground, where the data have no transform')  # fmt: skip
-    add('--intensity-scale', type=float, default=1.0, metavar='FACTOR',
-        help='brings the intensity of the lidar to 0..1')  # fmt: skip
-    add('--frames', type=int, default=0, metavar='N', help='so many, evenly spaced; default: all')
+    add_frames(parser, 0)
+    add_preprocessing(parser)
     add('--method', choices=METHODS, default='entropy', help='%(default)s')
     add('--percentile', type=float, default=PERCENTILE, metavar='P',
         help='for that method: of |x|, %(default)s')  # fmt: skip
@@ -89,7 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='correct biases for what rounding adds, on N of the frames (one pass a convolution)',
     )  # fmt: skip
     add('--restart', action='store_true', help='begin anew, whatever an earlier pass has left')
-    add('--threads', type=int, default=0, metavar='N', help='of the CPU; default: all')
+    add('--threads', type=int, default=0, metavar='N', help='of ONNX Runtime, 0: all cores')
 
 
 def run(options: argparse.Namespace) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from airside_perception.deploy.options import SOURCE, add_engine, add_frames, add_preprocessing
 from airside_perception.deploy.verb import Answer, progress
 from airside_perception.errors import ConfigError
 
@@ -11,9 +12,9 @@ DESCRIPTION = """\
 Compares B with A, the reference, on the same inputs: every output, and on demand every tensor
 between (--layers) and the boxes of the whole detector (--accuracy-gate). Networks (.onnx) run on
 ONNX Runtime, engines on TensorRT. With one network, --as names the precision to compare it with.
-Exit status 1: an output is beyond the tolerance, or a gate fails. Tolerances by the coarser
-precision: fp32 1e-3 of the largest value and cosine 0.99999, fp16 0.2 and 0.999, int8 1.5 and
-0.93. Whether boxes stay is for the gate to say."""
+Tolerances by the coarser precision: fp32 1e-3 of the largest value and cosine 0.99999, fp16 0.2
+and 0.999, int8 1.5 and 0.93. Whether boxes stay is for the gate to say.
+Exit status 1: an output is beyond the tolerance, a gate fails, or an engine cannot run here."""
 EXAMPLES = """\
 engine compare models/apron_pointpillars.onnx --as fp16 --data velodyne/ --height 1.73
 engine compare net.onnx net.fp16.gpu.engine --data drive.mcap --topic /points --json
@@ -43,7 +44,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         '--layer-precision', action='append', default=[], metavar='NODE:PRECISION',
         help='a node of B, or a pattern with *, that stays in fp32 or fp16; may be repeated',
     )  # fmt: skip
-    add_source(parser, 10)
+    add('--data', default='', metavar='SOURCE', help=SOURCE)
+    add_frames(parser, 10)
+    add_preprocessing(parser)
     add(
         '--random',
         type=int,
@@ -53,8 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add('--max-rel', type=float, metavar='X', help='tolerance: part of the largest value of A')
     add('--min-cosine', type=float, metavar='X', help='tolerance: least cosine')
-    add('--dla-core', type=int, choices=(-1, 0, 1), default=-1, help='that engines run on')
-    add('--allow-host-code', action='store_true', help='open engines that bring host code')
+    add_engine(parser)
     add('--layers', action='store_true', help='every tensor; where they part, where fp16 ends')
     add(
         '--accuracy-gate', action='store_true',
@@ -67,21 +69,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('--iou', type=float, default=0.5, metavar='X',
         help='least overlap of a hit, in the image or of footprints; %(default)s')  # fmt: skip
     add('--html', default='', metavar='FILE', help='report to write')
-
-
-def add_source(parser: argparse.ArgumentParser, frames: int) -> None:
-    """Where real inputs come from."""
-    add = parser.add_argument
-    add('--data', default='', metavar='SOURCE',
-        help='folder of images or clouds, recording, .npz, or .txt list of files')  # fmt: skip
-    add('--frames', type=int, default=frames, metavar='N',
-        help='so many of them, evenly spaced; 0: all; %(default)s')  # fmt: skip
-    add('--card', default='', metavar='YAML', help='model card; default: beside the network')
-    add('--topic', default='', help='of a recording; default: the only one that fits')
-    add('--height', type=float, default=0.0, metavar='M',
-        help='of the lidar above the ground, where no transform says it')  # fmt: skip
-    add('--intensity-scale', type=float, default=1.0, metavar='X',
-        help='brings the intensity to 0..1')  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> Answer:

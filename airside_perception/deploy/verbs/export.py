@@ -16,7 +16,8 @@ from airside_perception.deploy.verb import Answer, progress
 DESCRIPTION = """\
 Exports a PyTorch network to ONNX, sanitizes it, and compares torch with ONNX Runtime on random
 and given inputs of several sizes. Needs torch, and onnxscript for its newer exporter.
-Exit status 1: the outputs differ; nothing is written then, unless --keep says so."""
+Exit status 1: the outputs differ (nothing is written then, unless --keep says so), or torch is not
+installed here."""
 EXAMPLES = """\
 engine export --factory nets:make --checkpoint best.pt --input images:1x3x384x640 --out net.onnx
 engine export --factory nets:make --input x:1x3x64x96 --dynamic x:0=batch --out net.onnx

@@ -13,6 +13,7 @@ from airside_perception.deploy.inspect_engine import (
     write_manifest,
 )
 from airside_perception.deploy.inspect_text import describe_engine
+from airside_perception.deploy.options import add_card
 from airside_perception.deploy.verb import Answer
 from airside_perception.engine import ENGINE_SUFFIXES
 
@@ -36,10 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar='MODEL',
         help='network, engine or manifest: .onnx, .engine, .plan, .engine.json',
     )
-    add(
-        '--card', default='', metavar='YAML',
-        help='model card; default: beside the network, same name, .yaml',
-    )  # fmt: skip
+    add_card(parser)
     add('--layers', action='store_true', help='list all layers, or nodes of a network')
     add('--allow-host-code', action='store_true', help='open an engine that brings host code')
     add(
@@ -47,7 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='first say of an engine without a manifest that it belongs here, and was built from '
         'this network',
     )  # fmt: skip
-    add('--dla-core', type=int, default=-1, help='with --write-manifest: core it was built for')
+    add('--dla-core', type=int, default=-1, metavar='N',
+        help='with --write-manifest: core it was built for')  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from airside_perception.deploy.options import add_card
 from airside_perception.deploy.resize import resize_network
 from airside_perception.deploy.verb import Answer
 
@@ -18,10 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('out', metavar='OUT', help='network to write; its card goes beside it')
     add('--height', type=int, required=True, help='pixels')
     add('--width', type=int, required=True, help='pixels')
-    add(
-        '--card', default='', metavar='YAML',
-        help='model card; default: beside the network, same name, .yaml',
-    )  # fmt: skip
+    add_card(parser)
 
 
 def run(options: argparse.Namespace) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from airside_perception.deploy.options import add_shape
 from airside_perception.deploy.verb import Answer, progress
 
 DESCRIPTION = """\
@@ -29,10 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='network to write; a card beside MODEL goes along')  # fmt: skip
     add('--batch', type=int, metavar='N',
         help='batch size: where it varies (default: 1), and in place of a fixed one')  # fmt: skip
-    add(
-        '--shape', action='append', default=[], metavar='INPUT:SHAPE',
-        help='of an input that varies, as images:1x3x416x416; may be repeated',
-    )  # fmt: skip
+    add_shape(parser, 'of an input that varies')
     add('--only', default='', metavar='PASS,...', help='only these passes')
 
 

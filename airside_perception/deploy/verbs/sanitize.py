@@ -6,6 +6,7 @@ import argparse
 import json
 
 from airside_perception.deploy.agreement import read_sizes
+from airside_perception.deploy.options import add_shape
 from airside_perception.deploy.sanitize import (
     SIZE_LIMIT_MB,
     TOLERANCE,
@@ -23,7 +24,7 @@ The outputs before and after are compared on random inputs of several sizes.
 Exit status 1: they differ; nothing is written then."""
 EXAMPLES = """\
 engine sanitize net.onnx --out clean.onnx
-engine sanitize net.onnx --out clean.onnx --input-shape images:1x3x384x640 --report clean.json
+engine sanitize net.onnx --out clean.onnx --shape images:1x3x384x640 --report clean.json
 engine sanitize net.onnx --out clean.onnx --size batch=1,4 --external-data clean.weights --json
 """
 
@@ -38,11 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         '--size-limit', type=float, default=SIZE_LIMIT_MB, metavar='MIB',
         help='store no folded constant larger than this; %(default)g',
     )  # fmt: skip
-    add(
-        '--input-shape', action='append', default=[], metavar='INPUT:SHAPE',
-        help='fix the shape of an input, as images:1x3x384x640, ? for a size that stays as it '
-        'is; may be repeated',
-    )  # fmt: skip
+    add_shape(parser, 'fix the shape of an input, ? for a size that stays as it is')
     add('--merge-weights', action='store_true', help='store equal weights once')
     add(
         '--external-data', default='auto', metavar='auto|inline|FILE',
@@ -67,7 +64,7 @@ def run(options: argparse.Namespace) -> Answer:
     settings = Settings(
         fold=not options.no_fold,
         size_limit_mb=options.size_limit,
-        input_shapes=read_shapes(options.input_shape),
+        input_shapes=read_shapes(options.shape),
         merge=options.merge_weights,
         sizes=read_sizes(options.size),
         seed=options.seed,

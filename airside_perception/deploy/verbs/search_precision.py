@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from airside_perception.deploy.options import SOURCE, add_frames, add_preprocessing
 from airside_perception.deploy.verb import Answer, progress
-from airside_perception.deploy.verbs.compare import add_source
 
 DESCRIPTION = """\
 Runs a network with each convolution and matrix product alone in INT8, then adds them greedily, the
@@ -28,7 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds arguments and options."""
     add = parser.add_argument
     add('model', metavar='MODEL', help='network in fp32, .onnx')
-    add_source(parser, 4)
+    add('--data', required=True, metavar='SOURCE', help=SOURCE)
+    add_frames(parser, 4)
+    add_preprocessing(parser)
     add('--scales', default='', metavar='FILE',
         help='JSON {tensor: scale} of `engine calibrate`, or a calibration cache; default: made '
         'from the data')  # fmt: skip
@@ -55,11 +57,8 @@ def run(options: argparse.Namespace) -> Answer:
     """Searches."""
     from airside_perception.deploy.search.report import describe, page, table
     from airside_perception.deploy.search.run import SearchRequest, search_precision, write_mixed
-    from airside_perception.errors import ConfigError
     from airside_perception.files import write_whole
 
-    if not options.data:
-        raise ConfigError('--data is missing: which nodes are sensitive shows on real frames only')
     request = SearchRequest(
         model=options.model,
         data=options.data,
