@@ -8,6 +8,7 @@ are lit flat by the sun, the sky and lamps (`shade`); rain and glare lie in fron
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,26 @@ class Lens:
 
 def look(lens: Lens) -> Float32:
     """Unit viewing directions float32 [H * W, 3] of a camera's pixels in base_link, row by row."""
-    rows, columns = np.mgrid[: lens.model.height, : lens.model.width]
-    rays = lens.model.rays(np.stack([columns.ravel(), rows.ravel()], axis=1))
-    rays = np.nan_to_num(rays / np.linalg.norm(rays, axis=1, keepdims=True), nan=0.0)
+    model = lens.model
+    rays = _viewing(
+        model.width,
+        model.height,
+        tuple(model.matrix.ravel().tolist()),
+        model.distortion,
+        model.model,
+    )
     return np.asarray(rays @ lens.camera2base[:3, :3].T, dtype=np.float32)
+
+
+@lru_cache(maxsize=4)
+def _viewing(
+    width: int, height: int, matrix: tuple[float, ...], distortion: tuple[float, ...], kind: str
+) -> Float64:
+    """Unit viewing directions [H * W, 3] in the optical frame: cameras of a kind share them."""
+    model = CameraModel('', width, height, np.reshape(matrix, (3, 3)), distortion, kind)
+    rows, columns = np.mgrid[:height, :width]
+    rays = model.rays(np.stack([columns.ravel(), rows.ravel()], axis=1))
+    return np.nan_to_num(rays / np.linalg.norm(rays, axis=1, keepdims=True), nan=0.0)
 
 
 def render(
