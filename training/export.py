@@ -1,8 +1,8 @@
-"""Writes a trained network and its card: `python -m training.export --run OUT --models models`.
+"""Writes a trained lidar network and its card: `python -m training.export --run OUT`.
 
 The network becomes ONNX (opset 17, batch 1, batch norm folded into the convolutions), checked
-against torch; the pillar feature net goes into the card, and so do the labels that each anchor
-scores: there is one score channel for each of them and no other.
+against torch and against the rules of the DLA; the pillar feature net goes into the card. The
+recipe is the one that the run was made with.
 """
 
 from __future__ import annotations
@@ -10,25 +10,30 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from training.network import Dense
-from training.recipe import Training, load
-from training.train import Model
+from airside_perception.deploy.lint import lint
+from training import sitting
+from training.heads import head_of
+from training.model import Model, trained
+from training.recipe import Training
 
 TOLERANCE = 1e-3
 """Largest difference between ONNX Runtime and torch, of outputs of the order of 1 to 10."""
+JETPACK = '6.2'
 
 
-def folded(dense: Dense) -> Dense:
+def folded(dense: nn.Module) -> nn.Module:
     """A copy without batch norm: every pair of (convolution, batch norm) is one convolution."""
     dense = copy.deepcopy(dense).eval()
     for block in [module for module in dense.modules() if isinstance(module, nn.Sequential)]:
@@ -42,28 +47,60 @@ def folded(dense: Dense) -> Dense:
     return dense
 
 
-def export_onnx(dense: Dense, training: Training, path: Path) -> float:
-    """Writes the dense network and returns its largest difference from torch on a random canvas.
-
-    Raises:
-        ValueError: the difference is above TOLERANCE.
-    """
+def example(training: Training, seed: int = 0) -> Tensor:
+    """A random canvas [1, C, rows, columns] that is as empty as those of scans."""
     rows, columns = training.grid.shape
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     canvas = torch.rand((1, training.channels, rows, columns), generator=generator)
-    canvas = canvas * (torch.rand((1, 1, rows, columns), generator=generator) < 0.05)
-    with torch.no_grad():
-        expected = dense(canvas)
-    names = ['scores', 'boxes', 'directions']
+    return canvas * (torch.rand((1, 1, rows, columns), generator=generator) < 0.05)
+
+
+def write_onnx(
+    network: nn.Module, given: Tensor, path: Path, inputs: str, outputs: Sequence[str]
+) -> None:
+    """Writes a network without batch norm."""
     torch.onnx.export(
-        folded(dense),
-        (canvas,),
+        network,
+        (given,),
         str(path),
         opset_version=17,
         dynamo=False,
-        input_names=['canvas'],
-        output_names=names,
+        input_names=[inputs],
+        output_names=list(outputs),
     )
+
+
+def illegal_on_dla(model: Any) -> tuple[str, ...]:
+    """What no DLA core of JetPack 6.2 runs."""
+    return tuple(f'{item.name} ({item.op_type})' for item in lint(model, 'dla', JETPACK).illegal)
+
+
+def export_onnx(dense: nn.Module, training: Training, path: Path, velocity: bool = False) -> float:
+    """Writes the dense network and returns its largest difference from torch on a random canvas.
+
+    Args:
+        dense: as trained.
+        training: its recipe.
+        path: of the ONNX file.
+        velocity: whether an output of velocities, where there is one, is written as well.
+
+    Raises:
+        ValueError: the difference is above TOLERANCE, or a layer is none for the DLA.
+    """
+    canvas = example(training)
+    all_names = head_of(training, canvas.device).outputs
+    names = [name for name in all_names if velocity or name != 'vel']
+    dense.eval()
+    with torch.no_grad():
+        expected = dense(canvas)[: len(names)]
+    whole = folded(dense)
+    if len(names) < len(all_names):
+        whole.vel = None  # type: ignore[assignment]  # the one that may be missing
+    write_onnx(whole, canvas, path, 'canvas', names)
+    model = onnx.load(str(path))
+    bad = illegal_on_dla(model)
+    if bad:
+        raise ValueError(f'{path}: not for the DLA: {", ".join(bad)}')
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     found = session.run(names, {'canvas': canvas.numpy()})
     error = max(float(np.abs(f - e.numpy()).max()) for f, e in zip(found, expected, strict=True))
@@ -81,9 +118,10 @@ def card(
 ) -> str:
     """The model card as YAML."""
     weight, bias = (values.detach().float().numpy() for values in model.pillars.eval().folded())
-    head = {
+    head = head_of(training, torch.device('cpu')).card()
+    values = {
         'name': training.name,
-        'architecture': 'pointpillars',
+        'architecture': head['architecture'],
         'classes': list(training.classes),
         'thresholds': thresholds,
         'sha256': sha256,
@@ -94,20 +132,7 @@ def card(
             'max_points': training.max_points,
             'max_pillars': training.max_pillars,
         },
-        'output': {
-            'stride': training.stride,
-            'direction_offset': training.direction_offset,
-            'anchors': [
-                {
-                    'class': shape.labels[0],
-                    'labels': [name for name in training.classes if name in shape.labels],
-                    'size': list(shape.size),
-                    'z': shape.z,
-                    'yaws': list(shape.yaws),
-                }
-                for shape in training.anchors
-            ],
-        },
+        'output': head['output'],
         'about': about,
         'encoder': {
             'features': list(training.features),
@@ -117,8 +142,29 @@ def card(
         },
     }
     return yaml.safe_dump(
-        head, sort_keys=False, width=110, default_flow_style=None, allow_unicode=True
+        values, sort_keys=False, width=110, default_flow_style=None, allow_unicode=True
     )
+
+
+def described(training: Training, saved: dict[str, Any], dense: nn.Module) -> dict[str, Any]:
+    """What a run says about itself, for `about` of the card."""
+    seconds = saved['seconds'] + saved['earlier']
+    best = saved['best']
+    return {
+        'source': 'trained by this project from random weights, on scans of its own simulator',
+        'licence': 'Apache-2.0',
+        'training': (
+            f'seed {training.seed}, simulated aprons and streets with seeds from '
+            f'{training.first_scene}, {saved["step"]} steps of {training.batch} scans, '
+            f'{seconds:.0f} s on one {saved["device"]}'
+        ),
+        'parameters': f'{sum(p.numel() for p in dense.parameters()) / 1e6:.2f} M',
+        'validation': (
+            f'{best["score"]:.3f} mean AP by the distance of centres on '
+            f'{training.validation.scenes} simulated scenes with seeds from '
+            f'{training.validation.first_scene}, which chose the weights (step {best["step"]})'
+        ),
+    }
 
 
 def main() -> None:
@@ -126,30 +172,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--config', default='training/pointpillars.yaml')
     parser.add_argument('--run', default='output/training', help='folder that training wrote')
     parser.add_argument('--models', default='models')
-    parser.add_argument('--about', default='', help='YAML file that becomes `about` of the card')
+    parser.add_argument('--about', default='', help='YAML file that is added to `about`')
+    parser.add_argument(
+        '--velocity', action='store_true', help='keep the output `vel`, which nothing here reads'
+    )
     options = parser.parse_args()
-    training = load(options.config)
-    saved = torch.load(Path(options.run) / 'model.pt', map_location='cpu', weights_only=True)
-    model = Model(training)
-    model.load_state_dict(saved['average'])
-    model.eval()
+    saved = sitting.chosen(Path(options.run))
+    training, model = trained(saved)
     models = Path(options.models)
     models.mkdir(parents=True, exist_ok=True)
     path = models / f'{training.name}.onnx'
-    error = export_onnx(model.dense, training, path)
-    text = yaml.safe_load(Path(options.about).read_text(encoding='utf-8')) if options.about else {}
+    error = export_onnx(model.dense, training, path, options.velocity)
+    more = yaml.safe_load(Path(options.about).read_text(encoding='utf-8')) if options.about else {}
+    thresholds = more.pop('thresholds', {})
+    about = {**described(training, saved, model.dense), **more}
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    thresholds = text.pop('thresholds', {})
     path.with_suffix('.yaml').write_text(
-        card(training, model, sha256, text, thresholds), encoding='utf-8'
+        card(training, model, sha256, about, thresholds), encoding='utf-8'
     )
     size = path.stat().st_size / 1e6
     print(
         f'{path}: {size:.2f} MB, step {saved["step"]}, {saved["seconds"]:.0f} s; '
-        f'differs from torch by {error:.1e}'
+        f'differs from torch by {error:.1e}; every layer is one of the DLA'
     )
 
 

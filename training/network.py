@@ -1,4 +1,4 @@
-"""The compact PointPillars: a linear pillar feature net, a backbone and an anchor head.
+"""The compact networks on pillars: a linear pillar feature net, a backbone, anchors or centres.
 
 Every layer of the dense part is a convolution of stride 1 or 2, a ReLU, an addition or a
 deconvolution whose kernel equals its stride, so that it runs on DLA cores as well.
@@ -65,20 +65,11 @@ def up(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class Dense(nn.Module):
-    """Canvas [B, C, H, W] to scores, boxes and directions at half the resolution.
-
-    There is one score channel for every class that an anchor answers for.
-    """
+class Pyramid(nn.Module):
+    """Canvas [B, C, H, W] to features [B, neck, H / 2, W / 2] that have seen the surroundings."""
 
     def __init__(
-        self,
-        channels: int,
-        widths: tuple[int, ...],
-        depths: tuple[int, ...],
-        neck: int,
-        anchors: int,
-        scores: int,
+        self, channels: int, widths: tuple[int, ...], depths: tuple[int, ...], neck: int
     ) -> None:
         super().__init__()
         stages, laterals = [], []
@@ -103,14 +94,9 @@ class Dense(nn.Module):
             [up(source, out) for source, out in zip(sources, merged, strict=True)]
         )
         self.merges = nn.ModuleList([conv(out, out) for out in merged])
-        self.scores = nn.Conv2d(neck, scores, 1)
-        self.boxes = nn.Conv2d(neck, anchors * 7, 1)
-        self.directions = nn.Conv2d(neck, anchors * 2, 1)
-        nn.init.constant_(self.scores.bias, -4.6)  # type: ignore[arg-type]  # has a bias; sigmoid = 0.01
-        nn.init.normal_(self.scores.weight, std=0.01)
-        nn.init.normal_(self.boxes.weight, std=0.001)
 
-    def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def features(self, canvas: Tensor) -> Tensor:
+        """What the heads read."""
         levels = []
         value = canvas
         for stage in self.stages:
@@ -119,4 +105,77 @@ class Dense(nn.Module):
         for level in range(len(self.laterals) - 1, -1, -1):
             value = torch.relu(self.laterals[level](levels[level]) + self.ups[level](value))
             value = self.merges[level](value)
+        return value
+
+
+class Dense(Pyramid):
+    """Canvas [B, C, H, W] to scores, boxes and directions at half the resolution.
+
+    There is one score channel for every class that an anchor answers for.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...],
+        neck: int,
+        anchors: int,
+        scores: int,
+    ) -> None:
+        super().__init__(channels, widths, depths, neck)
+        self.scores = nn.Conv2d(neck, scores, 1)
+        self.boxes = nn.Conv2d(neck, anchors * 7, 1)
+        self.directions = nn.Conv2d(neck, anchors * 2, 1)
+        _rare(self.scores)
+        nn.init.normal_(self.boxes.weight, std=0.001)
+
+    def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value = self.features(canvas)
         return self.scores(value), self.boxes(value), self.directions(value)
+
+
+class Centers(Pyramid):
+    """Canvas [B, C, H, W] to the maps of a centre head at half the resolution.
+
+    The head is that of CenterPoint (Yin et al., CVPR 2021): in `OUTPUTS`, the logits of the
+    classes, the centre from the corner of the cell (cells), its height (m), logarithms of the
+    sizes (m), sine and cosine of the yaw, and where it is asked for the velocity (m/s). One branch
+    answers for the heatmap and one for all that makes a box.
+    """
+
+    OUTPUTS = ('heatmap', 'reg', 'height', 'dim', 'rot', 'vel')
+
+    def __init__(
+        self,
+        channels: int,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...],
+        neck: int,
+        classes: int,
+        velocity: bool,
+    ) -> None:
+        super().__init__(channels, widths, depths, neck)
+        self.kind, self.place = conv(neck, neck), conv(neck, neck)
+        self.heatmap = nn.Conv2d(neck, classes, 1)
+        _rare(self.heatmap)
+        self.reg = nn.Conv2d(neck, 2, 1)
+        self.height = nn.Conv2d(neck, 1, 1)
+        self.dim = nn.Conv2d(neck, 3, 1)
+        self.rot = nn.Conv2d(neck, 2, 1)
+        self.vel = nn.Conv2d(neck, 2, 1) if velocity else None
+
+    def forward(self, canvas: Tensor) -> tuple[Tensor, ...]:
+        value = self.features(canvas)
+        place = self.place(value)
+        maps = [self.heatmap(self.kind(value))]
+        for head in (self.reg, self.height, self.dim, self.rot, self.vel):
+            if head is not None:
+                maps.append(head(place))
+        return tuple(maps)
+
+
+def _rare(scores: nn.Conv2d) -> None:
+    """At first everything has a score of 0.01."""
+    nn.init.constant_(scores.bias, -4.6)  # type: ignore[arg-type]  # has a bias
+    nn.init.normal_(scores.weight, std=0.01)

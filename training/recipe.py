@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from training.network import Dense, PillarNet
+from training.echoes import Loss
+from training.network import PillarNet
 from training.pillars import Grid
 from training.scans import Variation
 from training.targets import Anchors
@@ -26,8 +28,27 @@ class AnchorShape:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """When a run looks at scenes that it does not learn from, and when it ends because of that.
+
+    Attributes:
+        scenes: how many; 0: it never looks.
+        first_scene: seed of the first of them.
+        seconds: from one look to the next.
+        patience: looks without a better score after which a run ends; 0: it goes on.
+        max_range: metres; what is farther is not asked for.
+    """
+
+    scenes: int = 0
+    first_scene: int = 0
+    seconds: float = 60.0
+    patience: int = 0
+    max_range: float = 60.0
+
+
+@dataclass(frozen=True)
 class Training:
-    """Every key of the YAML file; see `pointpillars.yaml` for meanings and units."""
+    """Every key of the YAML files; see `pointpillars.yaml` and `centerpoint.yaml`."""
 
     name: str
     seed: int
@@ -41,9 +62,7 @@ class Training:
     depths: tuple[int, ...]
     neck: int
     stride: int
-    direction_offset: float
     labels: dict[str, tuple[str, ...]]
-    anchors: tuple[AnchorShape, ...]
     streets: float
     first_scene: int
     pool: int
@@ -56,6 +75,13 @@ class Training:
     decay: float
     average: float
     weights: dict[str, float]
+    head: str = 'anchors'
+    direction_offset: float = 0.0
+    anchors: tuple[AnchorShape, ...] = ()
+    velocity: bool = False
+    symmetric: tuple[str, ...] = ()
+    paste: int = 0
+    validation: Validation = field(default_factory=Validation)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,20 +110,9 @@ class Training:
             torch.tensor([len(shape.yaws) > 1 for shape, _ in rows], device=device),
         )
 
-    def networks(self) -> tuple[PillarNet, Dense]:
-        """Pillar feature net and dense network with fresh weights."""
-        anchors = self.anchor_tensors(torch.device('cpu'))
-        return (
-            PillarNet(len(self.features), self.channels),
-            Dense(
-                self.channels,
-                self.widths,
-                self.depths,
-                self.neck,
-                len(anchors.shape),
-                len(anchors.owner),
-            ),
-        )
+    def pillar_net(self) -> PillarNet:
+        """Pillar feature net with fresh weights."""
+        return PillarNet(len(self.features), self.channels)
 
 
 def load(path: str | Path, **changes: Any) -> Training:
@@ -105,20 +120,31 @@ def load(path: str | Path, **changes: Any) -> Training:
 
     Raises:
         TypeError: a key is missing or unknown.
-        ValueError: a label has no anchor.
+        ValueError: a label has no anchor, or there is no such head.
     """
-    values = {**yaml.safe_load(Path(path).read_text(encoding='utf-8')), **changes}
+    values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    return parse({**values, **changes}, str(path))
+
+
+def parse(given: Mapping[str, Any], path: str = 'recipe') -> Training:
+    """The recipe that a YAML file or a saved run holds; errors as of `load`."""
+    values = dict(given)
     values['labels'] = {name: tuple(classes) for name, classes in values['labels'].items()}
     values['anchors'] = tuple(
         AnchorShape(tuple(a['labels']), tuple(a['size']), a['z'], tuple(a['yaws']))
-        for a in values['anchors']
+        for a in values.get('anchors', ())
     )
-    values['variation'] = Variation(**values['variation'])
-    for key in ('limits', 'pillar', 'features', 'widths', 'depths'):
-        values[key] = tuple(values[key])
+    variation = dict(values['variation'])
+    variation['loss'] = Loss(**variation.get('loss', {}))
+    values['variation'] = Variation(**variation)
+    values['validation'] = Validation(**values.get('validation', {}))
+    for key in ('limits', 'pillar', 'features', 'widths', 'depths', 'symmetric'):
+        values[key] = tuple(values.get(key, ()))
     training = Training(**values)
+    if training.head not in ('anchors', 'centers'):
+        raise ValueError(f'{path}: head {training.head!r}: expected anchors or centers')
     answered = {label for shape in training.anchors for label in shape.labels}
-    if set(training.classes) != answered:
+    if training.head == 'anchors' and set(training.classes) != answered:
         raise ValueError(
             f'{path}: labels and anchors differ in {sorted(set(training.classes) ^ answered)}'
         )

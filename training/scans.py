@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from training.echoes import Loss, Met, Surfaces, echoes
 from training.lidars import MOST_RINGS, Lidar
 from training.raycast import cast, spin
 from training.targets import Boxes
 
 REACH = 120.0
+GROUND = 1.0e4
+"""Twice the area of a triangle that is the ground, square metres."""
 Draw = Callable[..., Tensor]
 
 
@@ -29,6 +32,7 @@ class World:
         boxes: float32 [M, 7].
         label: int64 [M].
         spots: float32 [P, 2], free places for the sensor.
+        velocity: float32 [M, 2], over ground, m/s.
     """
 
     triangles: Tensor
@@ -37,15 +41,7 @@ class World:
     boxes: Tensor
     label: Tensor
     spots: Tensor
-
-
-@dataclass(frozen=True)
-class Surfaces:
-    """Per material, float32 [M]: reflectivity 0..1, share of beams lost, depth of foliage (m)."""
-
-    reflectivity: Tensor
-    loss: Tensor
-    depth: Tensor
+    velocity: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,7 @@ class Variation:
         banks: height of a bank or ditch beside the road, metres, most; half of the scans have one.
         tilt: of the sensor against its calibration, radians, standard deviation.
         lift: error of the calibrated height, metres, standard deviation.
+        loss: what of a scan is lost, and the weather.
     """
 
     scale: float = 0.0
@@ -69,11 +66,18 @@ class Variation:
     banks: float = 0.0
     tilt: float = 0.0
     lift: float = 0.0
+    loss: Loss = field(default_factory=Loss)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Points float32 [N, 3] in base_link, their scan int64 [N] ascending, and the ground truth."""
+    """One scan of every world.
+
+    Attributes:
+        points: float32 [N, 4], x, y, z in base_link, metres, and intensity 0..1.
+        scan: int64 [N], ascending.
+        truth: the objects.
+    """
 
     points: Tensor
     scan: Tensor
@@ -118,6 +122,7 @@ def make_batch(
         ]
     )
     boxes = torch.cat([world.boxes for world in worlds])
+    velocity = torch.cat([world.velocity for world in worlds])
     label = torch.cat([world.label for world in worlds])
     spots = torch.stack(
         [
@@ -136,7 +141,8 @@ def make_batch(
     turn = _turn(yaw)
     turn[:, :, 1] *= mirror[:, None]
     shift = torch.cat([spots, torch.zeros(scans, 1, device=device)], dim=1)
-    boxes = _move_boxes(boxes, shift[of_box], turn[of_box], yaw[of_box], mirror[of_box])
+    boxes = _move_boxes(boxes, shift[of_box], turn[of_box])
+    velocity = (turn[of_box, :2, :2] @ velocity[:, :, None]).squeeze(2)
     height = torch.tensor([lidar.height for lidar in lidars], device=device)
     tilt = _tilt(normal(scans, 2) * variation.tilt)
     mount = torch.zeros(scans, 3, device=device)
@@ -154,35 +160,30 @@ def make_batch(
     beams = spin(torch.as_tensor(elevations, device=device), rings, firings, uniform(scans))
     distance, which = cast(triangles, of_triangle, beams, REACH)
 
-    # What comes back: a lidar equation, softened, since real surfaces are no Lambertian mirrors.
     hit = torch.nonzero(which >= 0).flatten()
-    distance, which, direction, scan = (
-        distance[hit],
-        which[hit],
-        beams.directions[hit],
-        beams.scan[hit],
-    )
     edges = triangles[:, 1:] - triangles[:, :1]
-    across = torch.nn.functional.normalize(torch.linalg.cross(edges[:, 0], edges[:, 1]), dim=1)
-    incidence = (across[which] * direction).sum(1).abs()
-    kind = material[which]
-    reach = torch.tensor([lidar.reach for lidar in lidars], device=device)[scan]
-    strength = (
-        surfaces.reflectivity[kind]
-        * torch.sqrt(incidence + 1e-3)
-        * (reach / distance).square()
-        / 0.1
+    across = torch.linalg.cross(edges[:, 0], edges[:, 1])
+    area = across.norm(dim=1)
+    across = across / area.clamp(min=1e-12)[:, None]
+    met = Met(
+        hit,
+        distance[hit],
+        (across[which[hit]] * beams.directions[hit]).sum(1).abs(),
+        material[which[hit]],
+        area[which[hit]] > GROUND,
     )
-    dropout = torch.tensor([lidar.dropout for lidar in lidars], device=device)[scan]
-    keep = torch.sigmoid(2 * torch.log(strength)) * (1 - dropout) * (1 - surfaces.loss[kind])
-    kept = torch.nonzero((uniform(len(hit)) < keep) & (distance > 1.0)).flatten()
-    distance, direction, scan, kind = distance[kept], direction[kept], scan[kept], kind[kept]
-    ring, azimuth, who = beams.row[hit[kept]], beams.azimuth[hit[kept]], owner[which[kept]]
+    back = echoes(met, beams, lidars, surfaces, variation.loss, generator)
+    solid = back.hit >= 0
+    met_at = back.hit.clamp(min=0)
+    who = torch.where(solid, owner[which[hit[met_at]]], -1) if len(hit) else back.hit
+    distance, direction, scan = back.distance, beams.directions[back.beam], beams.scan[back.beam]
+    ring, azimuth = beams.row[back.beam], beams.azimuth[back.beam]
 
     noise = torch.tensor([lidar.noise for lidar in lidars], device=device)
     bias = normal(scans, MOST_RINGS) * noise[:, None] * 0.5
-    distance = distance + normal(len(kept)) * noise[scan] + bias[scan, ring]
-    distance = distance + normal(len(kept)).abs() * surfaces.depth[kind]
+    distance = distance + normal(len(scan)) * noise[scan] + bias[scan, ring]
+    leaf = surfaces.depth[met.kind[met_at]] * solid if len(hit) else torch.zeros_like(distance)
+    distance = distance + normal(len(scan)).abs() * leaf
     points = direction * distance[:, None]
     points[:, 2] += (height + normal(scans) * variation.lift)[scan]
 
@@ -193,6 +194,7 @@ def make_batch(
     scale = 1 + variation.scale * uniform(scans, low=-1.0)
     points = points * scale[scan][:, None]
     boxes[:, :6] *= scale[of_box][:, None]
+    velocity = velocity * scale[of_box][:, None]
 
     # Some drivers give ring after ring, some firing after firing; pillars keep the first points.
     by_ring = uniform(scans) < 0.5
@@ -201,7 +203,8 @@ def make_batch(
     )
     order = torch.argsort(key)
     returns = torch.bincount(who[who >= 0], minlength=len(boxes))
-    truth = Boxes(boxes, label, of_box, returns >= least_points)
+    truth = Boxes(boxes, label, of_box, returns >= least_points, velocity)
+    points = torch.cat([points, back.intensity[:, None]], dim=1)
     return Batch(points[order], scan[order], truth, returns)
 
 
@@ -272,10 +275,10 @@ def _stretch(
     return triangles, boxes
 
 
-def _move_boxes(boxes: Tensor, shift: Tensor, turn: Tensor, yaw: Tensor, mirror: Tensor) -> Tensor:
+def _move_boxes(boxes: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
     centre = (turn @ boxes[:, :3, None]).squeeze(2) - (turn @ shift[:, :, None]).squeeze(2)
     heading = torch.stack(
-        [torch.cos(boxes[:, 6]), torch.sin(boxes[:, 6]), torch.zeros_like(yaw)], 1
+        [torch.cos(boxes[:, 6]), torch.sin(boxes[:, 6]), torch.zeros_like(boxes[:, 6])], 1
     )
     heading = (turn @ heading[:, :, None]).squeeze(2)
     angle = torch.atan2(heading[:, 1], heading[:, 0])

@@ -45,12 +45,29 @@ class Boxes:
         label: int64 [M].
         scan: int64 [M].
         counted: bool [M]; False: too few points to ask for, and not to be punished either.
+        velocity: float32 [M, 2], m/s; None: not known.
     """
 
     boxes: Tensor
     label: Tensor
     scan: Tensor
     counted: Tensor
+    velocity: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells around the centres of boxes, [N].
+
+    Attributes:
+        box: int64, row of the box; row, column: int64; value: float32, score target, 1 at the
+            centre.
+    """
+
+    box: Tensor
+    row: Tensor
+    column: Tensor
+    value: Tensor
 
 
 @dataclass(frozen=True)
@@ -98,26 +115,12 @@ def assign(
     count, pairs = len(anchors.shape), len(anchors.owner)
     heat = torch.zeros(scans * pairs * rows * columns, device=device)
     muted = torch.zeros(scans * count * rows * columns, device=device)
-    inside = _within(truth.boxes, shape, cell, origin)
+    inside = within(truth.boxes, shape, cell, origin)
     boxes, label, scan = truth.boxes[inside], truth.label[inside], truth.scan[inside]
     counted = truth.counted[inside]
     chosen, other, doubtful = _choose(boxes, label, anchors)
-    column = torch.floor((boxes[:, 0] - origin[0]) / cell).long()
-    row = torch.floor((boxes[:, 1] - origin[1]) / cell).long()
-    step = torch.arange(-WINDOW, WINDOW + 1, device=device)
-    at_row, at_column = (row[:, None] + step)[:, :, None], (column[:, None] + step)[:, None, :]
-    x = origin[0] + (at_column + 0.5) * cell - boxes[:, 0, None, None]
-    y = origin[1] + (at_row + 0.5) * cell - boxes[:, 1, None, None]
-    c, s = torch.cos(boxes[:, 6])[:, None, None], torch.sin(boxes[:, 6])[:, None, None]
-    along = (x * c + y * s) / (boxes[:, 3] / 8).clamp(min=0.45)[:, None, None]
-    across = (y * c - x * s) / (boxes[:, 4] / 6).clamp(min=0.4)[:, None, None]
-    value = torch.exp(-0.5 * (along.square() + across.square()))
-    value[:, WINDOW, WINDOW] = 1.0
-    valid = (at_row >= 0) & (at_row < rows) & (at_column >= 0) & (at_column < columns)
-    valid = valid & (value > 0.02)
-    box, i, j = torch.nonzero(valid, as_tuple=True)
-    value = value[box, i, j]
-    r, q = row[box] + i - WINDOW, column[box] + j - WINDOW
+    around = spread(boxes, shape, cell, origin)
+    box, r, q, value = around.box, around.row, around.column, around.value
 
     ask = counted[box]
     slot = scan[box] * pairs + anchors.pair[chosen, label][box]
@@ -160,9 +163,32 @@ def assign(
     )
 
 
-def _within(
+def spread(
+    boxes: Tensor, shape: tuple[int, int], cell: float, origin: tuple[float, float]
+) -> Cells:
+    """The cells that may answer for boxes [M, 7] whose centres are in the grid; see `assign`."""
+    rows, columns = shape
+    column = torch.floor((boxes[:, 0] - origin[0]) / cell).long()
+    row = torch.floor((boxes[:, 1] - origin[1]) / cell).long()
+    step = torch.arange(-WINDOW, WINDOW + 1, device=boxes.device)
+    at_row, at_column = (row[:, None] + step)[:, :, None], (column[:, None] + step)[:, None, :]
+    x = origin[0] + (at_column + 0.5) * cell - boxes[:, 0, None, None]
+    y = origin[1] + (at_row + 0.5) * cell - boxes[:, 1, None, None]
+    c, s = torch.cos(boxes[:, 6])[:, None, None], torch.sin(boxes[:, 6])[:, None, None]
+    along = (x * c + y * s) / (boxes[:, 3] / 8).clamp(min=0.45)[:, None, None]
+    across = (y * c - x * s) / (boxes[:, 4] / 6).clamp(min=0.4)[:, None, None]
+    value = torch.exp(-0.5 * (along.square() + across.square()))
+    value[:, WINDOW, WINDOW] = 1.0
+    valid = (at_row >= 0) & (at_row < rows) & (at_column >= 0) & (at_column < columns)
+    valid = valid & (value > 0.02)
+    box, i, j = torch.nonzero(valid, as_tuple=True)
+    return Cells(box, row[box] + i - WINDOW, column[box] + j - WINDOW, value[box, i, j])
+
+
+def within(
     boxes: Tensor, shape: tuple[int, int], cell: float, origin: tuple[float, float]
 ) -> Tensor:
+    """Which boxes [M, 7] have their centre in the grid."""
     x, y = (boxes[:, 0] - origin[0]) / cell, (boxes[:, 1] - origin[1]) / cell
     return (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
 

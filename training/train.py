@@ -1,15 +1,16 @@
-"""Trains a network: `python -m training.train --config training/pointpillars.yaml --out OUT`.
+"""Trains a lidar network: `python -m training.train --config training/pointpillars.yaml`.
 
-Scans are made while training, on the same accelerator. OUT gets `model.pt` (weights, their moving
-average, progress), `optimizer.pt` and `log.jsonl`; with `--resume` the run goes on from there.
+Scans are made while training, on the same accelerator. The folder --out gets `model.pt` (weights,
+their moving average, optimiser, progress), `best.pt` (the same at the best validation) and
+`log.jsonl`. After a kill the same command with --resume goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,39 +23,38 @@ import torch
 import yaml
 from torch import Tensor
 
+from training import sitting
+from training.export import card
+from training.heads import Head, head_of
 from training.lidars import random_lidar
-from training.loss import box_loss, score_loss
-from training.network import Dense, PillarNet
+from training.model import Model
 from training.pillars import Decorated, decorate
 from training.recipe import Training, load
 from training.scans import make_batch
-from training.targets import Targets, assign
+from training.schedule import one_cycle
+from training.validate import Validation
 from training.worlds import Pool, Recipe, surfaces
-
-
-class Model(torch.nn.Module):
-    """Both networks, from decorated points to the three outputs."""
-
-    def __init__(self, training: Training) -> None:
-        super().__init__()
-        self.pillars: PillarNet
-        self.dense: Dense
-        self.pillars, self.dense = training.networks()
 
 
 class Lesson(NamedTuple):
     """What one step learns from."""
 
     points: Decorated
-    targets: Targets
+    targets: Any
 
 
 class Run:
-    """Everything that changes while training."""
+    """Everything that changes while training.
+
+    Attributes:
+        step: updates so far; seconds: of the schedule so far; earlier: of schedules before it.
+        best: of the validations.
+    """
 
     def __init__(self, training: Training, device: torch.device, compiled: bool = False) -> None:
         torch.manual_seed(training.seed)
         self.training, self.device = training, device
+        self.head: Head = head_of(training, device)
         self.model = Model(training).to(device)
         self.model.dense.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
         self.average = {
@@ -67,31 +67,30 @@ class Run:
             fused=device.type == 'cuda',
         )
         self.dense: Any = torch.compile(self.model.dense) if compiled else self.model.dense
+        weights = [training.weights.get(name, 1.0) for name in self.head.losses]
+        self._weights = torch.tensor(weights, device=device)
+        self._judged = Model(training).to(device).eval()
+        self.best = sitting.Best(training.validation.patience)
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = self.earlier = 0.0
 
-    def losses(self, lesson: Lesson) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the scores, of the boxes and of their directions."""
+    def losses(self, lesson: Lesson) -> tuple[Tensor, ...]:
+        """As the head names them."""
         points, targets = lesson
         shape = (self.training.batch, *self.training.grid.shape)
         canvas = self.model.pillars(points.features, points.pillar, points.cells, shape)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == 'cuda'):
-            scores, boxes, directions = self.dense(
-                canvas.contiguous(memory_format=torch.channels_last)
-            )
-        return score_loss(scores, targets), *box_loss(boxes, directions, targets)
+            maps = self.dense(canvas.contiguous(memory_format=torch.channels_last))
+        return self.head.cost(maps, targets)
 
     def update(self, lesson: Lesson, progress: float) -> Tensor:
-        """One step of the optimiser; returns the three losses, float [3], still on the device."""
+        """One step of the optimiser; returns the losses, float [N], still on the device."""
         t = self.training
         for group in self.optimizer.param_groups:
             group['lr'] = t.rate * one_cycle(progress)
         losses = torch.stack(self.losses(lesson))
-        weights = torch.tensor(
-            [1.0, t.weights['boxes'], t.weights['directions']], device=self.device
-        )
         self.optimizer.zero_grad(set_to_none=True)
-        (losses * weights).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+        (losses * self._weights).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         self.optimizer.step()
         self.step += 1
@@ -101,62 +100,63 @@ class Run:
         torch._foreach_lerp_([self.average[n] for n in names], [state[n] for n in names], blend)
         return losses.detach()
 
-    def save(self, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        progress = {'step': self.step, 'seconds': self.seconds, 'training': asdict(self.training)}
-        torch.save(
-            {'model': self.model.state_dict(), 'average': self.average, **progress},
-            out / 'model.pt',
-        )
-        torch.save(self.optimizer.state_dict(), out / 'optimizer.pt')
+    def judge(self, validation: Validation, out: Path) -> dict[str, float]:
+        """The average's scores; the best one is kept."""
+        self._judged.load_state_dict(self.average)
+        found = validation(self._judged)
+        if self.best.look(found['map'], self.step):
+            self.save(out, sitting.BEST)
+        return found
 
-    def restore(self, out: Path, fresh_schedule: bool = False) -> None:
+    def save(self, out: Path, name: str = sitting.MODEL) -> None:
+        """Writes what `restore` and the export read."""
+        best = {key: getattr(self.best, key) for key in ('score', 'step', 'misses')}
+        values = {
+            'model': self.model.state_dict(),
+            'average': self.average,
+            'step': self.step,
+            'seconds': self.seconds,
+            'earlier': self.earlier,
+            'best': best,
+            'training': asdict(self.training),
+            'device': torch.cuda.get_device_name() if self.device.type == 'cuda' else 'CPU',
+        }
+        if name == sitting.MODEL:
+            values['optimizer'] = self.optimizer.state_dict()
+        sitting.save(out / name, values)
+
+    def restore(self, run: Path, fresh_schedule: bool = False) -> None:
         """Goes on from `save`; with `fresh_schedule` only the weights are taken over."""
-        saved = torch.load(out / 'model.pt', map_location=self.device, weights_only=True)
+        saved = sitting.chosen(run) if fresh_schedule else sitting.read(run / sitting.MODEL)
         self.model.load_state_dict(saved['average' if fresh_schedule else 'model'])
         self.average = {name: value.to(self.device) for name, value in saved['average'].items()}
-        self.seconds = saved['seconds']
-        if not fresh_schedule:
-            self.optimizer.load_state_dict(
-                torch.load(out / 'optimizer.pt', map_location=self.device)
-            )
-            self.step = saved['step']
-
-
-def one_cycle(progress: float) -> float:
-    """Factor of the learning rate: up in the first tenth, then a cosine down to a thousandth."""
-    if progress < 0.1:
-        return 0.05 + 0.95 * progress / 0.1
-    return 0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+        if fresh_schedule:
+            self.earlier = saved['earlier'] + saved['seconds']
+            return
+        self.optimizer.load_state_dict(saved['optimizer'])
+        self.step, self.seconds, self.earlier = saved['step'], saved['seconds'], saved['earlier']
+        for key, value in saved['best'].items():
+            setattr(self.best, key, value)
 
 
 def lessons(training: Training, device: torch.device, pool: Pool, step: int) -> Iterator[Lesson]:
     """Endless lessons: draws follow from seed and step, scenes from what is built by then."""
     rng = np.random.default_rng([training.seed, step])
     generator = torch.Generator(device).manual_seed(training.seed + step)
-    looks, anchors = surfaces(device), training.anchor_tensors(device)
-    rows, columns = training.grid.shape
+    looks, head = surfaces(device), head_of(training, device)
     t = training
     while True:
         worlds = pool.draw(t.batch, rng)
         with torch.no_grad():
             lidars = [random_lidar(rng) for _ in worlds]
-            spots = rng.random(t.batch)
+            spots = rng.random(t.batch).tolist()
             batch = make_batch(
                 worlds, lidars, spots, looks, t.variation, generator, t.least_points
             )
             points = decorate(
                 batch.points, batch.scan, t.grid, t.features, t.max_points, t.max_pillars
             )
-            targets = assign(
-                batch.truth,
-                anchors,
-                t.batch,
-                (rows // t.stride, columns // t.stride),
-                t.pillar[0] * t.stride,
-                (t.limits[0], t.limits[1]),
-                t.direction_offset,
-            )
+            targets = head.assign(batch.truth, t.batch)
         yield Lesson(points, targets)
 
 
@@ -191,56 +191,100 @@ def ahead(source: Iterator[Lesson], device: torch.device) -> Iterator[Lesson]:
         yield lesson
 
 
+class Journal:
+    """The log: one line of JSON from time to time, printed as well."""
+
+    def __init__(self, file: Any, names: tuple[str, ...], training: Training) -> None:
+        self._file, self._names, self._batch = file, names, training.batch
+        self._recent: list[Tensor] = []
+        self._last, self._waited = time.monotonic(), 0.0
+
+    def add(self, losses: Tensor, waited: float) -> None:
+        """Losses of a step, and how many seconds it waited for its lesson."""
+        self._recent.append(losses)
+        self._waited += waited
+
+    def means(self, state: Run, progress: float, scenes: int) -> None:
+        """A line of the means since the last one."""
+        values = torch.stack(self._recent).mean(0).tolist()
+        now = time.monotonic()
+        line = {'step': state.step, 'progress': round(progress, 4)}
+        line |= {n: round(v, 4) for n, v in zip(self._names, values, strict=True)}
+        line['scans_per_s'] = round(len(self._recent) * self._batch / (now - self._last), 1)
+        line['waiting'] = round(self._waited / (now - self._last), 3)
+        line['scenes'] = scenes
+        line['seconds'] = round(state.earlier + state.seconds, 1)
+        self.write(line)
+        self._recent, self._last, self._waited = [], now, 0.0
+
+    def write(self, line: dict[str, Any]) -> None:
+        print(json.dumps(line), flush=True)
+        self._file.write(json.dumps(line) + '\n')
+        self._file.flush()
+
+
 def run(training: Training, out: Path, options: argparse.Namespace) -> None:
-    """Trains until the steps or the minutes are over."""
+    """Trains until the steps or the minutes are over, or validation says that it is enough."""
     device = torch.device(options.device)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision('high')
+    # Scenes arrive in a thread; with the usual 5 ms every launch of a kernel may wait for it.
+    sys.setswitchinterval(1e-4)
     state = Run(training, device, options.compile)
-    if options.resume:
-        state.restore(Path(options.resume), options.fresh_schedule)
+    source = sitting.resumed(options, out)
+    if source:
+        state.restore(source, options.fresh_schedule)
+        if source.resolve() != out.resolve():
+            state.best = sitting.Best(training.validation.patience)
+        elif not options.fresh_schedule:
+            sitting.cut_log(out, state.step)
     out.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(training.simulated, training.streets)
-    first = training.first_scene + 1000 * training.workers * int(state.seconds)
-    start = last = saved = time.monotonic()
-    limit = options.minutes * 60 if options.minutes else math.inf
+    recipe = Recipe(training.simulated, training.streets, paste=training.paste)
+    past = int(state.earlier + state.seconds)
+    first = training.first_scene + 1000 * training.workers * past
+    held = training.validation
+    kept = range(held.first_scene, held.first_scene + held.scenes)
+    start = time.monotonic()
+    clock = sitting.Clock(training.steps, options.minutes, state.seconds)
     with (
-        Pool(recipe, first, training.pool, training.workers, device) as pool,
-        open(out / 'log.jsonl', 'a') as log,
+        Pool(recipe, first, training.pool, training.workers, device, kept) as pool,
+        open(out / sitting.LOG, 'a', encoding='utf-8') as file,
     ):
+        journal = Journal(file, state.head.losses, training)
+        validation = None
+        if kept:
+            text = card(training, Model(training), '', {}, {})
+            validation = Validation(training, text, pool.held_out(), surfaces(device))
         data = ahead(lessons(training, device, pool, state.step), device)
-        recent = []
-        before = state.seconds
-        while state.step < training.steps and time.monotonic() - start < limit:
-            elapsed = time.monotonic() - start
-            progress = max(state.step / training.steps, min(1.0, elapsed / limit))
-            recent.append(state.update(next(data), progress))
-            state.seconds = before + time.monotonic() - start
+        looked = saved = time.monotonic()
+        while True:
+            progress = clock.progress(state.step, time.monotonic() - start)
+            if progress >= 1 or state.best.over:
+                break
+            before = time.monotonic()
+            lesson = next(data)
+            waited = time.monotonic() - before
+            journal.add(state.update(lesson, progress), waited)
+            now = time.monotonic()
+            state.seconds = clock.before + now - start
             if state.step % options.every == 0:
-                mean = torch.stack(recent).mean(0).tolist()
-                now = time.monotonic()
-                line = {
-                    'step': state.step,
-                    'progress': round(progress, 4),
-                    'scores': round(mean[0], 4),
-                    'boxes': round(mean[1], 4),
-                    'directions': round(mean[2], 4),
-                    'scans_per_s': round(len(recent) * training.batch / (now - last), 1),
-                    'scenes': pool.built,
-                    'seconds': round(state.seconds, 1),
-                }
-                print(json.dumps(line), flush=True)
-                log.write(json.dumps(line) + '\n')
-                log.flush()
-                recent, last = [], now
-            if time.monotonic() - saved > 120:
+                journal.means(state, progress, pool.built)
+            if validation and now - looked > held.seconds:
+                journal.write({'step': state.step, **_rounded(state.judge(validation, out))})
+                looked = time.monotonic()
+            if now - saved > options.save_seconds:
                 state.save(out)
                 saved = time.monotonic()
-    state.save(out)
-    print(
-        f'{state.step} steps, {state.seconds:.0f} s, {pool.built} scenes: {out}/model.pt',
-        flush=True,
-    )
+        if validation:
+            journal.write({'step': state.step, **_rounded(state.judge(validation, out))})
+        state.save(out)
+        scenes = pool.built
+    best = f'; best score {state.best.score:.4f} at step {state.best.step}' if kept else ''
+    print(f'{state.step} steps, {state.seconds:.0f} s, {scenes} scenes: {out}{best}', flush=True)
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}
 
 
 def main() -> None:
@@ -249,31 +293,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--config', default='training/pointpillars.yaml')
-    parser.add_argument('--out', default='output/training')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument(
-        '--minutes',
-        type=float,
-        default=0,
-        help='end the schedule after this time (0: after all steps)',
-    )
-    parser.add_argument('--resume', default='', metavar='FOLDER', help='go on from this run')
+    sitting.add_options(parser, 'output/training', 100)
     parser.add_argument(
         '--fresh-schedule',
         action='store_true',
         help='take over the weights only, start the schedule anew',
     )
     parser.add_argument('--compile', action='store_true', help='torch.compile the dense network')
-    parser.add_argument(
-        '--every', type=int, default=100, help='steps between two lines of the log'
-    )
-    parser.add_argument(
-        '--set',
-        action='append',
-        default=[],
-        metavar='KEY=YAML',
-        help='replace a key of the configuration',
-    )
     options = parser.parse_args()
     changes = {
         key: yaml.safe_load(value) for key, value in (item.split('=', 1) for item in options.set)

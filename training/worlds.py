@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from airside_perception.sim.mesh import Mesh, merge
 from airside_perception.sim.street import street
 from airside_perception.types import Float32, Float64, Int64
 from training.clutter import clutter
-from training.scans import Surfaces, World
+from training.echoes import Surfaces
+from training.paste import pasted
+from training.scans import World
 
 GROUND = 250.0
 """Half the side of the square that stands for the ground, metres."""
@@ -34,16 +37,18 @@ class Recipe:
         labels: {class of the simulator: label index}.
         streets: share of street scenes; the others are aprons.
         clutter: whether leaves, posts and odd solids are added.
+        paste: most bodies of the simulator that are put onto free ground besides.
         spots: places for the sensor in every scene.
     """
 
     labels: Mapping[str, int]
     streets: float
     clutter: bool = True
+    paste: int = 0
     spots: int = 24
 
 
-Arrays = tuple[Float32, Int64, Int64, Float64, Int64, Float64]
+Arrays = tuple[Float32, Int64, Int64, Float64, Int64, Float64, Float64]
 
 
 def build(seed: int, recipe: Recipe) -> Arrays:
@@ -51,9 +56,10 @@ def build(seed: int, recipe: Recipe) -> Arrays:
     rng = np.random.default_rng([seed, 7])
     town = bool(rng.random() < recipe.streets)
     scene = (street if town else apron)(seed).at(float(rng.uniform(0, 5)))
-    more = (
-        clutter(rng, scene.objects.boxes, town and rng.random() < 0.75) if recipe.clutter else None
-    )
+    objects = scene.objects
+    extra = pasted(scene, np.random.default_rng([seed, 11]), recipe.paste, recipe.labels)
+    boxes = np.concatenate([objects.boxes, extra.boxes])
+    more = clutter(rng, boxes, town and rng.random() < 0.75) if recipe.clutter else None
     corners = GROUND * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     floor = np.column_stack([corners, corners @ np.array(scene.slope)])[[[0, 1, 2], [0, 2, 3]]]
     still = [
@@ -61,17 +67,20 @@ def build(seed: int, recipe: Recipe) -> Arrays:
         *([more] if more else []),
     ]
     added = merge(still)
-    triangles = np.concatenate([scene.triangles, added.triangles])
-    material = np.append(scene.material, added.materials).astype(np.int64)
-    owner = np.append(scene.instance, np.full(len(added), -1)).astype(np.int64)
-    label = np.array([recipe.labels[name] for name in scene.objects.classes], np.int64)
+    triangles = np.concatenate([scene.triangles, extra.mesh.triangles, added.triangles])
+    material = np.concatenate([scene.material, extra.mesh.materials, added.materials])
+    owner = np.concatenate(
+        [scene.instance, extra.owner + len(objects), np.full(len(added), -1)]
+    ).astype(np.int64)
+    names = (*objects.classes, *extra.classes)
     return (
         triangles,
-        material,
+        material.astype(np.int64),
         owner,
-        scene.objects.boxes,
-        label,
-        _spots(rng, scene.objects.boxes, recipe.spots),
+        boxes,
+        np.array([recipe.labels[name] for name in names], np.int64),
+        _spots(rng, boxes, recipe.spots),
+        np.concatenate([objects.velocities, extra.velocities]),
     )
 
 
@@ -92,7 +101,7 @@ def _spots(rng: np.random.Generator, boxes: Float64, count: int) -> Float64:
 
 def to_world(arrays: Arrays, device: torch.device) -> World:
     """The arrays of `build` on the accelerator."""
-    triangles, material, owner, boxes, label, spots = arrays
+    triangles, material, owner, boxes, label, spots, velocity = arrays
     return World(
         torch.as_tensor(triangles, dtype=torch.float32, device=device),
         torch.as_tensor(material, device=device),
@@ -100,6 +109,7 @@ def to_world(arrays: Arrays, device: torch.device) -> World:
         torch.as_tensor(boxes, dtype=torch.float32, device=device),
         torch.as_tensor(label, device=device),
         torch.as_tensor(spots, dtype=torch.float32, device=device),
+        torch.as_tensor(velocity, dtype=torch.float32, device=device),
     )
 
 
@@ -111,6 +121,7 @@ def surfaces(device: torch.device) -> Surfaces:
         torch.as_tensor(table.reflectivity, device=device),
         torch.as_tensor(table.loss, device=device),
         torch.as_tensor(depth, device=device),
+        torch.as_tensor(table.retro.astype(np.float32), device=device),
     )
 
 
@@ -118,11 +129,26 @@ class Pool:
     """The newest `size` scenes on the accelerator, renewed in the background.
 
     A context manager; `draw` waits until the first scenes are there. Worker w of W builds seeds
-    first + w, first + w + W, ...
+    first + w, first + w + W, ... Before that, all build the `kept` scenes, plain ones, that
+    `held_out` gives.
+
+    Args:
+        recipe: of the scenes.
+        first: seed of the first one.
+        size: newest scenes that are there.
+        workers: processes that build.
+        device: accelerator.
+        kept: seeds of scenes that are not drawn.
     """
 
     def __init__(
-        self, recipe: Recipe, first: int, size: int, workers: int, device: torch.device
+        self,
+        recipe: Recipe,
+        first: int,
+        size: int,
+        workers: int,
+        device: torch.device,
+        kept: range = range(0),
     ) -> None:
         context = multiprocessing.get_context('spawn')
         self._queue: Any = context.Queue(maxsize=4 * workers)
@@ -130,12 +156,14 @@ class Pool:
         self._processes = [
             context.Process(
                 target=_work,
-                args=(self._queue, self._stop, recipe, first + w, workers),
+                args=(self._queue, self._stop, recipe, first + w, workers, kept[w::workers]),
                 daemon=True,
             )
             for w in range(workers)
         ]
         self._worlds: list[World] = []
+        self._kept: dict[int, World] = {}
+        self._wanted = len(kept)
         self._size, self._device = size, device
         self.built = 0
         self._thread = threading.Thread(target=self._fill, daemon=True)
@@ -156,23 +184,33 @@ class Pool:
     def draw(self, count: int, rng: np.random.Generator) -> Sequence[World]:
         """`count` of the scenes that are there."""
         while len(self._worlds) < min(self._size, 4 * count):
-            if not any(process.is_alive() for process in self._processes):
-                raise RuntimeError(
-                    'every process that builds scenes has died; its traceback is above'
-                )
-            self._stop.wait(0.05)
+            self._wait()
         worlds = self._worlds
         return [worlds[int(n)] for n in rng.integers(len(worlds), size=count)]
+
+    def held_out(self) -> Sequence[World]:
+        """The scenes that were to be kept, by seed; waits for them."""
+        while len(self._kept) < self._wanted:
+            self._wait()
+        return [self._kept[seed] for seed in sorted(self._kept)]
+
+    def _wait(self) -> None:
+        if not any(process.is_alive() for process in self._processes):
+            raise RuntimeError('every process that builds scenes has died; its traceback is above')
+        self._stop.wait(0.05)
 
     def _fill(self) -> None:
         while not self._stop.is_set():
             try:
-                arrays = self._queue.get(timeout=0.2)
+                kept, arrays = self._queue.get(timeout=0.2)
             except queue.Empty:
                 continue
             world = to_world(arrays, self._device)
             if self._device.type == 'cuda':
                 torch.cuda.current_stream().synchronize()  # other streams read it
+            if kept >= 0:
+                self._kept[kept] = world
+                continue
             if len(self._worlds) < self._size:
                 self._worlds.append(world)
             else:
@@ -180,15 +218,18 @@ class Pool:
             self.built += 1
 
 
-def _work(out: Any, stop: Any, recipe: Recipe, seed: int, step: int) -> None:
+def _work(out: Any, stop: Any, recipe: Recipe, seed: int, step: int, kept: range) -> None:
     torch.set_num_threads(1)
-    while not stop.is_set():
-        arrays = build(seed, recipe)
-        seed += step
+    plain = replace(recipe, clutter=False, paste=0)
+    for number in itertools.chain(kept, itertools.count(seed, step)):
+        held = number in kept
+        item = (number if held else -1, build(number, plain if held else recipe))
         while not stop.is_set():
             try:
-                out.put(arrays, timeout=0.5)
+                out.put(item, timeout=0.5)
                 break
             except queue.Full:
                 continue
+        if stop.is_set():
+            break
     out.cancel_join_thread()

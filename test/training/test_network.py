@@ -20,10 +20,10 @@ from airside_perception.lidar.encoder import Encoder  # noqa: E402
 from airside_perception.lidar.pillars import Grid  # noqa: E402
 from training.export import card, export_onnx  # noqa: E402
 from training.loss import box_loss, score_loss  # noqa: E402
+from training.model import Model  # noqa: E402
 from training.pillars import decorate  # noqa: E402
 from training.recipe import load  # noqa: E402
 from training.targets import Boxes, assign  # noqa: E402
-from training.train import Model  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / 'training' / 'pointpillars.yaml'
 

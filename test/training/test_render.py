@@ -55,6 +55,7 @@ def world_of(scene):
         torch.as_tensor(scene.objects.boxes, dtype=torch.float32),
         torch.arange(2),
         torch.zeros(1, 2),
+        torch.zeros(2, 2),
     )
 
 

@@ -42,6 +42,7 @@ def crates(seed):
         torch.tensor(boxes, dtype=torch.float32),
         torch.arange(4),
         spots,
+        torch.zeros(4, 2),
     )
 
 
@@ -76,7 +77,7 @@ def test_every_return_lies_on_the_ground_or_in_its_box(variation, margin, flat):
     """Shift, turn, mirror and stretch move triangles and boxes alike."""
     batch = batch_of(variation)
     for scan in range(4):
-        points = batch.points[batch.scan == scan].double().numpy()
+        points = batch.points[batch.scan == scan, :3].double().numpy()
         boxes = batch.truth.boxes[batch.truth.scan == scan].double().numpy()
         returns = batch.returns[batch.truth.scan == scan].numpy()
         within = inside(points, boxes, margin)
@@ -109,10 +110,11 @@ def test_scenes_follow_from_their_seed():
     first, second = (build(1234, Recipe(labels, 0.5)) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
-    triangles, material, owner, boxes, label, spots = first
+    triangles, material, owner, boxes, label, spots, velocity = first
     assert len(triangles) == len(material) == len(owner)
     assert owner.max() < len(boxes) == len(label)
     assert len(spots) >= 1
+    assert velocity.shape == (len(boxes), 2)
 
 
 @pytest.mark.slow
@@ -120,10 +122,12 @@ def test_a_run_trains_saves_and_goes_on(tmp_path):
     training = load(
         CONFIG, limits=[-30.72, -30.72, -2.0, 30.72, 30.72, 8.0], batch=1, steps=2,
         workers=1, pool=2, widths=[8, 8, 8, 8], depths=[0, 0, 0, 0], neck=8, channels=8,
+        validation={'scenes': 0},
     )  # fmt: skip
     options = argparse.Namespace(
-        device='cpu', compile=False, resume='', fresh_schedule=False, minutes=0, every=1
-    )
+        device='cpu', compile=False, resume='', fresh_schedule=False, minutes=0, every=1,
+        save_seconds=60.0,
+    )  # fmt: skip
     run(training, tmp_path, options)
     options.resume = str(tmp_path)
     run(load(CONFIG, **{**vars_of(training), 'steps': 3}), tmp_path, options)
@@ -135,4 +139,4 @@ def test_a_run_trains_saves_and_goes_on(tmp_path):
 def vars_of(training):
     """The keys that the test changed, for a second run."""
     keys = ('limits', 'batch', 'workers', 'pool', 'widths', 'depths', 'neck', 'channels')
-    return {key: getattr(training, key) for key in keys}
+    return {key: getattr(training, key) for key in keys} | {'validation': {'scenes': 0}}

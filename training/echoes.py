@@ -1,0 +1,252 @@
+"""What comes back to a lidar of training: surfaces, fog, rain, and what sensors lose.
+
+The formulas are those of `airside_perception.sim.returns`, for many scans at once on the
+accelerator. Powers are in units of the weakest return that a sensor keeps half of the time, so a
+black (10 %) wall seen head-on at the lidar's reach has the power 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from airside_perception.sim.returns import DROPS, OVERLAP, PULSE, SOFT
+from training.lidars import Lidar
+from training.raycast import Beams
+
+BLACK = 0.1
+NEAREST = 1.0
+"""Metres; nothing nearer is measured."""
+GLOSS, SPECKLE = 0.15, 0.15
+"""Exponent of the cosine of incidence in the intensity, and its relative noise."""
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Per material, float32 [M]: reflectivity 0..1, share of beams lost, depth of foliage (m).
+
+    `retro` [M] is 1 for what throws beams back to their source, None: nothing does.
+    """
+
+    reflectivity: Tensor
+    loss: Tensor
+    depth: Tensor
+    retro: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How scans are thinned and clouded; all zero: not at all.
+
+    Attributes:
+        sectors: share of scans that miss a sector of up to a quarter turn, as behind dirt.
+        rings: most of the rings that are lost; every other scan loses some.
+        beams: most of the beams that are lost one by one; every other scan loses some.
+        fog, rain: shares of scans in fog of 40 to 300 m and in rain of 2 to 35 mm/h.
+        gain: of the intensity, standard deviation of its logarithm; gamma: the same.
+        mute: share of scans without any intensity.
+    """
+
+    sectors: float = 0.0
+    rings: float = 0.0
+    beams: float = 0.0
+    fog: float = 0.0
+    rain: float = 0.0
+    gain: float = 0.0
+    gamma: float = 0.0
+    mute: float = 0.0
+
+
+@dataclass(frozen=True)
+class Met:
+    """What beams met: [H] of those that hit something.
+
+    Attributes:
+        beam: int64, row of the beam; distance: float32, metres; facing: float32, cosine of
+            incidence; kind: int64, material; ground: bool.
+    """
+
+    beam: Tensor
+    distance: Tensor
+    facing: Tensor
+    kind: Tensor
+    ground: Tensor
+
+
+@dataclass(frozen=True)
+class Echoes:
+    """What scans report: [N].
+
+    Attributes:
+        beam: int64; distance: float32, without noise; intensity: float32, 0..1.
+        hit: int64, row of `Met`, -1: a drop of fog or rain.
+    """
+
+    beam: Tensor
+    distance: Tensor
+    intensity: Tensor
+    hit: Tensor
+
+
+@dataclass(frozen=True)
+class Air:
+    """Weather of S scans, float32 [S]: extinction (1/m), visibility (m), rain (mm/h), wetness."""
+
+    extinction: Tensor
+    visibility: Tensor
+    rain: Tensor
+    wetness: Tensor
+
+
+def air(scans: int, loss: Loss, generator: torch.Generator) -> Air:
+    """Weather drawn for every scan, as `sim.conditions` draws it."""
+    device = generator.device
+    kind, amount = torch.rand((2, scans), device=device, generator=generator)
+    foggy, rainy = kind < loss.fog, kind >= 1 - loss.rain
+    low, high = math.log(40.0), math.log(300.0)
+    visibility = torch.where(foggy, torch.exp(low + (high - low) * amount), math.inf)
+    rain = torch.where(rainy, 2 + 33 * amount, 0.0)
+    extinction = 3 / visibility + 1.076e-3 * rain.pow(0.67) * math.log(10) / 10
+    wetness = torch.where(rainy, (0.55 + rain / 40).clamp(max=1.0), 0.0)
+    return Air(extinction, visibility, rain, torch.where(foggy, 0.3, wetness))
+
+
+def echoes(
+    met: Met,
+    beams: Beams,
+    lidars: Sequence[Lidar],
+    surfaces: Surfaces,
+    loss: Loss,
+    generator: torch.Generator,
+) -> Echoes:
+    """Which beams come back, from where and how strong.
+
+    Args:
+        met: what they hit.
+        beams: of all scans.
+        lidars: one a scan.
+        surfaces: by material.
+        loss: weather and losses to draw.
+        generator: source of all randomness.
+    """
+    device, scans = met.distance.device, len(lidars)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, device=device, generator=generator)
+
+    def of_lidars(name: str) -> Tensor:
+        return torch.tensor([getattr(lidar, name) for lidar in lidars], device=device)
+
+    weather = air(scans, loss, generator)
+    scan = beams.scan[met.beam]
+    reach = of_lidars('reach').float()
+    power = surfaces.reflectivity[met.kind] * torch.sqrt(met.facing + 1e-3) / BLACK
+    power = power * (reach[scan] / met.distance).square()
+    power = power * torch.exp(-2 * weather.extinction[scan] * met.distance)
+    wet = weather.wetness[scan] * met.ground
+    power = power * (1 - 0.5 * wet) * (1 - wet * (1 - met.facing).pow(1.5))
+    # A lidar equation, softened, since real surfaces are no Lambertian mirrors.
+    seen = torch.sigmoid(2 * torch.log(power)) * (1 - of_lidars('dropout').float()[scan])
+    seen = seen * (1 - surfaces.loss[met.kind])
+    working = _working(beams, lidars, loss, generator)
+    kept = (uniform(len(scan)) < seen) & (met.distance > NEAREST) & working[met.beam]
+
+    stronger = torch.zeros(len(beams.scan), device=device)
+    stronger[met.beam[kept]] = power[kept]
+    soft = _droplets(weather, stronger, beams.scan, reach, generator)
+    soft = torch.where(working, soft, math.inf)
+    ghost = torch.nonzero((soft > NEAREST) & torch.isfinite(soft)).flatten()
+    covered = torch.zeros(len(beams.scan), dtype=torch.bool, device=device)
+    covered[ghost] = True
+    rows = torch.nonzero(kept & ~covered[met.beam]).flatten()
+    intensity = _intensity(met, rows, power, surfaces, generator)
+    dim = 0.05 * uniform(len(ghost))
+    beam = torch.cat([met.beam[rows], ghost])
+    return Echoes(
+        beam,
+        torch.cat([met.distance[rows], soft[ghost]]),
+        _varied(torch.cat([intensity, dim]), beams.scan[beam], scans, loss, generator),
+        torch.cat([rows, torch.full_like(ghost, -1)]),
+    )
+
+
+def _working(
+    beams: Beams, lidars: Sequence[Lidar], loss: Loss, generator: torch.Generator
+) -> Tensor:
+    """Beams [R] that dirt, broken rings and chance leave."""
+    device, scans = beams.scan.device, len(lidars)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, device=device, generator=generator)
+
+    firings = torch.tensor([lidar.firings for lidar in lidars], device=device)
+    rings = max(len(lidar.elevations) for lidar in lidars)
+    turn = beams.azimuth / firings[beams.scan]
+    first, width = uniform(scans), 0.25 * uniform(scans) * (uniform(scans) < loss.sectors)
+    working = torch.remainder(turn - first[beams.scan], 1.0) >= width[beams.scan]
+    lost = loss.rings * uniform(scans) * (uniform(scans) < 0.5)
+    broken = uniform(scans, rings) < lost[:, None]
+    working = working & ~broken[beams.scan, beams.row]
+    thin = loss.beams * uniform(scans) * (uniform(scans) < 0.5)
+    return working & (uniform(len(beams.scan)) >= thin[beams.scan])
+
+
+def _droplets(
+    weather: Air, power: Tensor, scan: Tensor, reach: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Distance [R] at which fog or a drop answers instead of the target; inf: nowhere."""
+    found = torch.full_like(power, math.inf)
+    cloudy = (weather.rain > 0) | torch.isfinite(weather.visibility)
+    rows = torch.nonzero(cloudy[scan]).flatten()
+    if not len(rows):
+        return found
+    scan, power, device = scan[rows], power[rows], power.device
+    unit = reach[scan].square() / BLACK  # of a power in 1 / m^2
+
+    def uniform() -> Tensor:
+        return torch.rand(len(rows), device=device, generator=generator)
+
+    def exponential() -> Tensor:
+        return -torch.log1p(-uniform().clamp(max=1 - 1e-6))
+
+    extinction, visibility = weather.extinction[scan], weather.visibility[scan]
+    near = OVERLAP * torch.sqrt(uniform()) + exponential() / (2 * extinction + 1 / 3.0)
+    answer = SOFT * math.pi * PULSE * 0.046 / visibility * torch.exp(-2 * extinction * near)
+    answer = answer / near.clamp(min=OVERLAP).square() * exponential() * unit
+    seen = uniform() * (answer.square() + 1) < answer.square()
+    distance = torch.where(seen & (answer > power), near, math.inf)
+    rain = weather.rain[scan]
+    drop = NEAREST + DROPS * exponential()
+    hit = uniform() < 1 - torch.exp(-0.0022 * rain.pow(0.6))
+    strong = 0.012 / drop.square() * unit > power * uniform()
+    found[rows] = torch.where(hit & strong & (rain > 0), drop, distance)
+    return found
+
+
+def _intensity(
+    met: Met, rows: Tensor, power: Tensor, surfaces: Surfaces, generator: torch.Generator
+) -> Tensor:
+    """Intensity 0..1 that sensors report, corrected for range, of `rows` of `met`."""
+    kind, square = met.kind[rows], power[rows].square()
+    noise = torch.randn(len(rows), device=power.device, generator=generator)
+    shine = met.facing[rows].clamp(min=1e-3).pow(GLOSS)
+    plain = surfaces.reflectivity[kind] * shine * square / (square + 9)
+    plain = plain * (1 + SPECKLE * noise)
+    if surfaces.retro is not None:
+        plain = torch.where(surfaces.retro[kind] > 0, 0.97 + 0.02 * noise, plain)
+    return plain.clamp(0, 1)
+
+
+def _varied(
+    intensity: Tensor, scan: Tensor, scans: int, loss: Loss, generator: torch.Generator
+) -> Tensor:
+    """Intensity as other sensors would report it."""
+    drawn = torch.randn((2, scans), device=scan.device, generator=generator)
+    muted = torch.rand(scans, device=scan.device, generator=generator) < loss.mute
+    gain, gamma = torch.exp(drawn * torch.tensor([[loss.gain], [loss.gamma]], device=scan.device))
+    varied = (intensity.clamp(min=1e-6).pow(gamma[scan]) * gain[scan]).clamp(0, 1)
+    return varied * ~muted[scan]
