@@ -45,6 +45,8 @@ def write_partial(
     """
     path = Path(path)
     partial = path.with_name(f'.{path.name}.{os.getpid()}')
+    if path.exists() and not (path.is_file() or path.is_dir()):  # renaming would take its place
+        raise error(f'{path}: cannot be written: a device or pipe, not a file')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data.encode() if isinstance(data, str) else data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,12 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match='cannot be written'):
         write_whole(tmp_path / 'a', 'x')
     assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    """A device, as /dev/null, would be renamed away."""
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(EngineError, match='pipe: cannot be written: a device or pipe'):
+        write_whole(tmp_path / 'pipe', 'x')
+    assert (tmp_path / 'pipe').is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ['pipe']
