@@ -157,6 +157,7 @@ def test_where_the_fastest_does_not_keep_to_the_budget_the_next_is_taken(
     faster = [p for p in found.points if p.cost.milliseconds < found.chosen.cost.milliseconds]
     assert 1 <= len(found.chosen.int8) <= 2
     assert all(len(point.int8) >= 3 for point in faster if point.within)
+    assert 1 <= found.in_vain <= len(faster)
 
 
 def test_costs_by_hand(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def _chosen_text(found: Search) -> str:
         f'INT8 ({found.chosen.cost.share:.1%} of FLOPs); as it is written, with the rest in '
         f'fp16, it loses {loss:.4g}, fp16 alone {found.half.of(found.metric):.4g}: INT8 adds '
         f'{found.added:.4g}, within the budget of {found.budget:g}'
+        + (f'; {found.in_vain} faster of the table add more as written' if found.in_vain else '')
     )
 
 

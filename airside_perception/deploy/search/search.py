@@ -79,11 +79,12 @@ class Search:
         nodes: sensitivities, the largest first.
         points: by predicted time, slowest first.
         model: the chosen one, fp32 with Q/DQ.
-        chosen: a fast point that is within the budget as it is written.
+        chosen: the fastest point that was found within the budget as it is written.
         half: what fp16 itself loses, without INT8. Scores of points are with the rest in fp32:
             what INT8 adds to that.
         checked: the chosen one again as it is written: its biases corrected for good, and the
             rest in fp16.
+        in_vain: faster points that were within the budget, and beyond it as they are written.
     """
 
     metric: str
@@ -96,6 +97,7 @@ class Search:
     half: Score
     checked: Score
     model: Any
+    in_vain: int = 0
 
     @property
     def good(self) -> bool:
@@ -131,6 +133,7 @@ class Search:
             'chosen': point_dict(self.chosen),
             'fp16_alone': score_dict(self.half),
             'chosen_with_fp16_rest': score_dict(self.checked),
+            'faster_beyond_budget_as_written': self.in_vain,
             'fp16_nodes': list(self.finer),
         }  # fmt: skip
 
@@ -171,29 +174,49 @@ def search(
         kind = KEPT if kept else ALL
         points.append(_point(name, kind, int8, score(int8), costs, metric, budget))
     points = _front(points, metric)
-    chosen, model, checked = _chosen(evaluator, points, half, metric, budget)
+    chosen, model, checked, in_vain = _chosen(evaluator, points, half, metric, budget)
     progress('search', 1.0)
     return Search(
         metric, budget, frames, costs.machine.name, tuple(worst_first), tuple(points), chosen,
-        half, checked, model,
+        half, checked, model, in_vain,
     )  # fmt: skip
 
 
 def _chosen(
     evaluator: Evaluator, points: list[Point], half: Score, metric: str, budget: float
-) -> tuple[Point, Any, Score]:
-    """Points within the budget are finished, the fastest first, until one keeps to it.
+) -> tuple[Point, Any, Score, int]:
+    """The fastest point that is found to keep to the budget as it is written.
 
-    Neighbours differ by a node, so the steps grow: 0, 1, 2, 4, ... All fp16, the last, does.
+    Points within the budget are finished from the fastest on, in steps that grow (0, 1, 3, 7, ...)
+    until one keeps to it, as all fp16, the last, does; then halfway back, until its next faster
+    neighbour is known not to.
+
+    Returns:
+        The point, its network with its score, and how many faster ones were finished in vain.
     """
     fastest = sorted((item for item in points if item.within), key=lambda p: p.cost.milliseconds)
-    place, step = 0, 1
-    while True:
+    tried = 0
+
+    def finish(place: int) -> tuple[Point, Any, Score] | None:
+        nonlocal tried
+        tried += 1
         point = fastest[place]
         model, score = _finished(evaluator, point.int8, metric)
-        if not point.int8 or score.of(metric) - half.of(metric) <= budget:
-            return point, model, score
-        place, step = min(place + step, len(fastest) - 1), 2 * step
+        keeps = not point.int8 or score.of(metric) - half.of(metric) <= budget
+        return (point, model, score) if keeps else None
+
+    failed, place, step = -1, 0, 1
+    while (best := finish(place)) is None:
+        failed, place, step = place, min(place + step, len(fastest) - 1), 2 * step
+    kept = 1
+    while place - failed > 1:
+        middle = (failed + place) // 2
+        found = finish(middle)
+        if found is None:
+            failed = middle
+        else:
+            best, place, kept = found, middle, kept + 1
+    return *best, tried - kept
 
 
 def _finished(evaluator: Evaluator, int8: tuple[str, ...], metric: str) -> tuple[Any, Score]:
