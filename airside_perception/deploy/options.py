@@ -1,4 +1,4 @@
-"""Options that several verbs have: of real data, model cards, shapes and engines."""
+"""Options that several verbs have: of real data, model cards, shapes, engines, comparisons."""
 
 from __future__ import annotations
 
@@ -51,3 +51,23 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add('--dla-core', type=int, metavar='N',
         help='that engines run on, -1: none; default: as their manifests say')  # fmt: skip
     add('--allow-host-code', action='store_true', help='open engines that bring host code')
+
+
+def add_comparison(parser: argparse.ArgumentParser, size_help: str, tolerance: float) -> None:
+    """Adds how the outputs of a network before and after are compared."""
+    add = parser.add_argument
+    add('--size', action='append', default=[], metavar='NAME=N,N', help=size_help)
+    add('--seed', type=int, default=0, metavar='N', help='of the random inputs; %(default)s')
+    add(
+        '--tolerance', type=float, default=tolerance, metavar='SHARE',
+        help='largest difference of an output, of its largest value; %(default)g',
+    )  # fmt: skip
+
+
+def add_external_data(parser: argparse.ArgumentParser) -> None:
+    """Adds `--external-data`; `deploy.external.data_file` reads it."""
+    parser.add_argument(
+        '--external-data', default='auto', metavar='auto|inline|FILE',
+        help='weights in a file beside the network: only where it has 2 GB or more (auto), never, '
+        'or in this file; %(default)s',
+    )  # fmt: skip

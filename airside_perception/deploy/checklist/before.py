@@ -122,8 +122,7 @@ def _opset(network: Network) -> Outcome:
     if version < OPSET:
         return failed(
             f'{name}: opset {version}, expected {OPSET} or later',
-            f'engine rewrite {network.path} --only opset --out NEW.onnx, or export it again with '
-            f'--opset {OPSET}', line,
+            f'engine export --factory MODULE:FUNCTION --opset {OPSET} --out {name}', line,
         )  # fmt: skip
     return passed(line)
 

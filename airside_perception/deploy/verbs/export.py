@@ -10,6 +10,7 @@ from airside_perception.deploy.export.examples import read_arrays
 from airside_perception.deploy.export.export import OPSET, TOLERANCE, Order, export, write
 from airside_perception.deploy.export.exporters import AUTO, EXPORTERS, call_symbolic
 from airside_perception.deploy.export.factory import import_torch, load_function, make_module
+from airside_perception.deploy.options import add_comparison, add_external_data
 from airside_perception.deploy.shapes import read_axes, read_inputs
 from airside_perception.deploy.verb import Answer, progress
 
@@ -39,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         '--checkpoint', default='', metavar='FILE',
         help='handed to the factory if it takes an argument, else loaded into its module',
     )  # fmt: skip
-    add('--opset', type=int, default=OPSET, help='%(default)s')
+    add('--opset', type=int, default=OPSET, metavar='N', help='%(default)s')
     add(
         '--input', action='append', default=[], metavar='NAME:SHAPE[:TYPE]',
         help='an input, as images:1x3x384x640 or labels:1x20:int64, in the order of the '
@@ -60,21 +61,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='auto: dynamo, and TorchScript where that fails; %(default)s',
     )  # fmt: skip
     add('--inputs', default='', metavar='NPZ', help='arrays by input, to trace and compare with')
-    add(
-        '--size', action='append', default=[], metavar='NAME=N,N',
-        help='sizes at which an axis that varies is compared; default: a batch 1, 2, 3, others '
-        'as in the example and twice that',
-    )  # fmt: skip
-    add('--seed', type=int, default=0, help='of the random inputs; %(default)s')
-    add(
-        '--tolerance', type=float, default=TOLERANCE, metavar='SHARE',
-        help='largest difference of an output, of its largest value; %(default)g',
-    )  # fmt: skip
-    add(
-        '--external-data', default=external.AUTO, metavar='auto|inline|FILE',
-        help='weights in a file beside the network: only where it has 2 GB or more (auto), never, '
-        'or in this file; %(default)s',
-    )  # fmt: skip
+    add_comparison(
+        parser,
+        'sizes at which an axis that varies is compared; default: a batch 1, 2, 3, others as in '
+        'the example and twice that',
+        TOLERANCE,
+    )
+    add_external_data(parser)
     add('--keep', action='store_true', help='write the network although its outputs differ')
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from airside_perception.deploy.agreement import read_sizes
-from airside_perception.deploy.options import add_shape
+from airside_perception.deploy.options import add_comparison, add_external_data, add_shape
 from airside_perception.deploy.sanitize import (
     SIZE_LIMIT_MB,
     TOLERANCE,
@@ -41,22 +41,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_shape(parser, 'fix the shape of an input, ? for a size that stays as it is')
     add('--merge-weights', action='store_true', help='store equal weights once')
-    add(
-        '--external-data', default='auto', metavar='auto|inline|FILE',
-        help='weights in a file beside the network: only where it has 2 GB or more (auto), never, '
-        'or in this file; %(default)s',
-    )  # fmt: skip
+    add_external_data(parser)
     add('--report', default='', metavar='JSON', help='write what changed to this file, too')
-    add(
-        '--size', action='append', default=[], metavar='NAME=N,N',
-        help='sizes at which a dimension that varies is compared; default: 1, 2, 3, for height '
-        'and width of images 64, 128, 192',
-    )  # fmt: skip
-    add('--seed', type=int, default=0, help='of the random inputs; %(default)s')
-    add(
-        '--tolerance', type=float, default=TOLERANCE, metavar='SHARE',
-        help='largest difference of an output, of its largest value; %(default)g',
-    )  # fmt: skip
+    add_comparison(
+        parser,
+        'sizes at which a dimension that varies is compared; default: 1, 2, 3, for height and '
+        'width of images 64, 128, 192',
+        TOLERANCE,
+    )
 
 
 def run(options: argparse.Namespace) -> Answer:
