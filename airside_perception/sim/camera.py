@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from airside_perception.errors import ConfigError
 from airside_perception.projection import CameraModel
 from airside_perception.sim import film, weather
 from airside_perception.sim.caster import Caster
@@ -124,11 +125,11 @@ def take(
         directions: from `look`.
 
     Raises:
-        ValueError: `lighting` was made without conditions.
+        ConfigError: `lighting` was made without conditions.
     """
     conditions = lighting.conditions
     if conditions is None:
-        raise ValueError(
+        raise ConfigError(
             'lighting without conditions: use render, or Lighting.of(..., conditions)'
         )
     shape = lens.model.height, lens.model.width

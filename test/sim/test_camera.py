@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from airside_perception.errors import ConfigError
 from airside_perception.geometry import apply, corners, invert, transform
 from airside_perception.projection import CameraModel
 from airside_perception.sim.bodies import Body
-from airside_perception.sim.camera import Lens, Light, Picture, look, render, visible
+from airside_perception.sim.camera import Lens, Light, Picture, look, render, take, visible
 from airside_perception.sim.caster import BruteCaster
 from airside_perception.sim.layout import Layout
 from airside_perception.sim.materials import row, standard
 from airside_perception.sim.mesh import box
 from airside_perception.sim.rig import OPTICAL2CAMERA
 from airside_perception.sim.scene import Motion, Scene
+from airside_perception.sim.shade import Lighting
 
 MATRIX = np.array([[60.0, 0, 47.5], [0, 60.0, 31.5], [0, 0, 1]])
 LENS = Lens(
@@ -132,6 +134,13 @@ def test_exposure_brightens():
     dim = picture_of(scene, replace(LENS, exposure=0.25)).image.astype(float)
     full = picture_of(scene).image.astype(float)
     assert_allclose(dim[40:].mean() / full[40:].mean(), 0.5, atol=0.02)
+
+
+def test_weather_needs_lighting_made_for_it():
+    scene = scene_of((9.0, 1.0))
+    caster, rng = BruteCaster(scene.triangles), np.random.default_rng(0)
+    with pytest.raises(ConfigError, match='without conditions'):
+        take(LENS, scene, caster, Lighting.of(scene, PLAIN), rng, look(LENS))
 
 
 @pytest.mark.open3d

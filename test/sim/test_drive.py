@@ -18,6 +18,7 @@ from airside_perception.sim.conditions import conditions
 from airside_perception.sim.drive import START_NS, drive, write_drive
 from airside_perception.sim.lidar import even
 from airside_perception.sim.rig import BASE, load_rig
+from airside_perception.sim.truth import read_truth
 
 MOVING = next(seed for seed in range(20) if apron(seed).ego.speed > 1)
 
@@ -240,3 +241,25 @@ class TestDrive:
         assert '1  /sensing/lidar/points' in capsys.readouterr().out
         assert command.main() == 2
         assert 'exists already' in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ('flags', 'want'),
+        [
+            ([], ('day', 'clear')),
+            (['--light', 'night'], ('night', 'clear')),
+            (['--weather', 'fog', '--family', 'held_out'], ('day', 'fog')),
+            (['--draw'], (conditions(6).light, conditions(6).weather)),
+        ],
+    )
+    def test_the_command_sets_light_weather_and_layout(
+        self, repository, tmp_path, monkeypatch, flags, want
+    ):
+        tree = yaml.safe_load((repository / 'config' / 'rig.yaml').read_text(encoding='utf-8'))
+        tree['lidar']['preset'] = 'roof32'
+        tree['cameras'] = None
+        (tmp_path / 'rig.yaml').write_text(yaml.safe_dump(tree), encoding='utf-8')
+        given = ['--seed', '6', '--seconds', '0.1', '--rig', str(tmp_path / 'rig.yaml')]
+        monkeypatch.setattr('sys.argv', ['sim', *given, '--out', str(tmp_path / 'bag'), *flags])
+        assert command.main() == 0
+        frame = next(read_truth(tmp_path / 'bag'))
+        assert tuple(frame.labels.values()) == want
