@@ -27,7 +27,7 @@ class OnnxEngine(Backend):
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised; it is not logged as well
         # threads that wait actively take the cores from the other nodes, and from ours afterwards
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:

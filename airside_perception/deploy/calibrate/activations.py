@@ -112,7 +112,7 @@ def _session(model: onnx.ModelProto, path: str, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised; it is not logged as well
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     # the values of the network as it is written, none of them fused away
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -40,7 +40,7 @@ def onnx_times(
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised; it is not logged as well
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')  # as in the nodes
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix='profile') as folder:
