@@ -39,10 +39,12 @@ def set_input_size(model: onnx.ModelProto, height: int, width: int) -> onnx.Mode
         output.type.tensor_type.ClearField('shape')
     kind = helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type)
     shape = [dimension.dim_value or 1 for dimension in dimensions]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised; it is not logged as well
     try:
         resized = onnx.shape_inference.infer_shapes(resized, strict_mode=True, data_prop=True)
         session = onnxruntime.InferenceSession(
-            resized.SerializeToString(), providers=['CPUExecutionProvider']
+            resized.SerializeToString(), options, providers=['CPUExecutionProvider']
         )
         session.run(None, {inputs[0].name: np.zeros(shape, kind)})
     except Exception as error:  # what ONNX and ONNX Runtime raise has no nearer common base
