@@ -11,6 +11,7 @@ import copy
 import math
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -146,12 +147,16 @@ class Yolox(nn.Module):
         top = self.ascend[1](torch.cat([self.down[1](middle), top], 1))
         levels = (fine, middle, top)
         maps = [head(level) for head, level in zip(self.heads, levels, strict=True)]
-        # Sizes as plain numbers, so that the exported reshape has a fixed shape.
-        sizes = [[int(n) for n in level.shape] for level in maps]
-        rows = [
-            level.reshape(b, c, h * w) for level, (b, c, h, w) in zip(maps, sizes, strict=True)
-        ]
-        return torch.cat(rows, 2).transpose(1, 2)
+        return listed(maps)
+
+
+@torch.fx.wrap  # type: ignore[untyped-decorator]  # torch's own; QAT takes it as one step
+def listed(maps: list[Tensor]) -> Tensor:
+    """The cells of all levels [B, C, H, W] as rows [B, cells, C]."""
+    # Sizes as plain numbers, so that the exported reshape has a fixed shape.
+    sizes = [[int(n) for n in level.shape] for level in maps]
+    rows = [level.reshape(b, c, h * w) for level, (b, c, h, w) in zip(maps, sizes, strict=True)]
+    return torch.cat(rows, 2).transpose(1, 2)
 
 
 def cells(height: int, width: int, device: torch.device) -> Tensor:

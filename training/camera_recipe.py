@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from airside_perception.sim.bodies import CLASSES
 from training.camera_network import Yolox
+from training.recipe import Validation
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class CameraTraining:
     decay: float
     average: float
     weights: dict[str, float]
+    paste: int = 0
+    validation: Validation = field(default_factory=Validation)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,9 +67,16 @@ def load(path: str | Path, **changes: Any) -> CameraTraining:
         TypeError: a key is missing or unknown.
         ValueError: the classes are not those of the simulator.
     """
-    values = {**yaml.safe_load(Path(path).read_text(encoding='utf-8')), **changes}
+    values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    return parse({**values, **changes}, str(path))
+
+
+def parse(given: Mapping[str, Any], path: str = 'recipe') -> CameraTraining:
+    """The recipe that a YAML file or a saved run holds; errors as of `load`."""
+    values = dict(given)
     for key in ('widths', 'depths', 'neck', 'zoom'):
         values[key] = tuple(values[key])
+    values['validation'] = Validation(**values.get('validation', {}))
     training = CameraTraining(**values)
     odd = set(training.classes) ^ set(CLASSES)
     if odd:

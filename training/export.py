@@ -25,7 +25,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from airside_perception.deploy.lint import lint
 from training import sitting
 from training.heads import head_of
-from training.model import Model, trained
+from training.model import trained
+from training.network import PillarNet
 from training.recipe import Training
 
 TOLERANCE = 1e-3
@@ -111,13 +112,13 @@ def export_onnx(dense: nn.Module, training: Training, path: Path, velocity: bool
 
 def card(
     training: Training,
-    model: Model,
+    pillars: PillarNet,
     sha256: str,
     about: dict[str, Any],
     thresholds: dict[str, float],
 ) -> str:
     """The model card as YAML."""
-    weight, bias = (values.detach().float().numpy() for values in model.pillars.eval().folded())
+    weight, bias = (values.detach().float().numpy() for values in pillars.eval().folded())
     head = head_of(training, torch.device('cpu')).card()
     values = {
         'name': training.name,
@@ -141,9 +142,15 @@ def card(
             'weight': [[float(f'{value:.7g}') for value in row] for row in weight],
         },
     }
-    return yaml.safe_dump(
+    return dump(values)
+
+
+def dump(values: dict[str, Any]) -> str:
+    """YAML as the cards of lidar networks are written."""
+    text: str = yaml.safe_dump(
         values, sort_keys=False, width=110, default_flow_style=None, allow_unicode=True
     )
+    return text
 
 
 def described(training: Training, saved: dict[str, Any], dense: nn.Module) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def main() -> None:
     about = {**described(training, saved, model.dense), **more}
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix('.yaml').write_text(
-        card(training, model, sha256, about, thresholds), encoding='utf-8'
+        card(training, model.pillars, sha256, about, thresholds), encoding='utf-8'
     )
     size = path.stat().st_size / 1e6
     print(

@@ -106,6 +106,7 @@ class Run:
         found = validation(self._judged)
         if self.best.look(found['map'], self.step):
             self.save(out, sitting.BEST)
+        self.save(out)  # so that both know of the same best
         return found
 
     def save(self, out: Path, name: str = sitting.MODEL) -> None:
@@ -253,7 +254,7 @@ def run(training: Training, out: Path, options: argparse.Namespace) -> None:
         journal = Journal(file, state.head.losses, training)
         validation = None
         if kept:
-            text = card(training, Model(training), '', {}, {})
+            text = card(training, training.pillar_net(), '', {}, {})
             validation = Validation(training, text, pool.held_out(), surfaces(device))
         data = ahead(lessons(training, device, pool, state.step), device)
         looked = saved = time.monotonic()

@@ -2,8 +2,9 @@
 
     python -m training.train_camera --config training/yolox.yaml --out output/camera
 
-writes OUT/model.pt (weights and their average), OUT/optimizer.pt and OUT/log.jsonl; --resume goes
-on from them. One accelerator and a handful of CPU cores; minutes. A CPU alone will do for a trial.
+writes OUT/model.pt (weights, their average, optimiser), OUT/best.pt (those of the best validation)
+and OUT/log.jsonl; after a kill the same command with --resume goes on. One accelerator and a
+handful of CPU cores; minutes. A CPU alone will do for a trial.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -23,18 +23,15 @@ import yaml
 from torch import Tensor, nn
 
 from airside_perception.sim.materials import standard
+from training import sitting
 from training.camera_loss import Truth, loss
 from training.camera_network import cells
 from training.camera_recipe import CameraTraining, load
+from training.export_camera import card
 from training.gallery import Gallery
+from training.schedule import one_cycle
+from training.validate_camera import CameraValidation
 from training.worlds import Pool, Recipe
-
-
-def one_cycle(progress: float) -> float:
-    """Factor of the learning rate: up for the first twentieth, then a cosine to a hundredth."""
-    if progress < 0.05:
-        return 0.05 + 0.95 * progress / 0.05
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
 
 
 class Run:
@@ -43,8 +40,9 @@ class Run:
     Attributes:
         step: updates so far.
         made: pictures drawn so far.
-        seconds: of training so far, over all sittings.
+        seconds: of the schedule so far, over all sittings; earlier: of schedules before it.
         minutes: that end the schedule, 0: none.
+        best: of the validations.
     """
 
     def __init__(self, training: CameraTraining, device: torch.device) -> None:
@@ -63,12 +61,13 @@ class Run:
         weights = (training.weights[key] for key in ('boxes', 'objects', 'classes'))
         self._weights = torch.tensor(list(weights), device=device)
         self.step = self.made = 0
-        self.seconds = self.minutes = 0.0
+        self.seconds = self.earlier = self.minutes = 0.0
+        self.best = sitting.Best(training.validation.patience)
 
     def update(self, images: Tensor, truth: Truth, progress: float) -> Tensor:
         """One step; the three losses, [3]."""
         for group in self.optimizer.param_groups:
-            group['lr'] = self.training.rate * one_cycle(progress)
+            group['lr'] = self.training.rate * one_cycle(progress, 0.05, 0.01)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, self.device.type == 'cuda'):
             rows = self.network(images)
@@ -88,95 +87,144 @@ class Run:
         names = [name for name, value in now.items() if value.is_floating_point()]
         torch._foreach_lerp_([average[n] for n in names], [now[n] for n in names], 1 - keep)
 
-    def save(self, out: Path) -> None:
-        """Writes what `restore` and the export read."""
-        torch.save(
-            {
-                'training': dataclasses.asdict(self.training),
-                'network': self.network.state_dict(),
-                'average': self.average.state_dict(),
-                'step': self.step,
-                'made': self.made,
-                'seconds': self.seconds,
-                'minutes': self.minutes,
-                'device': torch.cuda.get_device_name() if self.device.type == 'cuda' else 'CPU',
-            },
-            out / 'model.pt',
-        )
-        torch.save(self.optimizer.state_dict(), out / 'optimizer.pt')
+    def judge(self, validation: CameraValidation, out: Path) -> dict[str, float]:
+        """The average's scores; the best one is kept."""
+        found = validation(self.average)
+        if self.best.look(found['ap50'], self.step):
+            self.save(out, sitting.BEST)
+        self.save(out)  # so that both know of the same best
+        return found
 
-    def restore(self, out: Path, fresh_schedule: bool = False) -> None:
-        """Goes on from `out`."""
-        saved = torch.load(out / 'model.pt', map_location=self.device)
-        self.network.load_state_dict(saved['network'])
+    def save(self, out: Path, name: str = sitting.MODEL) -> None:
+        """Writes what `restore` and the export read."""
+        values = {
+            'training': dataclasses.asdict(self.training),
+            'network': self.network.state_dict(),
+            'average': self.average.state_dict(),
+            'step': self.step,
+            'made': self.made,
+            'seconds': self.seconds,
+            'earlier': self.earlier,
+            'minutes': self.minutes,
+            'best': {key: getattr(self.best, key) for key in ('score', 'step', 'misses')},
+            'device': torch.cuda.get_device_name() if self.device.type == 'cuda' else 'CPU',
+        }
+        if name == sitting.MODEL:
+            values['optimizer'] = self.optimizer.state_dict()
+        sitting.save(out / name, values)
+
+    def restore(self, run: Path, fresh_schedule: bool = False) -> None:
+        """Goes on from `save`; with `fresh_schedule` only the weights are taken over."""
+        saved = sitting.chosen(run) if fresh_schedule else sitting.read(run / sitting.MODEL)
+        self.network.load_state_dict(saved['average' if fresh_schedule else 'network'])
         self.average.load_state_dict(saved['average'])
-        self.seconds, self.made = saved['seconds'], saved['made']
-        if not fresh_schedule:
-            state = torch.load(out / 'optimizer.pt', map_location=self.device)
-            self.optimizer.load_state_dict(state)
-            self.step = saved['step']
+        self.made = saved['made']
+        if fresh_schedule:
+            self.earlier = saved['earlier'] + saved['seconds']
+            return
+        self.optimizer.load_state_dict(saved['optimizer'])
+        self.step, self.seconds, self.earlier = saved['step'], saved['seconds'], saved['earlier']
+        for key, value in saved['best'].items():
+            setattr(self.best, key, value)
 
 
 def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> None:
-    """Trains until the steps or the minutes are over."""
+    """Trains until the steps or the minutes are over, or validation says that it is enough."""
     device = torch.device(options.device)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision('high')
     # Scenes arrive in a thread; with the usual 5 ms every launch of a kernel may wait for it.
     sys.setswitchinterval(1e-4)
     state = Run(training, device)
+    source = sitting.resumed(options, out)
+    if source:
+        state.restore(source, options.fresh_schedule)
+        if source.resolve() != out.resolve():
+            state.best = sitting.Best(training.validation.patience)
+        elif not options.fresh_schedule:
+            sitting.cut_log(out, state.step)
     state.minutes = options.minutes
-    if options.resume:
-        state.restore(Path(options.resume), options.fresh_schedule)
     out.mkdir(parents=True, exist_ok=True)
-    labels = {name: index for index, name in enumerate(training.classes)}
-    recipe = Recipe(labels, training.streets)
-    first = training.first_scene + 1000 * training.workers * int(state.seconds)
+    held = training.validation
+    kept = range(held.first_scene, held.first_scene + held.scenes)
     rng = np.random.default_rng([training.seed, state.step])
     generator = torch.Generator(device).manual_seed(training.seed + state.step)
-    gallery = Gallery(training, torch.as_tensor(standard().colour), device)
-    start = last = saved = time.monotonic()
-    limit = options.minutes * 60 if options.minutes else math.inf
-    before, made_before = state.seconds, state.made
+    colours = torch.as_tensor(standard().colour)
+    gallery = Gallery(training, colours, device)
+    start = time.monotonic()
+    made_before = state.made
     recent: list[Tensor] = []
-    pool = Pool(recipe, first, training.scenes, training.workers, device)
-    with pool, open(out / 'log.jsonl', 'a', encoding='utf-8') as log:
+    pool = scenes(training, device, int(state.earlier + state.seconds), kept)
+    with pool, open(out / sitting.LOG, 'a', encoding='utf-8') as log:
+
+        def write(line: dict[str, float]) -> None:
+            print(json.dumps(line), flush=True)
+            log.write(json.dumps(line) + '\n')
+            log.flush()
+
+        validation = None
+        if kept:
+            text = card(training, '', {})
+            validation = CameraValidation(training, text, pool.held_out(), colours, device)
         while gallery.made < training.first_pictures:
             gallery.extend(pool, rng, generator)
-        learning = time.monotonic()
+        learning = last = looked = saved = time.monotonic()
         print(f'{gallery.made} pictures after {learning - start:.1f} s', flush=True)
-        while state.step < training.steps and time.monotonic() - start < limit:
-            now = time.monotonic()
-            by_time = min(1.0, (now - learning) / max(limit - (learning - start), 1e-3))
-            progress = max(state.step / training.steps, by_time)
+        # The schedule begins with the first step; what came before takes of its time.
+        left = max(options.minutes * 60 - (learning - start), 1.0) if options.minutes else 0.0
+        clock = sitting.Clock(training.steps, left / 60, state.seconds)
+        while True:
+            progress = clock.progress(state.step, time.monotonic() - learning)
+            if progress >= 1 or state.best.over:
+                break
             recent.append(state.update(*gallery.lesson(generator), progress))
             if state.step % training.steps_between == 0:
                 gallery.extend(pool, rng, generator)
-            state.seconds = before + time.monotonic() - start
+            now = time.monotonic()
+            state.seconds = clock.before + now - learning
             state.made = made_before + gallery.made
             if state.step % options.every == 0:
                 mean = torch.stack(recent).mean(0).tolist()
                 now = time.monotonic()
-                line = {
-                    'step': state.step,
-                    'progress': round(progress, 4),
-                    'boxes': round(mean[0], 4),
-                    'objects': round(mean[1], 4),
-                    'classes': round(mean[2], 4),
-                    'learnt_per_s': round(len(recent) * training.batch / (now - last), 1),
-                    'pictures': gallery.made,
-                    'scenes': pool.built,
-                    'seconds': round(state.seconds, 1),
-                }
-                print(json.dumps(line), flush=True)
-                log.write(json.dumps(line) + '\n')
-                log.flush()
+                write(
+                    {
+                        'step': state.step,
+                        'progress': round(progress, 4),
+                        'boxes': round(mean[0], 4),
+                        'objects': round(mean[1], 4),
+                        'classes': round(mean[2], 4),
+                        'learnt_per_s': round(len(recent) * training.batch / (now - last), 1),
+                        'pictures': gallery.made,
+                        'scenes': pool.built,
+                        'seconds': round(state.earlier + state.seconds, 1),
+                    }
+                )
                 recent, last = [], now
-            if time.monotonic() - saved > 60:
+            if validation and now - looked > held.seconds:
+                write({'step': state.step, **_rounded(state.judge(validation, out))})
+                looked = time.monotonic()
+            if now - saved > options.save_seconds:
                 state.save(out)
                 saved = time.monotonic()
-    state.save(out)
-    print(f'{state.step} steps, {state.seconds:.0f} s, {gallery.made} pictures: {out}/model.pt')
+        if validation:
+            write({'step': state.step, **_rounded(state.judge(validation, out))})
+        state.save(out)
+    best = f'; best score {state.best.score:.4f} at step {state.best.step}' if kept else ''
+    print(f'{state.step} steps, {state.seconds:.0f} s, {gallery.made} pictures: {out}{best}')
+
+
+def scenes(
+    training: CameraTraining, device: torch.device, past: int, kept: range = range(0)
+) -> Pool:
+    """Scenes that a run of which `past` seconds are over has not seen yet."""
+    labels = {name: index for index, name in enumerate(training.classes)}
+    recipe = Recipe(labels, training.streets, paste=training.paste)
+    first = training.first_scene + 1000 * training.workers * past
+    return Pool(recipe, first, training.scenes, training.workers, device, kept)
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}
 
 
 def main() -> None:
@@ -185,20 +233,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--config', default='training/yolox.yaml')
-    parser.add_argument('--out', default='output/camera')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument(
-        '--minutes', type=float, default=0, help='end the schedule after this time (0: all steps)'
-    )
-    parser.add_argument('--resume', default='', metavar='FOLDER', help='go on from this run')
+    sitting.add_options(parser, 'output/camera', 100)
     parser.add_argument(
         '--fresh-schedule', action='store_true', help='take over weights, start the schedule anew'
-    )
-    parser.add_argument(
-        '--every', type=int, default=100, help='steps from one log line to the next'
-    )
-    parser.add_argument(
-        '--set', action='append', default=[], metavar='KEY=YAML', help='replace a key of the YAML'
     )
     options = parser.parse_args()
     pairs = (item.split('=', 1) for item in options.set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import queue
 import threading
 from collections.abc import Mapping, Sequence
@@ -220,16 +221,17 @@ class Pool:
 
 def _work(out: Any, stop: Any, recipe: Recipe, seed: int, step: int, kept: range) -> None:
     torch.set_num_threads(1)
+    parent = os.getppid()  # another one once it has been killed: then nobody sets `stop`
     plain = replace(recipe, clutter=False, paste=0)
     for number in itertools.chain(kept, itertools.count(seed, step)):
         held = number in kept
         item = (number if held else -1, build(number, plain if held else recipe))
-        while not stop.is_set():
+        while not stop.is_set() and os.getppid() == parent:
             try:
                 out.put(item, timeout=0.5)
                 break
             except queue.Full:
                 continue
-        if stop.is_set():
+        if stop.is_set() or os.getppid() != parent:
             break
     out.cancel_join_thread()

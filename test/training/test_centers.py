@@ -84,7 +84,7 @@ def test_targets_decode_to_the_boxes(training):
     head = head_of(training, CPU)
     targets = head.assign(truth_of(boxes, labels, velocities), 1)
     maps = maps_of(targets)
-    decoder = CenterDecoder(read_card(card(training, Model(training), '', {}, {})))
+    decoder = CenterDecoder(read_card(card(training, training.pillar_net(), '', {}, {})))
     outputs = {name: value.numpy() for name, value in maps.items()}
     found = decoder.decode(outputs, [0.99] * len(training.classes), 100)
     assert len(found) == len(boxes)
@@ -172,7 +172,7 @@ def test_the_loss_falls_and_people_are_found(training):
     assert (last < 0.6 * first).all()
     with torch.no_grad():
         maps = dict(zip(head.outputs, model.dense(canvas), strict=True))
-    decoder = CenterDecoder(read_card(card(training, model, '', {}, {})))
+    decoder = CenterDecoder(read_card(card(training, model.pillars, '', {}, {})))
     outputs = {name: value.numpy() for name, value in maps.items()}
     found = decoder.decode(outputs, [0.3] * len(training.classes), 200)
     apart = np.hypot(*(found.boxes[:, None, :2] - boxes[None, :, :2]).T)
@@ -189,7 +189,7 @@ def test_the_export_is_the_network_and_legal_and_runs(training, tmp_path):
             value.uniform_(0.5, 2)
     path = tmp_path / 'net.onnx'
     assert export_onnx(model.dense, training, path) < 1e-3
-    read = read_card(card(training, model, '', {}, {'person': 0.2}))
+    read = read_card(card(training, model.pillars, '', {}, {'person': 0.2}))
     graph = onnx.load(str(path)).graph
     assert [value.name for value in graph.output] == list(read.outputs)
     judged = lint(onnx.load(str(path)), 'dla', '6.2')

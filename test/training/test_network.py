@@ -50,7 +50,7 @@ def model(training):
 
 def write_card(training, model, folder):
     path = folder / 'net.yaml'
-    path.write_text(card(training, model, '', {}, {'person': 0.2}), encoding='utf-8')
+    path.write_text(card(training, model.pillars, '', {}, {'person': 0.2}), encoding='utf-8')
     return load_card(path)
 
 

@@ -1,0 +1,245 @@
+"""Rounding while training is what Q/DQ nodes compute, and the scales are those of the files."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='training needs torch')
+onnx = pytest.importorskip('onnx', reason='the export needs onnx')
+onnxruntime = pytest.importorskip('onnxruntime', reason='the export needs it')
+
+from airside_perception.card import load_card  # noqa: E402  (after the checks)
+from airside_perception.deploy.calibrate import read_for, with_qdq  # noqa: E402
+from airside_perception.deploy.lint import lint  # noqa: E402
+from airside_perception.engine.graph import has_qdq  # noqa: E402
+from airside_perception.engine.qdq import scales as stored_scales  # noqa: E402
+from training import camera_recipe, recipe  # noqa: E402
+from training.camera_network import folded as folded_camera  # noqa: E402
+from training.export import folded, write_onnx  # noqa: E402
+from training.heads import head_of  # noqa: E402
+from training.qat import Run, export  # noqa: E402
+from training.quantize import (  # noqa: E402
+    calibrate,
+    plain_state,
+    quantized,
+    rounded,
+    roundings,
+    scales,
+)
+from training.subjects import CameraSubject, LidarSubject, subject_of  # noqa: E402
+
+FOLDER = Path(__file__).parents[2] / 'training'
+CPU = torch.device('cpu')
+OPTIONS = argparse.Namespace(float_first=0, rate=1e-3, calibrate=2, likeness=1.0, steps=4)
+
+
+def lidar(**changes):
+    return recipe.load(
+        FOLDER / 'centerpoint.yaml', limits=[-10.24, -10.24, -2.0, 10.24, 10.24, 8.0],
+        widths=[16, 16, 16, 16], depths=[0, 1, 1, 0], neck=16, channels=16, velocity=False,
+        **changes,
+    )  # fmt: skip
+
+
+def camera(**changes):
+    return camera_recipe.load(
+        FOLDER / 'yolox.yaml', width=128, height=64, widths=[8, 8, 16, 16, 16],
+        depths=[1, 1, 1, 1], neck=[16, 16, 16], head=16, **changes,
+    )  # fmt: skip
+
+
+def as_trained(network):
+    """Weights and batch norms that differ from channel to channel."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.2, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.2)
+        for parameter in network.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    return network
+
+
+def subjects():
+    """Both kinds of networks without batch norm, with their adapters."""
+    first = CameraSubject(camera(), folded_camera(as_trained(camera().network())), CPU, {}, 0)
+    pillars = lidar().pillar_net()
+    dense = folded(as_trained(head_of(lidar(), CPU).network()))
+    return [first, LidarSubject(lidar(), pillars, dense, CPU, {}, 0)]
+
+
+@pytest.fixture(params=[0, 1], ids=['camera', 'lidar'])
+def subject(request):
+    return subjects()[request.param]
+
+
+def test_rounding_is_to_even_and_within_range_and_lets_gradients_pass():
+    value = torch.tensor([0.0, 0.05, 0.15, 0.25, -0.25, 20.0, -20.0], requires_grad=True)
+    step = torch.tensor(0.1, requires_grad=True)
+    found = rounded(value, step)
+    expected = np.clip(np.rint(np.float32(value.detach()) / np.float32(0.1)), -127, 127) * 0.1
+    np.testing.assert_allclose(found.detach(), expected, atol=1e-6)
+    found.sum().backward()
+    assert value.grad.tolist() == [1, 1, 1, 1, 1, 0, 0]
+    units = value.detach() / 0.1
+    inside = units.abs() <= 127
+    by_hand = (torch.round(units).clamp(-127, 127) - units * inside).sum()
+    assert float(step.grad) == pytest.approx(float(by_hand), abs=1e-4)
+
+
+def test_calibration_takes_the_range_of_least_error():
+    network = quantized(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)))
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn((1, 1, 64, 64), generator=generator)
+    value[0, 0, 0, 0] = 60.0  # one that should be cut off
+    calibrate(network, lambda: iter([value]))
+    (found,) = roundings(network)
+
+    def error(step):
+        kept = torch.round(value / step).clamp(-127, 127) * step
+        return float((kept - value).square().mean())
+
+    assert found.scale < 60 / 127 * 0.999 or error(found.scale) <= error(60 / 127)
+    tried = [60 / 127 * 2 ** (-n / 4) for n in range(17)]
+    assert error(found.scale) == pytest.approx(min(map(error, tried)), rel=1e-4)
+
+
+def test_q_dq_nodes_compute_what_was_trained(subject, tmp_path):
+    network = quantized(copy.deepcopy(subject.network)).eval()
+    inputs = [subject.example(seed) for seed in range(3)]
+    calibrate(network, lambda: iter(inputs[:2]))
+    plain = copy.deepcopy(subject.network)
+    plain.load_state_dict(plain_state(network))
+    subject.write(plain, tmp_path / 'net.onnx')
+    model = onnx.load(str(tmp_path / 'net.onnx'))
+    assert not lint(model, 'dla', '6.2').illegal
+    known = scales(network, model)
+    both = with_qdq(model, known)
+    assert stored_scales(both) == pytest.approx(known)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        both.SerializeToString(), options, providers=['CPUExecutionProvider']
+    )
+    with torch.no_grad():
+        expected, before = network(inputs[2]), subject.network(inputs[2])
+    if torch.is_tensor(expected):
+        expected, before = [expected], [before]
+    found = session.run(None, {subject.input_name: inputs[2].numpy()})
+    for mine, other, exact in zip(found, expected, before, strict=True):
+        rounding = float((other - exact).abs().mean())
+        assert rounding > 1e-5  # it is something that is compared
+        assert np.abs(mine - other.numpy()).mean() < 0.02 * rounding
+
+
+def test_two_readers_of_a_tensor_share_its_scale_and_sums_read_the_rounded_one(subject):
+    network = quantized(copy.deepcopy(subject.network))
+    layers = [n for n in network.graph.nodes if n.op == 'call_module']
+    convolutions = [
+        n for n in layers if 'Rounded' in type(network.get_submodule(n.target)).__name__
+    ]
+    pairs = [n for n in convolutions if str(n.target).startswith('rounded_')]
+    sources = [n.args[0] for n in pairs]
+    assert len(set(sources)) == len(sources)
+    for source, pair in zip(sources, pairs, strict=True):
+        assert list(source.users) == [pair]
+    weighted = [n for n in convolutions if n not in pairs]
+    assert len(weighted) > len(pairs)
+    assert all(n.args[0] in pairs for n in weighted)
+
+
+def test_the_first_convolutions_may_stay(subject, tmp_path):
+    network = quantized(copy.deepcopy(subject.network), first=1)
+    calibrate(network, lambda: iter([subject.example(0)]))
+    subject.write(subject.network, tmp_path / 'net.onnx')
+    known = scales(network, onnx.load(str(tmp_path / 'net.onnx')))
+    assert subject.input_name not in known
+    whole = quantized(copy.deepcopy(subject.network))
+    assert len(list(roundings(whole))) == len(known) + 1
+
+
+def test_training_brings_it_back_to_fp32(subject):
+    """With scales that are far off, a few steps towards the fp32 answers must help."""
+    state = Run(subject, OPTIONS)
+    given = subject.example(4)
+    state.calibrate(iter([(given, None)] * 2))
+    with torch.no_grad():
+        for item in roundings(state.network):
+            item.log_step += 1.2
+    with torch.no_grad():
+        taught = subject.network(given)
+    values = []
+    for _ in range(25):
+        apart = subject.unlike(state.network(given), taught)
+        state.optimizer.zero_grad()
+        apart.backward()
+        state.optimizer.step()
+        values.append(float(apart.detach()))
+    assert np.isfinite(values).all()
+    assert np.mean(values[-3:]) < 0.7 * np.mean(values[:3])
+
+
+def test_what_is_written_is_read_by_the_package(subject, tmp_path):
+    state = Run(subject, OPTIONS)
+    inputs = [subject.example(seed) for seed in range(2)]
+    state.calibrate(iter([(value, None) for value in inputs]))
+    said = export(state, tmp_path, inputs)
+    assert 'every layer is one of the DLA' in said
+    path = tmp_path / f'{subject.name}.onnx'
+    card = load_card(path.with_suffix('.yaml'))
+    assert 'int8' in card.about
+    known, notes = read_for(path, path.with_suffix('.scales.json'))
+    assert not notes
+    for_dla = json.loads((tmp_path / f'{subject.name}.dla.scales.json').read_text())
+    assert set(known) < set(for_dla)
+    assert all(for_dla[name] >= value * (1 - 1e-6) for name, value in known.items())
+    both = onnx.load(str(tmp_path / f'{subject.name}_qdq.onnx'))
+    assert has_qdq(both)
+    assert load_card(tmp_path / f'{subject.name}_qdq.yaml').sha256 != card.sha256
+
+
+def test_a_network_of_models_is_gone_on_with(tmp_path):
+    """Weights and pillar feature net come back from the files that training wrote."""
+    from training.export import card, dump
+
+    training = lidar()
+    dense = folded(as_trained(head_of(training, CPU).network()))
+    pillars = training.pillar_net().eval()
+    path = tmp_path / 'net.onnx'
+    write_onnx(dense, torch.zeros(1, 16, 64, 64), path, 'canvas', head_of(training, CPU).outputs)
+    path.with_suffix('.yaml').write_text(card(training, pillars, 'abc', {'licence': 'x'}, {}))
+    config = tmp_path / 'recipe.yaml'
+    values = json.loads(json.dumps(recipe_values(training)))
+    config.write_text(dump(values))
+    found = subject_of('', str(path), str(config), CPU)
+    canvas = found.example(0)
+    with torch.no_grad():
+        for mine, other in zip(found.network(canvas), dense(canvas), strict=True):
+            torch.testing.assert_close(mine, other)
+        points = torch.randn(50, len(training.features))
+        pillar = torch.arange(50) // 5
+        cells = torch.arange(10) * 7
+        expected = pillars(points, pillar, cells, (1, 64, 64))
+        torch.testing.assert_close(
+            found._pillars(points, pillar, cells, (1, 64, 64)), expected, atol=1e-5, rtol=1e-5
+        )
+    text = found.card('def', {'int8': 1})
+    assert 'def' in text
+    assert 'licence: x' in text
+    with pytest.raises(ValueError, match='is not as the recipe has it'):
+        subject_of('', str(path), str(config), CPU, neck=8)
+
+
+def recipe_values(training):
+    from dataclasses import asdict
+
+    return asdict(training)

@@ -1,0 +1,294 @@
+"""The networks that `training.qat` goes on with: weights, lessons, costs, scores and files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as nnf
+import yaml
+from torch import Tensor, nn
+
+from airside_perception.engine.graph import weights
+from airside_perception.sim.materials import standard
+from training import export, export_camera, sitting
+from training.camera_loss import loss
+from training.camera_network import cells
+from training.camera_network import folded as folded_camera
+from training.camera_recipe import CameraTraining
+from training.camera_recipe import parse as parse_camera
+from training.export import example as example_canvas
+from training.export import folded, illegal_on_dla, write_onnx
+from training.gallery import Gallery
+from training.heads import head_of
+from training.network import PillarNet
+from training.recipe import Training
+from training.recipe import parse as parse_lidar
+from training.train import ahead, lessons
+from training.train_camera import scenes
+from training.validate import Validation
+from training.validate_camera import CameraValidation
+from training.worlds import Pool, Recipe, surfaces
+
+LIKE = 0.02
+"""Weight of cells that hold nothing, where a network is to answer as another one does."""
+
+
+class Subject(Protocol):
+    """One network.
+
+    Attributes:
+        name: of its files; input_name: of its input.
+        network: without batch norm, fp32, on the accelerator.
+        seeds: seconds of earlier training, whose scenes do not come again.
+    """
+
+    name: str
+    input_name: str
+    network: nn.Module
+
+    def pool(self, past: int) -> Pool:
+        """Scenes, beyond those of `past` seconds."""
+
+    def lessons(self, pool: Pool, step: int) -> Iterator[tuple[Tensor, Any]]:
+        """Endless inputs with what there is to be found in them."""
+
+    def cost(self, found: Any, told: Any) -> Tensor:
+        """Loss of outputs."""
+
+    def unlike(self, found: Any, taught: Any) -> Tensor:
+        """How far outputs are from those of a teacher, most where it sees something."""
+
+    def validation(self, pool: Pool) -> Any:
+        """A function network -> {name: score}; the first score decides."""
+
+    def example(self, seed: int) -> Tensor:
+        """A random input of batch 1 on the CPU."""
+
+    def write(self, network: nn.Module, path: Path) -> None:
+        """Writes an fp32 network as ONNX that the DLA runs; raises ValueError if it cannot."""
+
+    def card(self, sha256: str, about: dict[str, Any]) -> str:
+        """The model card."""
+
+
+def subject_of(run: str, onnx_path: str, config: str, device: torch.device, **changes: Any) -> Any:
+    """The network of a run, or of an ONNX file with its card and the recipe of its training.
+
+    Args:
+        run: folder that training wrote, or ''.
+        onnx_path: else.
+        config: YAML of the recipe of that file.
+        device: accelerator.
+        changes: keys of the recipe to replace.
+
+    Raises:
+        ValueError: a file whose weights are not those of the recipe's network.
+    """
+    saved = sitting.chosen(Path(run)) if run else {}
+    values = saved.get('training') or yaml.safe_load(Path(config).read_text(encoding='utf-8'))
+    values = {**values, **changes}
+    past = int(saved.get('earlier', 0.0) + saved.get('seconds', 0.0))
+    if 'publish' in values:
+        training = parse_camera(values)
+        network = training.network()
+        if run:
+            network.load_state_dict(saved['average'])
+            return CameraSubject(training, folded_camera(network), device, {}, past)
+        whole = folded_camera(network)
+        _load(whole, onnx_path)
+        return CameraSubject(training, whole, device, _card(onnx_path), past)
+    lidar = dataclasses.replace(parse_lidar(values), velocity=False)
+    dense, pillars = head_of(lidar, torch.device('cpu')).network(), lidar.pillar_net()
+    if run:
+        state = {k: v for k, v in saved['average'].items() if not k.startswith('dense.vel')}
+        nn.ModuleDict({'dense': dense, 'pillars': pillars}).load_state_dict(state)
+        return LidarSubject(lidar, pillars, folded(dense), device, {}, past)
+    text = _card(onnx_path)
+    whole = folded(dense)
+    _load(whole, onnx_path)
+    _encode(pillars, text['encoder'])
+    return LidarSubject(lidar, pillars, whole, device, text, past)
+
+
+def _card(onnx_path: str) -> dict[str, Any]:
+    """The card beside a file, as YAML has it."""
+    text = Path(onnx_path).with_suffix('.yaml').read_text(encoding='utf-8')
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
+def _load(network: nn.Module, onnx_path: str) -> None:
+    """Takes over the weights of an ONNX file, by their names."""
+    stored = weights(onnx.load(onnx_path))
+    state = network.state_dict()
+    odd = [k for k, v in state.items() if k not in stored or stored[k].shape != tuple(v.shape)]
+    if odd:
+        raise ValueError(f'{onnx_path}: {odd[0]!r} is not as the recipe has it')
+    network.load_state_dict({name: torch.tensor(stored[name]) for name in state})
+
+
+def _encode(pillars: PillarNet, encoder: dict[str, Any]) -> None:
+    """Takes over the pillar feature net of a card, whose batch norm is folded."""
+    norm = pillars.norm
+    with torch.no_grad():
+        pillars.linear.weight.copy_(torch.tensor(encoder['weight']).T)
+        norm.weight.fill_(1.0)
+        norm.bias.copy_(torch.tensor(encoder['bias']))
+        norm.running_mean.zero_()  # type: ignore[union-attr]  # it has one
+        norm.running_var.fill_(1.0 - norm.eps)  # type: ignore[union-attr]  # the same
+
+
+def _updated(card: dict[str, Any], sha256: str, about: dict[str, Any]) -> dict[str, Any]:
+    """A card with another file and more to say."""
+    return {**card, 'sha256': sha256, 'about': {**card.get('about', {}), **about}}
+
+
+class CameraSubject:
+    """A YOLOX-family network."""
+
+    input_name = 'images'
+
+    def __init__(
+        self,
+        training: CameraTraining,
+        network: nn.Module,
+        device: torch.device,
+        card: dict[str, Any],
+        past: int,
+    ) -> None:
+        self.name, self.training, self.past = training.name, training, past
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+        self._device, self._card = device, card
+        self._grid = cells(training.height, training.width, device)
+        keys = ('boxes', 'objects', 'classes')
+        self._weights = torch.tensor([training.weights[key] for key in keys], device=device)
+        self._colours = torch.as_tensor(standard().colour)
+
+    def pool(self, past: int) -> Pool:
+        held = self.training.validation
+        kept = range(held.first_scene, held.first_scene + held.scenes)
+        return scenes(self.training, self._device, self.past + past, kept)
+
+    def lessons(self, pool: Pool, step: int) -> Iterator[tuple[Tensor, Any]]:
+        t = self.training
+        rng = np.random.default_rng([t.seed, 1, step])
+        generator = torch.Generator(self._device).manual_seed(t.seed + 1 + step)
+        gallery = Gallery(t, self._colours, self._device)
+        while gallery.made < t.first_pictures:
+            gallery.extend(pool, rng, generator)
+        while True:
+            for _ in range(t.steps_between):
+                images, truth = gallery.lesson(generator)
+                yield images.contiguous(memory_format=torch.channels_last), truth
+            gallery.extend(pool, rng, generator)
+
+    def cost(self, found: Any, told: Any) -> Tensor:
+        return (loss(found.float(), told, self._grid) * self._weights).sum()
+
+    def unlike(self, found: Any, taught: Any) -> Tensor:
+        weight = torch.sigmoid(taught[..., 4:5]) + LIKE
+        apart = nnf.smooth_l1_loss(found, taught, reduction='none')
+        return (apart * weight).sum() / weight.sum() / found.shape[2]
+
+    def validation(self, pool: Pool) -> Any:
+        text = export_camera.card(self.training, '', {})
+        return CameraValidation(self.training, text, pool.held_out(), self._colours, self._device)
+
+    def example(self, seed: int) -> Tensor:
+        return export_camera.example(self.training, seed)
+
+    def write(self, network: nn.Module, path: Path) -> None:
+        export_camera.write_legal(network, self.example(0), path)
+
+    def card(self, sha256: str, about: dict[str, Any]) -> str:
+        if self._card:
+            return export_camera.dump(_updated(self._card, sha256, about))
+        return export_camera.card(self.training, sha256, about)
+
+
+class LidarSubject:
+    """The dense network behind pillars; their feature net stays as it is, in fp32."""
+
+    input_name = 'canvas'
+
+    def __init__(
+        self,
+        training: Training,
+        pillars: PillarNet,
+        network: nn.Module,
+        device: torch.device,
+        card: dict[str, Any],
+        past: int,
+    ) -> None:
+        self.name, self.training, self.past = training.name, training, past
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+        self._pillars = pillars.to(device).eval()
+        self._device, self._card = device, card
+        self._head = head_of(training, device)
+        weights_ = [training.weights.get(name, 1.0) for name in self._head.losses]
+        self._weights = torch.tensor(weights_, device=device)
+
+    def pool(self, past: int) -> Pool:
+        t, held = self.training, self.training.validation
+        recipe = Recipe(t.simulated, t.streets, paste=t.paste)
+        first = t.first_scene + 1000 * t.workers * (self.past + past)
+        kept = range(held.first_scene, held.first_scene + held.scenes)
+        return Pool(recipe, first, t.pool, t.workers, self._device, kept)
+
+    def lessons(self, pool: Pool, step: int) -> Iterator[tuple[Tensor, Any]]:
+        t = dataclasses.replace(self.training, seed=self.training.seed + 1)
+        shape = (t.batch, *t.grid.shape)
+        for points, targets in ahead(lessons(t, self._device, pool, step), self._device):
+            with torch.no_grad():
+                canvas = self._pillars(points.features, points.pillar, points.cells, shape)
+            yield canvas.contiguous(memory_format=torch.channels_last), targets
+
+    def cost(self, found: Any, told: Any) -> Tensor:
+        return (torch.stack(self._head.cost(found, told)) * self._weights).sum()
+
+    def unlike(self, found: Any, taught: Any) -> Tensor:
+        weight = torch.sigmoid(taught[0]).amax(1, keepdim=True) + LIKE
+        total = taught[0].new_zeros(())
+        for mine, other in zip(found, taught, strict=True):
+            apart = nnf.smooth_l1_loss(mine, other, reduction='none')
+            total = total + (apart * weight).sum() / weight.sum() / mine.shape[1]
+        return total
+
+    def validation(self, pool: Pool) -> Any:
+        whole = Validation(
+            self.training, self.card('', {}), pool.held_out(), surfaces(self._device)
+        )
+        pair = nn.Module()
+        pair.pillars = self._pillars
+
+        def judge(network: nn.Module) -> dict[str, float]:
+            pair.dense = network
+            return whole(pair)
+
+        return judge
+
+    def example(self, seed: int) -> Tensor:
+        return example_canvas(self.training, seed)
+
+    def write(self, network: nn.Module, path: Path) -> None:
+        write_onnx(network, self.example(0), path, self.input_name, self._head.outputs)
+        bad = illegal_on_dla(onnx.load(str(path)))
+        if bad:
+            raise ValueError(f'{path}: not for the DLA: {", ".join(bad)}')
+
+    def card(self, sha256: str, about: dict[str, Any]) -> str:
+        if self._card:
+            return export.dump(_updated(self._card, sha256, about))
+        return export.card(self.training, self._pillars, sha256, about, {})
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
