@@ -58,7 +58,7 @@ def lift(
         camera: lens and image size.
         camera2ground: [4, 4], optical frame to ground frame, at the stamp of the image.
         sizes: {class: (length, width, height)}, metres.
-        config: ground_frame, max_range, pixel_sigma, pitch_sigma, truncation_margin.
+        config: ground_frame, max_range, pixel_sigma, side_sigma, pitch_sigma, truncation_margin.
 
     Raises:
         TransformError: the transform is not 4 x 4 numbers, or the camera not above the ground.
@@ -84,7 +84,9 @@ def lift(
         ],
         axis=1,
     )
-    local = _face_covariance(faces, slopes, height, priors, config)
+    local = _face_covariance(
+        faces, slopes, height, priors, _edge_noise(boxes.xyxy, config), config
+    )
     local += _hidden(boxes.xyxy, camera, rows, reach, priors, config.truncation_margin)
     return Boxes3D(
         boxes.stamp_ns,
@@ -184,8 +186,24 @@ class _View:
         return edges[:, 0], np.swapaxes(edges[:, 1:5] - edges[:, 5:], 1, 2) / DIFFERENCE
 
 
+def _edge_noise(xyxy: Float64, config: CameraConfig) -> Float64:
+    """Variances [N, 4] of the edges of boxes [N, 4], pixels^2.
+
+    Where an object ends to the left and to the right depends on how it is turned and on what
+    stands before it; networks err there by a part of the width.
+    """
+    noise = np.full(xyxy.shape, config.pixel_sigma**2)
+    noise[:, [0, 2]] += ((xyxy[:, 2] - xyxy[:, 0])[:, None] * config.side_sigma) ** 2
+    return noise
+
+
 def _face_covariance(
-    faces: Float64, slopes: Float64, height: float, priors: Float64, config: CameraConfig
+    faces: Float64,
+    slopes: Float64,
+    height: float,
+    priors: Float64,
+    noise: Float64,
+    config: CameraConfig,
 ) -> Float64:
     """Covariance [N, 3, 3] of the centre (along, across, up) from noise of the edges and tilt.
 
@@ -196,7 +214,7 @@ def _face_covariance(
     _, drop, _, rise = faces.T
     reach = height / drop
     inverse = np.linalg.inv(slopes)
-    spread = inverse @ np.swapaxes(inverse, 1, 2) * config.pixel_sigma**2
+    spread = (inverse * noise[:, None]) @ np.swapaxes(inverse, 1, 2)
     crest = rise - drop
     tilt = np.stack([0 * drop, 1 + drop**2, 0 * drop, drop**2 - crest**2], axis=1)
     spread += tilt[:, :, None] * tilt[:, None] * config.pitch_sigma**2

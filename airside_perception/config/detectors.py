@@ -115,9 +115,15 @@ class CameraConfig(EngineConfig):
         unit='m', low=5.0, high=300.0, live=True,
     )  # fmt: skip
     pixel_sigma: float = parameter(
-        2.0,
+        3.0,
         'Standard deviation of the edges of a 2D box.',
         unit='px', low=0.1, high=50.0, live=True,
+    )  # fmt: skip
+    side_sigma: float = parameter(
+        0.1,
+        'What the left and the right edge err beside pixel_sigma, as a part of the width of the '
+        'box.',
+        low=0.0, high=1.0, live=True,
     )  # fmt: skip
     pitch_sigma: float = parameter(
         0.0035,

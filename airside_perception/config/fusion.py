@@ -75,30 +75,61 @@ class FusionConfig:
         0.33, 'Cost of a match for each sigma between the centres.', low=0.0, high=10.0, live=True
     )
     class_cost: float = parameter(
-        0.3, 'Cost of a match of two classes of one group.', low=0.0, high=10.0, live=True
+        1.0, 'Cost of a match of two classes of one group.', low=0.0, high=10.0, live=True
     )
     prior: float = parameter(
         0.1,
-        'Probability that a detection is an object before its score is known. A second sensor '
-        'whose score is higher than this raises the score of the first.',
+        'Probability that a detection is an object before its score is known. A camera whose '
+        'score is higher than this raises the score of another one; for a lidar box the fact '
+        'that it is seen counts too, see match_evidence.',
         low=0.001, high=0.999, live=True,
     )  # fmt: skip
     priors: dict[str, float] = per_class('As prior, for one class.', low=0.001, high=0.999)
     camera_weight: float = parameter(
-        1.0,
-        'Part of the log-odds of a camera that joins a lidar box.',
+        0.22,
+        'Part of the log-odds of a camera, less those of the prior, that a lidar box gains from '
+        'it: what the networks err in together is counted once.',
+        low=0.0, high=1.0, live=True,
+    )  # fmt: skip
+    match_evidence: float = parameter(
+        0.5,
+        'Log-odds that a lidar box gains, beside this, because a camera has a box of its class in '
+        'its place in the image.',
+        low=0.0, high=10.0, live=True,
+    )  # fmt: skip
+    class_weight: float = parameter(
+        0.0,
+        'Part of both where the camera calls it by another class of the group.',
         low=0.0, high=1.0, live=True,
     )  # fmt: skip
     repeat_weight: float = parameter(
         0.5,
-        'Part of the log-odds of every further camera: networks of one kind err together.',
+        'Part of what every further camera adds: networks of one kind err together.',
         low=0.0, high=1.0, live=True,
+    )  # fmt: skip
+    lidar_silence: float = parameter(
+        1.5,
+        'Log-odds taken from what only cameras see where a lidar that answers should see it.',
+        low=0.0, high=10.0, live=True,
+    )  # fmt: skip
+    lidar_range: float = parameter(
+        50.0,
+        'Farthest object that a lidar should see.', unit='m', low=0.0, high=300.0, live=True,
+    )  # fmt: skip
+    place_tolerance: float = parameter(
+        2.0,
+        'Beside a lidar that answers, the score of what only cameras see is the probability that '
+        'it is there and within so much of its place; 0: that it is there.',
+        unit='m', low=0.0, high=50.0, live=True,
     )  # fmt: skip
     score_limit: float = parameter(
         0.001, 'Fused scores stay this far from 0 and 1.', low=1e-6, high=0.1, live=True
     )
+    score_threshold: float = parameter(
+        0.0, 'Lowest score of a fused object; 0 passes all.', low=0.0, high=1.0, live=True
+    )
     penalty: float = parameter(
-        0.5,
+        0.3,
         'Log-odds taken from a lidar box that a camera should see and does not.',
         low=0.0, high=10.0, live=True,
     )  # fmt: skip

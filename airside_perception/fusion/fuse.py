@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import erf
 
 from airside_perception.config import FusionConfig
 from airside_perception.fusion.align import unknown
@@ -21,6 +22,9 @@ from airside_perception.types import YAW, Boxes3D, Float64, Int64, Z
 
 YAW_VARIANCE = np.pi**2 / 3
 """Of a yaw of which nothing is known."""
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
+FARTHEST = 5.0
+"""Sigmas along an ellipse beyond which nothing is expected."""
 
 
 def logit(probability: Float64) -> Float64:
@@ -116,16 +120,48 @@ def penalised_score(scores: Float64, config: FusionConfig) -> Float64:
     return np.minimum(scores, np.maximum(lower, config.penalty_floor))
 
 
+def doubted_score(scores: Float64, x: Float64, cov: Float64, config: FusionConfig) -> Float64:
+    """Scores [N] of what cameras see at `x` [N, 2], with `cov` [N, 2, 2], and the lidar does not.
+
+    Log-odds less `lidar_silence` within `lidar_range`; the probability that they give is then
+    that of an object, and is multiplied by that of its place (`place_probability`).
+    """
+    limit = config.score_limit
+    silence = np.where(np.hypot(*x.T) <= config.lidar_range, config.lidar_silence, 0.0)
+    there = sigmoid(logit(np.clip(scores, limit, 1.0 - limit)) - silence)
+    there *= place_probability(cov, config.place_tolerance)
+    return np.minimum(scores, np.maximum(there, limit))
+
+
+def place_probability(cov: Float64, tolerance: float) -> Float64:
+    """Probability [N] that an error with covariance [N, 2, 2] is at most `tolerance`; 1 for 0.
+
+    The integral over the disc: the error function across the ellipse, by Gauss and Legendre's
+    rule along it.
+    """
+    if tolerance == 0.0:
+        return np.ones(len(cov))
+    across, along = np.sqrt(np.maximum(np.linalg.eigvalsh(cov), 1e-12)).T[..., None]
+    reach = np.minimum(tolerance, FARTHEST * along)
+    y = reach * NODES
+    density = np.exp(-0.5 * (y / along) ** 2) / (np.sqrt(2.0 * np.pi) * along)
+    inside = erf(np.sqrt(tolerance**2 - y**2) / (np.sqrt(2.0) * across))
+    probability: Float64 = np.minimum((reach * density * inside) @ WEIGHTS, 1.0)
+    return probability
+
+
 class Objects:
     """All boxes of one set, lidar first, while they become objects: a row may absorb others.
 
     A row that absorbed nothing leaves as it came, bit by bit. A row that did has
       place: the covariance intersection of all;
       z, sizes, yaw: of the lidar, or of the camera that knows the place best (smallest det P);
-      score: log-odds of the lidar + `camera_weight` e1 + `repeat_weight` (e2 + ...), where
-        e = logit(score) - logit(prior of the class) is what a camera adds, the strongest first;
-        without a lidar, the prior's log-odds + e1 + `repeat_weight` (e2 + ...);
-      class: the one with the largest sum of e over all sensors; on a tie, its own.
+      score: log-odds of the lidar + g1 + `repeat_weight` (g2 + ...), the largest first, where
+        g = `match_evidence` + `camera_weight` e is what a camera adds and
+        e = logit(score) - logit(prior of the class), or `class_weight` g where it is of another
+        class; without a lidar, the prior's log-odds + e1 + `repeat_weight` (e2 + ...);
+      class: the one with the largest sum of votes over all sensors, e of the lidar, g of a camera
+        (without a lidar, e); on a tie, its own.
 
     Attributes:
         first: all boxes as they came; `first.sources` names the sensor of each.
@@ -190,16 +226,25 @@ class Objects:
             self._area(others) < self._area(self._detail[rows])
         )
         self._detail[rows] = np.where(sharper, others, self._detail[rows])
-        evidence, label = self._evidence[others], self._label[others]
-        self._best[rows] = np.maximum(self._best[rows], evidence)
-        self._total[rows] += evidence
+        vote, label = self._evidence[others], self._label[others]
+        config, has_lidar = self._config, rows < self._lidar_rows
+        vote = np.where(has_lidar, config.match_evidence + config.camera_weight * vote, vote)
+        other_class = has_lidar & (label != self._label[rows])
+        gain = np.where(other_class, config.class_weight * vote, vote)
+        self._best[rows] = np.maximum(self._best[rows], gain)
+        self._total[rows] += gain
         votes = self._votes[rows, label]
-        self._votes[rows, label] = np.where(np.isinf(votes), 0.0, votes) + evidence
+        self._votes[rows, label] = np.where(np.isinf(votes), 0.0, votes) + vote
         for row, other in zip(rows.tolist(), others.tolist(), strict=True):
             self._sources[row] += self.first.sources[other]
 
-    def result(self, penalised: Int64) -> Boxes3D:
-        """All rows, the absorbed ones too, as they are now; rows `penalised` with lower scores."""
+    def result(self, penalised: Int64, doubted: Int64) -> Boxes3D:
+        """All rows, the absorbed ones too, as they are now.
+
+        Args:
+            penalised: lidar rows that a camera should see and does not.
+            doubted: camera rows beside a lidar that answers.
+        """
         rows, config = np.flatnonzero(self.joined), self._config
         boxes, covariances = self.first.boxes.copy(), self.first.covariances.copy()
         scores, classes = self.first.scores.copy(), list(self.first.classes)
@@ -209,11 +254,13 @@ class Objects:
             self.x[rows],
             self.p[rows],
         )
-        weight = np.where(rows < self._lidar_rows, config.camera_weight, 1.0)
         best, total = self._best[rows], self._total[rows]
-        log_odds = self._base[rows] + weight * best + config.repeat_weight * (total - best)
+        log_odds = self._base[rows] + best + config.repeat_weight * (total - best)
         scores[rows] = np.clip(sigmoid(log_odds), config.score_limit, 1.0 - config.score_limit)
         scores[penalised] = penalised_score(scores[penalised], config)
+        place = covariances[doubted, :2, :2]
+        place[unknown(place)] = config.unknown_sigma**2 * np.eye(2)
+        scores[doubted] = doubted_score(scores[doubted], boxes[doubted, :2], place, config)
         for row in rows.tolist():
             votes = self._votes[row]
             if votes[self._label[row]] < votes.max():

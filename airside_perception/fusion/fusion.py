@@ -24,7 +24,8 @@ class FusionResult:
     """Fused objects and where they come from.
 
     Attributes:
-        boxes: best score first; `sources` names the sensors of each.
+        boxes: best score first, from `score_threshold` up; `sources` names the sensors of each.
+            The counts below are those of all.
         matched: lidar boxes that a camera sees too.
         lidar_only, camera_only: objects of the lidar alone, and of one or more cameras alone.
         penalised: those of `lidar_only` that a camera should see and does not.
@@ -110,8 +111,10 @@ class Fusion:
         for name, view in seen.items():
             if cameras[name].healthy:
                 missed |= should_see(view, alone, config)
-        fused = objects.result(penalised=own[missed])
+        doubted = own[:0] if lidar is None else cameras_only
+        fused = objects.result(penalised=own[missed], doubted=doubted)
         kept = np.concatenate([own, cameras_only])
+        kept = kept[fused.scores[kept] >= config.score_threshold]
         order = kept[np.lexsort((origin[kept], -fused.scores[kept]))]
         matched = int(objects.joined[own].sum())
         result = FusionResult(

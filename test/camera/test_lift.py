@@ -164,28 +164,46 @@ def test_the_bearing_is_much_better_known_than_the_range() -> None:
     lifted = lift(boxes_2d([ahead(50.0)]), LENSES['pinhole'], mount(), SIZES, CameraConfig())
     covariance = lifted.covariances[0]
     assert covariance[0, 0] > 100 * covariance[1, 1]
-    assert covariance[1, 1] > (50 * 2 / 600) ** 2 / 2
+    assert covariance[1, 1] > (50 * 3 / 600) ** 2 / 2
     assert covariance[3, 3] == pytest.approx(np.pi**2 / 3) == pytest.approx(YAW_VARIANCE)
+
+
+def test_sides_are_less_certain_the_wider_a_box_is() -> None:
+    """Each edge errs by s = hypot(pixel_sigma, side_sigma w), their middle by s / sqrt(2)."""
+    config = CameraConfig(pixel_sigma=1.0, side_sigma=0.2, pitch_sigma=0.0)
+    plain = CameraConfig(pixel_sigma=1.0, side_sigma=0.0, pitch_sigma=0.0)
+    boxes = boxes_2d([ahead(20.0)])
+    width = boxes.xyxy[0, 2] - boxes.xyxy[0, 0]
+    with_sides, without = (
+        lift(boxes, LENSES['pinhole'], mount(), SIZES, item).covariances[0]
+        for item in (config, plain)
+    )
+    reach = 20.0 + 4.3 / 2
+    expected = (0.2 * width / 600 * reach) ** 2 / 2
+    assert with_sides[1, 1] - without[1, 1] == pytest.approx(expected, rel=1e-2)  # small angles
+    assert with_sides[0, 0] == pytest.approx(without[0, 0], rel=1e-3)
 
 
 @pytest.mark.parametrize('place', ['level', 'pitched', 'everything'])
 @pytest.mark.parametrize('lens', ['pinhole', 'barrel'])
 def test_covariance_against_simulation(lens: str, place: str) -> None:
-    """Shake the edges by pixel_sigma and the camera by pitch_sigma; see how lifts spread."""
+    """Shake the edges by their sigmas and the camera by pitch_sigma; see how lifts spread."""
     camera, camera2ground = LENSES[lens], mount(*MOUNTS[place])
-    config = CameraConfig(pixel_sigma=0.5, pitch_sigma=0.002, max_range=300.0)
+    config = CameraConfig(pixel_sigma=0.5, side_sigma=0.02, pitch_sigma=0.002, max_range=300.0)
     faces = standing_faces(camera2ground, seed=2)
     xyxy = images_of_faces(faces, camera, camera2ground)
     reach = np.hypot(*(faces[:, :2] - camera2ground[:2, 3]).T)
     chosen = np.flatnonzero(inside(xyxy) & (reach < 45) & (reach > 6) & (faces[:, 4] > 1))[:5]
     assert len(chosen) == 5
-    noise = np.random.default_rng(4).normal(0.0, config.pixel_sigma, (1000, 4))
+    shakes = np.random.default_rng(4).normal(0.0, 1.0, (1000, 4))
     tilts = config.pitch_sigma * norm.ppf((np.arange(30) + 0.5) / 30)
     for row in chosen:
         predicted = lift(boxes_2d(xyxy[[row]]), camera, camera2ground, SIZES, config)
         bearing = predicted.boxes[0, 6]
         c, s = np.cos(bearing), np.sin(bearing)
         turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+        side = np.hypot(config.pixel_sigma, config.side_sigma * (xyxy[row, 2] - xyxy[row, 0]))
+        noise = shakes * [side, config.pixel_sigma, side, config.pixel_sigma]
         shaken = lift(boxes_2d(xyxy[row] + noise), camera, camera2ground, SIZES, config)
         tilted = []
         for tilt in tilts:

@@ -60,7 +60,8 @@ def seen_by(
     camera = camera or lens()
     xyxy = rectangles(objects, camera, pose) + jitter
     flat = Boxes2D(STAMP, 'camera_optical', xyxy, np.full(len(objects), score), objects.classes)
-    lifted = lift(flat, camera, pose, SIZES, CameraConfig(ground_frame=FRAME))
+    config = CameraConfig(ground_frame=FRAME, pixel_sigma=2.0, side_sigma=0.0)
+    lifted = lift(flat, camera, pose, SIZES, config)
     assert len(lifted) == len(objects), 'an object of the test cannot be lifted'
     return CameraView(lifted, camera, invert(pose))
 

@@ -13,10 +13,12 @@ from scipy.special import logit as scipy_logit
 
 from airside_perception.config import FusionConfig
 from airside_perception.fusion.fuse import (
+    doubted_score,
     intersect,
     inverse_2x2,
     logit,
     penalised_score,
+    place_probability,
     replace_place,
     sigmoid,
 )
@@ -159,3 +161,23 @@ def test_the_penalty_lowers_but_not_below_its_floor(score, penalty, floor) -> No
     assert after >= min(score, floor)
     if penalty == 0:
         assert after == score
+
+
+def test_the_probability_of_a_place_is_that_of_samples() -> None:
+    rng = np.random.default_rng(6)
+    errors = rng.normal(size=(200_000, 2))
+    for cov in spd(rng, 12, 2, 1.0):
+        apart = np.hypot(*(errors @ np.linalg.cholesky(cov).T).T)
+        for tolerance in (0.5, 2.0):
+            (found,) = place_probability(cov[None], tolerance)
+            assert found == pytest.approx((apart <= tolerance).mean(), abs=0.005)
+    assert place_probability(np.eye(2)[None] * 1e4, 0.0).tolist() == [1.0]
+
+
+@settings(max_examples=50)
+@given(st.floats(0, 1), st.floats(0, 10), st.floats(0, 50), st.floats(0.01, 100))
+def test_doubt_never_raises_a_score(score, silence, tolerance, variance) -> None:
+    config = replace(FusionConfig(), lidar_silence=silence, place_tolerance=tolerance)
+    cov = np.diag([variance, 1.0])[None]
+    (after,) = doubted_score(np.array([score]), np.array([[9.0, 0.0]]), cov, config)
+    assert 0.0 <= after <= score

@@ -42,7 +42,8 @@ def test_one_object_seen_by_both(rig) -> None:
     assert (fused.classes, fused.ids) == (('car',), ('7',))
     assert box[2:].tolist() == lidar.boxes[0, 2:].tolist()  # z, sizes and yaw of the lidar
     assert np.hypot(*(box[:2] - lidar.boxes[0, :2])) < 0.6
-    odds = logit(np.array([0.6])) + logit(np.array([0.7])) - logit(np.array([0.1]))
+    evidence = logit(np.array([0.7])) - logit(np.array([0.1]))
+    odds = logit(np.array([0.6])) + CONFIG.match_evidence + CONFIG.camera_weight * evidence
     assert fused.scores[0] == pytest.approx(sigmoid(odds)[0])
     # the camera knows the direction better than the lidar does: y improves
     before, after = lidar.covariances[0], fused.covariances[0]
@@ -57,9 +58,10 @@ def test_a_second_camera_counts_less_and_the_stronger_one_first(rig) -> None:
             'front': rig.seen_by(lidar, poses[0], score=first),
             'left': rig.seen_by(lidar, poses[1], score=second),
         }
-        result = fuse(lidar, views, replace(CONFIG, camera_weight=0.9, repeat_weight=0.25))
-        evidence = logit(np.array([0.8, 0.4])) - logit(np.array([0.1]))
-        expected = sigmoid(0.0 + 0.9 * evidence[0] + 0.25 * evidence[1])
+        config = replace(CONFIG, camera_weight=0.9, match_evidence=0.3, repeat_weight=0.25)
+        result = fuse(lidar, views, config)
+        gain = 0.3 + 0.9 * (logit(np.array([0.8, 0.4])) - logit(np.array([0.1])))
+        expected = sigmoid(0.0 + gain[0] + 0.25 * gain[1])
         assert result.boxes.scores[0] == pytest.approx(expected)
         assert result.boxes.sources == (('lidar', 'front', 'left'),)
 
@@ -67,10 +69,23 @@ def test_a_second_camera_counts_less_and_the_stronger_one_first(rig) -> None:
 def test_the_prior_of_a_class_decides_what_a_score_is_worth(rig) -> None:
     lidar = rig.boxes(('person', 9, 0, 0.0, 0.5))
     view = {'front': rig.seen_by(lidar, rig.camera2base(), score=0.3)}
-    assert fuse(lidar, view).boxes.scores[0] > 0.5
-    assert fuse(lidar, view, replace(CONFIG, prior=0.3)).boxes.scores[0] == pytest.approx(0.5)
-    stern = replace(CONFIG, priors={'Person': 0.6})
+    config = replace(CONFIG, match_evidence=0.0)
+    assert fuse(lidar, view, config).boxes.scores[0] > 0.5
+    assert fuse(lidar, view, replace(config, prior=0.3)).boxes.scores[0] == pytest.approx(0.5)
+    stern = replace(config, priors={'Person': 0.6})
     assert fuse(lidar, view, stern).boxes.scores[0] < 0.5
+
+
+def test_a_camera_that_names_another_class_adds_its_part_only(rig) -> None:
+    lidar = rig.boxes(('truck', 14, 0, 0.0, 0.6))
+    view = {'front': rig.seen_by(replace(lidar, classes=('car',)), rig.camera2base(), score=0.7)}
+    config = replace(CONFIG, gate_cost=9.0, gate_chi2=100.0)
+    for part in (0.0, 0.5, 1.0):
+        result = fuse(lidar, view, replace(config, class_weight=part))
+        assert result.matched == 1
+        assert result.boxes.classes == ('truck',)
+        gain = config.match_evidence + config.camera_weight * (logit(0.7) - logit(0.1))
+        assert result.boxes.scores[0] == pytest.approx(sigmoid(logit(0.6) + part * gain))
 
 
 @pytest.mark.parametrize('score', [0.0, 1.0])
@@ -85,9 +100,21 @@ def test_scores_stay_within_their_limits(rig, score) -> None:
 def test_the_surer_sensor_names_the_class_within_a_group(rig, camera_score, name) -> None:
     lidar = rig.boxes(('Car', 12, 0, 0.0, 0.6))
     view = rig.seen_by(rig.boxes(('truck', 12, 0)), rig.camera2base(), score=camera_score)
+    config = replace(CONFIG, gate_giou=-1.0, camera_weight=1.0, match_evidence=0.0)
+    result = fuse(lidar, {'front': view}, config)
+    assert result.matched == 1
+    assert result.boxes.classes == (name,)
+
+
+@pytest.mark.parametrize(('lidar_score', 'name'), [(0.6, 'Car'), (0.3, 'truck')])
+def test_a_camera_renames_only_what_the_lidar_doubts(rig, lidar_score, name) -> None:
+    """By default 0.5 + 0.22 (logit 0.9 - logit 0.1) = 1.5, against 2.6 and 1.4 of the lidar."""
+    lidar = rig.boxes(('Car', 12, 0, 0.0, lidar_score))
+    view = rig.seen_by(rig.boxes(('truck', 12, 0)), rig.camera2base(), score=0.9)
     result = fuse(lidar, {'front': view}, replace(CONFIG, gate_giou=-1.0))
     assert result.matched == 1
     assert result.boxes.classes == (name,)
+    assert result.boxes.scores[0] == pytest.approx(lidar_score)
 
 
 def test_two_groups_are_never_one_object(rig) -> None:
@@ -106,15 +133,58 @@ def test_without_a_lens_the_place_alone_decides(rig) -> None:
 
 def test_a_camera_alone_keeps_its_box_and_its_covariance(rig) -> None:
     view = rig.seen_by(rig.boxes(('car', 45, 3)), rig.camera2base())
-    for lidar in (None, Boxes3D.empty(STAMP, FRAME)):
-        result = fuse(lidar, {'front': view})
-        assert same_but_sources(result.boxes, view.boxes)
-        assert result.boxes.sources == (('front',),)
-        assert result.camera_only == 1
+    result = fuse(None, {'front': view})
+    assert same_but_sources(result.boxes, view.boxes)
+    silent = fuse(Boxes3D.empty(STAMP, FRAME), {'front': view})  # all but the score
+    assert same_but_sources(replace(silent.boxes, scores=view.boxes.scores), view.boxes)
+    for each in (result, silent):
+        assert each.boxes.sources == (('front',),)
+        assert each.camera_only == 1
     along = result.boxes.boxes[0, :2] - [1.5, 0]
     along /= np.linalg.norm(along)
     sigma = np.sqrt(along @ result.boxes.covariances[0, :2, :2] @ along)
     assert sigma > 2.5  # a bearing rather than a place
+
+
+class TestLidarSilence:
+    """What a camera sees where a lidar that answers sees nothing."""
+
+    def score(self, rig, row, config, lidar=True) -> float:
+        view = rig.seen_by(rig.boxes(row), rig.camera2base(), score=0.8)
+        nothing = Boxes3D.empty(STAMP, FRAME) if lidar else None
+        return float(fuse(nothing, {'front': view}, config).boxes.scores[0])
+
+    def test_counts_against_it_within_the_range_of_the_lidar(self, rig) -> None:
+        config = replace(CONFIG, place_tolerance=0.0, lidar_silence=1.5, lidar_range=40.0)
+        expected = sigmoid(logit(0.8) - 1.5)
+        assert self.score(rig, ('person', 20, 1), config) == pytest.approx(expected)
+        assert self.score(rig, ('person', 45, 1), config) == pytest.approx(0.8)
+
+    def test_says_nothing_where_there_is_no_lidar(self, rig) -> None:
+        assert self.score(rig, ('person', 20, 1), CONFIG, lidar=False) == 0.8
+
+    def test_an_uncertain_place_is_doubted_more(self, rig) -> None:
+        near, far = (self.score(rig, ('person', x, 0), CONFIG) for x in (8, 45))
+        assert far < 0.4 * near < 0.4 * 0.8
+
+    def test_none_of_zero(self, rig) -> None:
+        config = replace(CONFIG, place_tolerance=0.0, lidar_silence=0.0)
+        assert self.score(rig, ('person', 20, 1), config) == pytest.approx(0.8, abs=1e-12)
+
+    def test_leaves_what_the_lidar_sees_too(self, rig) -> None:
+        lidar = rig.boxes(('car', 12, 2, 0.3, 0.6))
+        view = {'front': rig.seen_by(lidar, rig.camera2base())}
+        stern = fuse(lidar, view, replace(CONFIG, lidar_silence=10.0))
+        assert stern.boxes.scores[0] == fuse(lidar, view).boxes.scores[0] > 0.6
+
+
+def test_only_scores_from_the_threshold_up_leave(rig) -> None:
+    lidar = rig.boxes(('car', -15, 0, 0.1, 0.3), ('person', -9, 4, 0.2, 0.8))
+    result = fuse(lidar, {}, replace(CONFIG, score_threshold=0.3))
+    assert result.boxes.scores.tolist() == [0.8, 0.3]
+    result = fuse(lidar, {}, replace(CONFIG, score_threshold=0.31))
+    assert result.boxes.scores.tolist() == [0.8]
+    assert result.lidar_only == 2
 
 
 def test_what_two_cameras_see_alone_is_one_object(rig) -> None:
@@ -377,8 +447,12 @@ def test_any_scene(rig, lidar_rows, front_rows, left_rows, spreads, lens, random
         if len(sources) == 1 and not result.penalised:
             part = {'lidar': lidar, **parts}[sources[0]]
             rows = zip(part.boxes.tolist(), part.covariances.tolist(), part.scores, strict=True)
-            own = fused.boxes[k].tolist(), fused.covariances[k].tolist(), fused.scores[k]
-            assert own in list(rows)
+            own = fused.boxes[k].tolist(), fused.covariances[k].tolist()
+            before = [score for *rest, score in rows if tuple(rest) == own]
+            if sources == ('lidar',):
+                assert fused.scores[k] in before
+            else:  # the lidar answers and does not see it
+                assert fused.scores[k] <= max(before)
 
     # the order of boxes and cameras changes nothing
     def shuffled(boxes):
