@@ -66,7 +66,7 @@ class FusionConfig:
         -0.2, 'Smallest generalised IoU of two boxes in the image.', low=-1.0, high=1.0, live=True
     )
     gate_cost: float = parameter(
-        3.0, 'Largest sum of the costs below of a match.', low=0.01, high=100.0, live=True
+        1.5, 'Largest sum of the costs below of a match.', low=0.01, high=100.0, live=True
     )
     image_cost: float = parameter(
         1.0, 'Cost of a match for each 1 - GIoU.', low=0.0, high=10.0, live=True
@@ -108,7 +108,7 @@ class FusionConfig:
         low=0.0, high=1.0, live=True,
     )  # fmt: skip
     lidar_silence: float = parameter(
-        1.5,
+        2.0,
         'Log-odds taken from what only cameras see where a lidar that answers should see it.',
         low=0.0, high=10.0, live=True,
     )  # fmt: skip
@@ -117,7 +117,7 @@ class FusionConfig:
         'Farthest object that a lidar should see.', unit='m', low=0.0, high=300.0, live=True,
     )  # fmt: skip
     place_tolerance: float = parameter(
-        2.0,
+        1.0,
         'Beside a lidar that answers, the score of what only cameras see is the probability that '
         'it is there and within so much of its place; 0: that it is there.',
         unit='m', low=0.0, high=50.0, live=True,

@@ -4,6 +4,12 @@ Lidar and cameras share the calibration, the ego motion and the clock, and camer
 their errors are correlated by an unknown amount, and a Kalman update would count what they share
 twice. Covariance intersection (S. Julier, J. Uhlmann: A non-divergent estimation algorithm in the
 presence of unknown correlations, ACC 1997) is consistent for every correlation.
+
+Scores are weighed likewise. Independent sensors would add their log-odds; the weights of what a
+camera adds are those of a logistic regression of "this lidar box is right" on the log-odds of the
+lidar, on "a camera has a box of its class there" and on the log-odds of that (simulated drives,
+seeds 5000 to 5099, which no network and no curve of scores was made with), rounded down so that
+no condition of light or weather loses.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ def test_scores_stay_within_their_limits(rig, score) -> None:
 def test_the_surer_sensor_names_the_class_within_a_group(rig, camera_score, name) -> None:
     lidar = rig.boxes(('Car', 12, 0, 0.0, 0.6))
     view = rig.seen_by(rig.boxes(('truck', 12, 0)), rig.camera2base(), score=camera_score)
-    config = replace(CONFIG, gate_giou=-1.0, camera_weight=1.0, match_evidence=0.0)
+    config = replace(CONFIG, gate_cost=9.0, camera_weight=1.0, match_evidence=0.0)
+    config = replace(config, gate_giou=-1.0)
     result = fuse(lidar, {'front': view}, config)
     assert result.matched == 1
     assert result.boxes.classes == (name,)
@@ -111,7 +112,7 @@ def test_a_camera_renames_only_what_the_lidar_doubts(rig, lidar_score, name) -> 
     """By default 0.5 + 0.22 (logit 0.9 - logit 0.1) = 1.5, against 2.6 and 1.4 of the lidar."""
     lidar = rig.boxes(('Car', 12, 0, 0.0, lidar_score))
     view = rig.seen_by(rig.boxes(('truck', 12, 0)), rig.camera2base(), score=0.9)
-    result = fuse(lidar, {'front': view}, replace(CONFIG, gate_giou=-1.0))
+    result = fuse(lidar, {'front': view}, replace(CONFIG, gate_giou=-1.0, gate_cost=9.0))
     assert result.matched == 1
     assert result.boxes.classes == (name,)
     assert result.boxes.scores[0] == pytest.approx(lidar_score)
