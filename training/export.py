@@ -156,8 +156,8 @@ def dump(values: dict[str, Any]) -> str:
 def described(training: Training, saved: dict[str, Any], dense: nn.Module) -> dict[str, Any]:
     """What a run says about itself, for `about` of the card."""
     seconds = saved['seconds'] + saved['earlier']
-    best = saved['best']
-    return {
+    best, scores = saved['best'], saved['scores']
+    about = {
         'source': 'trained by this project from random weights, on scans of its own simulator',
         'licence': 'Apache-2.0',
         'training': (
@@ -172,6 +172,14 @@ def described(training: Training, saved: dict[str, Any], dense: nn.Module) -> di
             f'{training.validation.first_scene}, which chose the weights (step {best["step"]})'
         ),
     }
+    if 'velocity' in scores:
+        about['velocity'] = (
+            'learnt from single sweeps, which do not show motion; not to be trusted, not used and '
+            f'not exported by default. Mean error of what moves {scores["velocity"]:.2f} m/s, of '
+            f'the answer that nothing moves {scores["standing"]:.2f} m/s; what stands still is '
+            f'given {scores["parked"]:.2f} m/s'
+        )
+    return about
 
 
 def main() -> None:

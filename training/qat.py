@@ -68,17 +68,16 @@ class Run:
         self.teacher = subject.network.eval()
         self.network = quantized(copy.deepcopy(self.teacher), options.float_first)
         self.average = copy.deepcopy(self.network)
-        steps = [p for n, p in self.network.named_parameters() if n.endswith('log_step')]
-        self._weights = [
-            p for n, p in self.network.named_parameters() if not n.endswith('log_step')
-        ]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {'params': self._weights, 'lr': options.rate, 'peak': options.rate},
-                {'params': steps, 'lr': 10 * options.rate, 'peak': 10 * options.rate},
-            ],
-            weight_decay=0.0,
-        )
+        self._weights: list[nn.Parameter] = []
+        groups = []
+        for name, value in self.network.named_parameters():
+            size = 1.0  # of what changes in proportion by itself
+            if not name.endswith('log_step'):
+                # Without batch norm weights of one layer may be a hundredth of another's.
+                size = float(value.detach().square().mean().sqrt().clamp(min=1e-6))
+                self._weights.append(value)
+            groups.append({'params': [value], 'lr': 0.0, 'peak': options.rate * size})
+        self.optimizer = torch.optim.Adam(groups, fused='cuda' in options.device)
         self.step, self.seconds = 0, 0.0
         self.scores: dict[str, dict[str, float]] = {}
         self.best = sitting.Best(0)
@@ -116,11 +115,11 @@ class Run:
         values = {
             'network': self.network.state_dict(),
             'average': self.average.state_dict(),
-            'optimizer': self.optimizer.state_dict(),
             'scores': self.scores,
             'step': self.step,
             'seconds': self.seconds,
         }
+        sitting.save(out / sitting.OPTIMIZER, self.optimizer.state_dict())
         sitting.save(out / sitting.MODEL, values)
 
     def restore(self, run: Path, device: torch.device) -> None:
@@ -128,7 +127,7 @@ class Run:
         saved = sitting.read(run / sitting.MODEL, device)
         self.network.load_state_dict(saved['network'])
         self.average.load_state_dict(saved['average'])
-        self.optimizer.load_state_dict(saved['optimizer'])
+        self.optimizer.load_state_dict(sitting.read(run / sitting.OPTIMIZER, device))
         self.step, self.seconds, self.scores = saved['step'], saved['seconds'], saved['scores']
 
 
@@ -312,9 +311,11 @@ def main() -> None:
     parser.add_argument('--config', default='', help='recipe of the training, for --onnx')
     sitting.add_options(parser, 'output/int8', 50)
     parser.add_argument('--steps', type=int, default=3000, help='%(default)s')
-    parser.add_argument('--rate', type=float, default=1e-4, help='of learning, %(default)s')
     parser.add_argument(
-        '--likeness', type=float, default=1.0, help='weight of the fp32 answers, %(default)s'
+        '--rate', type=float, default=2e-4, help='of learning, in shares of weights, %(default)s'
+    )
+    parser.add_argument(
+        '--likeness', type=float, default=4.0, help='weight of the fp32 answers, %(default)s'
     )
     parser.add_argument(
         '--calibrate', type=int, default=16, help='batches for the first scales, %(default)s'

@@ -14,7 +14,7 @@ import torch
 
 from airside_perception.files import write_whole
 
-MODEL, BEST, LOG = 'model.pt', 'best.pt', 'log.jsonl'
+MODEL, OPTIMIZER, BEST, LOG = 'model.pt', 'optimizer.pt', 'best.pt', 'log.jsonl'
 
 
 def save(path: Path, values: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Trains a lidar network: `python -m training.train --config training/pointpillars.yaml`.
 
 Scans are made while training, on the same accelerator. The folder --out gets `model.pt` (weights,
-their moving average, optimiser, progress), `best.pt` (the same at the best validation) and
+their moving average, progress), `best.pt` (the same at the best validation), `optimizer.pt` and
 `log.jsonl`. After a kill the same command with --resume goes on.
 """
 
@@ -48,7 +48,7 @@ class Run:
 
     Attributes:
         step: updates so far; seconds: of the schedule so far; earlier: of schedules before it.
-        best: of the validations.
+        best: of the validations; scores: those of the best.
     """
 
     def __init__(self, training: Training, device: torch.device, compiled: bool = False) -> None:
@@ -71,6 +71,7 @@ class Run:
         self._weights = torch.tensor(weights, device=device)
         self._judged = Model(training).to(device).eval()
         self.best = sitting.Best(training.validation.patience)
+        self.scores: dict[str, float] = {}
         self.step = 0
         self.seconds = self.earlier = 0.0
 
@@ -105,6 +106,7 @@ class Run:
         self._judged.load_state_dict(self.average)
         found = validation(self._judged)
         if self.best.look(found['map'], self.step):
+            self.scores = _rounded(found)
             self.save(out, sitting.BEST)
         self.save(out)  # so that both know of the same best
         return found
@@ -119,11 +121,12 @@ class Run:
             'seconds': self.seconds,
             'earlier': self.earlier,
             'best': best,
+            'scores': self.scores,
             'training': asdict(self.training),
             'device': torch.cuda.get_device_name() if self.device.type == 'cuda' else 'CPU',
         }
-        if name == sitting.MODEL:
-            values['optimizer'] = self.optimizer.state_dict()
+        if name == sitting.MODEL:  # after a kill in between the moments are some steps newer
+            sitting.save(out / sitting.OPTIMIZER, self.optimizer.state_dict())
         sitting.save(out / name, values)
 
     def restore(self, run: Path, fresh_schedule: bool = False) -> None:
@@ -134,8 +137,9 @@ class Run:
         if fresh_schedule:
             self.earlier = saved['earlier'] + saved['seconds']
             return
-        self.optimizer.load_state_dict(saved['optimizer'])
+        self.optimizer.load_state_dict(sitting.read(run / sitting.OPTIMIZER))
         self.step, self.seconds, self.earlier = saved['step'], saved['seconds'], saved['earlier']
+        self.scores = saved['scores']
         for key, value in saved['best'].items():
             setattr(self.best, key, value)
 

@@ -2,9 +2,9 @@
 
     python -m training.train_camera --config training/yolox.yaml --out output/camera
 
-writes OUT/model.pt (weights, their average, optimiser), OUT/best.pt (those of the best validation)
-and OUT/log.jsonl; after a kill the same command with --resume goes on. One accelerator and a
-handful of CPU cores; minutes. A CPU alone will do for a trial.
+writes OUT/model.pt (weights, their average), OUT/best.pt (those of the best validation),
+OUT/optimizer.pt and OUT/log.jsonl; after a kill the same command with --resume goes on. One
+accelerator and a handful of CPU cores; minutes. A CPU alone will do for a trial.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class Run:
             'best': {key: getattr(self.best, key) for key in ('score', 'step', 'misses')},
             'device': torch.cuda.get_device_name() if self.device.type == 'cuda' else 'CPU',
         }
-        if name == sitting.MODEL:
-            values['optimizer'] = self.optimizer.state_dict()
+        if name == sitting.MODEL:  # after a kill in between the moments are some steps newer
+            sitting.save(out / sitting.OPTIMIZER, self.optimizer.state_dict())
         sitting.save(out / name, values)
 
     def restore(self, run: Path, fresh_schedule: bool = False) -> None:
@@ -122,7 +122,7 @@ class Run:
         if fresh_schedule:
             self.earlier = saved['earlier'] + saved['seconds']
             return
-        self.optimizer.load_state_dict(saved['optimizer'])
+        self.optimizer.load_state_dict(sitting.read(run / sitting.OPTIMIZER))
         self.step, self.seconds, self.earlier = saved['step'], saved['seconds'], saved['earlier']
         for key, value in saved['best'].items():
             setattr(self.best, key, value)

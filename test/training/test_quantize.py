@@ -36,7 +36,9 @@ from training.subjects import CameraSubject, LidarSubject, subject_of  # noqa: E
 
 FOLDER = Path(__file__).parents[2] / 'training'
 CPU = torch.device('cpu')
-OPTIONS = argparse.Namespace(float_first=0, rate=1e-3, calibrate=2, likeness=1.0, steps=4)
+OPTIONS = argparse.Namespace(
+    float_first=0, rate=1e-3, calibrate=2, likeness=1.0, steps=4, device='cpu'
+)
 
 
 def lidar(**changes):
@@ -178,6 +180,8 @@ def test_training_brings_it_back_to_fp32(subject):
     with torch.no_grad():
         taught = subject.network(given)
     values = []
+    for group in state.optimizer.param_groups:
+        group['lr'] = 40 * group['peak']
     for _ in range(25):
         apart = subject.unlike(state.network(given), taught)
         state.optimizer.zero_grad()
