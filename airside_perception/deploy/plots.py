@@ -114,8 +114,11 @@ def steps(
 
 
 def number(value: float) -> str:
-    """A number as it stands at an axis: short."""
-    return f'{value:.0e}'.replace('e-0', 'e-') if 0 < abs(value) < 1e-3 else f'{value:g}'
+    """A number as it stands at an axis: short, and its neighbours still differ."""
+    if not 0 < abs(value) < 1e-3:
+        return f'{value:g}'
+    digits, power = f'{value:.3e}'.split('e')
+    return f'{digits.rstrip("0").rstrip(".")}e{int(power)}'
 
 
 def _svg(parts: Sequence[str]) -> str:

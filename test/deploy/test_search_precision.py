@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from airside_perception.card import find_card
 from airside_perception.deploy import __main__ as command
 from airside_perception.deploy.outputs import run_onnx
+from airside_perception.deploy.plots import Axis, number
 from airside_perception.deploy.search.costs import CostModel, Machine
 from airside_perception.deploy.search.run import SearchRequest, search_precision, write_mixed
 from airside_perception.deploy.search.shifts import add_shifts, own_shifts
@@ -379,3 +380,10 @@ def test_the_report_opens(tmp_path: Path, browser: ModuleType, tiny_models: Modu
         report = tmp_path / f'{name}.html'
         report.write_text(page(search_precision(asked), name), encoding='utf-8')
         assert browser.open_page(report, tmp_path / f'{name}.png') == []
+
+
+def test_numbers_at_an_axis_differ() -> None:
+    axis = Axis('ms', 2.71e-4, 3.17e-4)
+    texts = [number(value) for value in axis.ticks()]
+    assert texts == ['2.8e-4', '2.9e-4', '3e-4', '3.1e-4']
+    assert [number(value) for value in (0.0, 0.005, 20.0, 1e-4)] == ['0', '0.005', '20', '1e-4']
