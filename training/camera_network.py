@@ -182,7 +182,7 @@ def folded(network: Yolox) -> Yolox:
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         if isinstance(module, Conv):
-            module[0] = fuse_conv_bn_eval(module[0], module[1])  # type: ignore[type-var]
+            module[0] = fuse_conv_bn_eval(module[0], module[1])  # type: ignore[type-var]  # the pair that Conv is
             module[1] = nn.Identity()
     with torch.no_grad():
         network.stem[0].weight *= network.scale  # type: ignore[operator]  # the first convolution

@@ -40,9 +40,9 @@ class Head(Protocol):
 
 def head_of(training: Training, device: torch.device) -> Head:
     """The head that a recipe asks for."""
-    kinds = {'anchors': AnchorHead, 'centers': CenterHead}
-    made: Head = kinds[training.head](training, device)
-    return made
+    if training.head == 'centers':
+        return CenterHead(training, device)
+    return AnchorHead(training, device)
 
 
 def _grid(training: Training) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _grid(training: Training) -> dict[str, Any]:
 class AnchorHead:
     """Scores, boxes and directions at anchors."""
 
-    losses = ('scores', 'boxes', 'directions')
+    losses: ClassVar[tuple[str, ...]] = ('scores', 'boxes', 'directions')
 
     def __init__(self, training: Training, device: torch.device) -> None:
         self.outputs: tuple[str, ...] = ('scores', 'boxes', 'directions')
@@ -102,7 +102,7 @@ class AnchorHead:
 class CenterHead:
     """A heatmap, and at every cell the rest of the box that a centre in it would have."""
 
-    losses = ('scores', 'boxes', 'rotations', 'velocities')
+    losses: ClassVar[tuple[str, ...]] = ('scores', 'boxes', 'rotations', 'velocities')
 
     def __init__(self, training: Training, device: torch.device) -> None:
         self.outputs: tuple[str, ...] = Centers.OUTPUTS[: 6 if training.velocity else 5]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.geometry import wrap_angle
 from airside_perception.sim import ground_support as gse
 from airside_perception.sim import people, vehicles
 from airside_perception.sim.bodies import Body
@@ -88,7 +87,7 @@ def pasted(scene: Scene, rng: np.random.Generator, most: int, labels: Mapping[st
         owner[: body.labelled] = len(classes)
         owners.append(owner)
         classes.append(body.label)
-        boxes.append(np.array([[x, y, ground + body.box[2], *body.box[3:], wrap_angle(yaw)]]))
+        boxes.append(np.array([[x, y, ground + body.box[2], *body.box[3:], yaw]]))
         speed = _speed(rng, body)
         velocities.append(speed * np.array([[np.cos(yaw), np.sin(yaw)]]))
     return Pasted(

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -163,7 +165,7 @@ def quantized(network: nn.Module, first: int = 0) -> torch.fx.GraphModule:
         graph.add_submodule(name, Rounded())
         with graph.graph.inserting_after(source):
             pair = graph.graph.call_module(name, (source,))
-        source.replace_all_uses_with(pair, lambda user, pair=pair: user is not pair)  # type: ignore[misc]
+        source.replace_all_uses_with(pair, partial(operator.is_not, pair))
     graph.graph.lint()
     graph.recompile()
     return graph

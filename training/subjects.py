@@ -23,6 +23,7 @@ from training.camera_network import cells
 from training.camera_network import folded as folded_camera
 from training.camera_recipe import CameraTraining
 from training.camera_recipe import parse as parse_camera
+from training.evaluate_camera import dump as dump_camera
 from training.export import example as example_canvas
 from training.export import folded, illegal_on_dla, write_onnx
 from training.gallery import Gallery
@@ -209,7 +210,7 @@ class CameraSubject:
 
     def card(self, sha256: str, about: dict[str, Any]) -> str:
         if self._card:
-            return export_camera.dump(_updated(self._card, sha256, about))
+            return dump_camera(_updated(self._card, sha256, about))
         return export_camera.card(self.training, sha256, about)
 
 
@@ -270,7 +271,8 @@ class LidarSubject:
 
         def judge(network: nn.Module) -> dict[str, float]:
             pair.dense = network
-            return whole(pair)
+            found: dict[str, float] = whole(pair)
+            return found
 
         return judge
 

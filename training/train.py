@@ -104,7 +104,7 @@ class Run:
     def judge(self, validation: Validation, out: Path) -> dict[str, float]:
         """The average's scores; the best one is kept."""
         self._judged.load_state_dict(self.average)
-        found = validation(self._judged)
+        found: dict[str, float] = validation(self._judged)
         if self.best.look(found['map'], self.step):
             self.scores = _rounded(found)
             self.save(out, sitting.BEST)

@@ -89,7 +89,7 @@ class Run:
 
     def judge(self, validation: CameraValidation, out: Path) -> dict[str, float]:
         """The average's scores; the best one is kept."""
-        found = validation(self.average)
+        found: dict[str, float] = validation(self.average)
         if self.best.look(found['ap50'], self.step):
             self.save(out, sitting.BEST)
         self.save(out)  # so that both know of the same best

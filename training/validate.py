@@ -24,10 +24,11 @@ from airside_perception.lidar.anchors import AnchorDecoder
 from airside_perception.lidar.centers import CenterDecoder
 from airside_perception.overlap import nms_bev
 from airside_perception.types import Float64
+from training.echoes import Surfaces
 from training.lidars import random_lidar
 from training.pillars import decorate
 from training.recipe import Training
-from training.scans import Batch, Surfaces, Variation, World, make_batch
+from training.scans import Batch, Variation, World, make_batch
 
 TOGETHER = 8
 """Scans that are judged at a time."""
@@ -136,7 +137,8 @@ class Validation:
         near &= truth.counted.cpu()
         got = velocity[scan[near], :, row[near], column[near]]
         true = torch.zeros_like(got) if truth.velocity is None else truth.velocity.cpu()[near]
-        return torch.cat([got, true], 1).double().numpy()
+        pairs: Float64 = torch.cat([got, true], 1).double().numpy()
+        return pairs
 
 
 def read_card(text: str) -> LidarCard:
