@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from airside_perception.card import find_card
 from airside_perception.deploy import __main__ as command
 from airside_perception.deploy.outputs import run_onnx
-from airside_perception.deploy.plots import Axis, number
+from airside_perception.deploy.plots import Axis
+from airside_perception.deploy.plots import number as at_axis
 from airside_perception.deploy.search.costs import CostModel, Machine
 from airside_perception.deploy.search.run import SearchRequest, search_precision, write_mixed
 from airside_perception.deploy.search.shifts import add_shifts, own_shifts
@@ -384,6 +385,6 @@ def test_the_report_opens(tmp_path: Path, browser: ModuleType, tiny_models: Modu
 
 def test_numbers_at_an_axis_differ() -> None:
     axis = Axis('ms', 2.71e-4, 3.17e-4)
-    texts = [number(value) for value in axis.ticks()]
+    texts = [at_axis(value) for value in axis.ticks()]
     assert texts == ['2.8e-4', '2.9e-4', '3e-4', '3.1e-4']
-    assert [number(value) for value in (0.0, 0.005, 20.0, 1e-4)] == ['0', '0.005', '20', '1e-4']
+    assert [at_axis(value) for value in (0.0, 0.005, 20.0, 1e-4)] == ['0', '0.005', '20', '1e-4']
