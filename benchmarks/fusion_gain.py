@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ from airside_perception.replay.evaluate import every_network, with_floor, withou
 from airside_perception.replay.judge import aliases_of
 from airside_perception.replay.report import thresholds
 from airside_perception.replay.runner import CAMERA_TOPIC, LIDAR_TOPIC, Runner, read_transforms
-from airside_perception.replay.settings import Settings, load_settings
+from airside_perception.replay.settings import POINTS_TOPIC, Settings, load_settings
 from airside_perception.replay.truth import Moment, read_image_truth, read_truth
 from airside_perception.resources import resource
 from airside_perception.sim.apron import apron
@@ -450,17 +451,20 @@ def _known(folder: Path, seed: int, condition: str, given: argparse.Namespace) -
     kept = folder / f'{given.family}_{condition}_{seed}_{given.frames}.pickle'
     if kept.is_file():
         found: list[Moments] = pickle.loads(kept.read_bytes())
-        return [replace(item, fusion=_settings(item, given.params)) for item in found]
+        return [
+            replace(item, fusion=_settings(tuple(item.lenses), given.params)) for item in found
+        ]
     bag = make(folder, seed, condition, given.family, given.frames)
     found = record(bag, seed, condition, given.params)
     kept.write_bytes(pickle.dumps(found))
     return found
 
 
-def _settings(item: Moments, params: Path | None) -> FusionConfig:
+@cache
+def _settings(cameras: tuple[str, ...], params: Path | None) -> FusionConfig:
     """The fusion's settings as they are now, for the sensors of a frame that was kept."""
-    topics = [f'/sensing/camera/{name}/image' for name in item.lenses] + ['/sensing/lidar/points']
-    return load_settings(topics, params, 1).fusion
+    topics = [f'/sensing/camera/{name}/image' for name in cameras]
+    return load_settings([*topics, POINTS_TOPIC], params, 1).fusion
 
 
 if __name__ == '__main__':
