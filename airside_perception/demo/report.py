@@ -30,6 +30,8 @@ NEAR_LENGTHS = 0.25
 RANGE_M = 40.0
 CONFIDENT = 0.3
 """Lowest score of a fused object that counts."""
+FAINT = 0.1
+"""Fused objects of lower scores are not drawn: what one camera alone believes to see."""
 
 
 def topic_table(results: Sequence[Result], run: LiveRun) -> str:
@@ -97,6 +99,7 @@ def pictures(results: Sequence[Result], bag: Path, rig: Rig, out: Path) -> Itera
     seconds = (stamp_ns - results[0].stamp_ns) / 1e9
     cloud = move_cloud(clouds, rig.lidar2base, found.frame_id)
     title = f'airside_perception, simulated apron, t = {seconds:.1f} s'
+    found = found.select(found.scores >= FAINT)
     picture = bird_view(cloud.points, found, truth, ahead=50.0, title=title)
     yield _save(out / 'bev.png', picture)
     flat = {
