@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from airside_perception.errors import TransformError
-from airside_perception.types import YAW, Boxes3D, Float64, PointCloud
+from airside_perception.types import YAW, Boxes3D, Float32, Float64, Int64, PointCloud
 
 BLOCK = 8192
 """Points moved at a time: so many stay in the cache, and no large memory is asked for between."""
@@ -121,6 +121,15 @@ def move_cloud(cloud: PointCloud, a2b: Float64, frame_id: str) -> PointCloud:
             moved[:, axis] = x * along_x + y * along_y + z * along_z + shift
         moved[:, 3:] = block[:, 3:]
     return replace(cloud, points=points, frame_id=frame_id)
+
+
+def points_inside(points: Float32, boxes: Float64) -> Int64:
+    """How many of the points [M, 3 or more] lie in each box [N, 7] of one frame, int64 [N]."""
+    counts = []
+    for box in boxes:
+        local = np.abs((points[:, :3] - box[:3]) @ rotation_z(box[6]))
+        counts.append(int((local <= box[3:6] / 2).all(axis=1).sum()))
+    return np.array(counts, np.int64)
 
 
 def bev_corners(boxes: Float64) -> Float64:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.geometry import apply, invert, rotation_z, transform
+from airside_perception.geometry import apply, invert, points_inside, transform
 from airside_perception.types import Float64, by_score
 
 LIDAR_HEIGHT = 1.73
@@ -26,6 +26,7 @@ NUSCENES = {
     'car': ('car',), 'truck': ('truck', 'bus'), 'bus': ('bus', 'truck'), 'pedestrian': ('person',),
     'bicycle': ('cyclist',), 'motorcycle': ('cyclist',),
 }  # fmt: skip
+FRAMES = ('000001', '000002', '000004', '000005', '000006', '000008')
 OCCLUSION = ('in full view', 'partly occluded', 'largely occluded', 'occlusion unknown')
 
 
@@ -158,15 +159,6 @@ def nuscenes(folder: Path) -> Frame:
     return Frame('nuScenes sample', points[~own], truth, None)
 
 
-def points_inside(points: NDArray[np.float32], boxes: Float64) -> NDArray[np.int64]:
-    """Points in every box [N]."""
-    counts = []
-    for box in boxes:
-        local = np.abs((points[:, :3] - box[:3]) @ rotation_z(box[6]))
-        counts.append(int((local <= box[3:6] / 2).all(axis=1).sum()))
-    return np.array(counts, np.int64)
-
-
 def nvidia(path: Path) -> Found:
     """NVIDIA's recorded predictions: x y z l w h yaw class score in the lidar's frame."""
     rows = np.loadtxt(path, ndmin=2).reshape(-1, 9)
@@ -182,3 +174,33 @@ def pytorch(path: Path) -> Found:
     boxes[:, 2] += LIDAR_HEIGHT + boxes[:, 5] / 2
     names = tuple(('person', 'cyclist', 'car')[int(c)] for c in rows[:, 8])
     return Found(names, rows[:, 7], boxes)
+
+
+def recorded(data: Path) -> dict[str, tuple[list[Frame], dict[str, list[Found]]]]:
+    """{name: (labelled scans, {network: its recorded predictions})}."""
+    folder, reference = data / 'labelled', data / 'reference'
+    six = [
+        kitti(
+            folder / 'velodyne' / f'{n}.bin',
+            folder / 'calib' / f'{n}.txt',
+            folder / 'label_2' / f'{n}.txt',
+        )
+        for n in FRAMES
+    ]
+    predictions = reference / 'nvidia_pointpillars' / 'pred_velo'
+    one = reference / 'zhulf_000134'
+    return {
+        'KITTI, six frames': (
+            six,
+            {
+                'NVIDIA PointPillars, trained on KITTI': [
+                    nvidia(predictions / f'{name}.txt') for name in FRAMES
+                ]
+            },
+        ),
+        'KITTI, frame 134': (
+            [kitti(one / '000134.bin', one / '000134.txt', one / '000134_gt.txt')],
+            {'a PointPillars trained on KITTI': [pytorch(one / 'pytorch.txt')]},
+        ),
+        'nuScenes, one sample': ([nuscenes(data / 'nuscenes')], {}),
+    }

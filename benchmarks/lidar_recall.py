@@ -33,11 +33,8 @@ from benchmarks.lidar_frames import (
     Found,
     Frame,
     Truth,
-    kitti,
     match,
-    nuscenes,
-    nvidia,
-    pytorch,
+    recorded,
 )  # fmt: skip
 
 LEAST_POINTS = 5
@@ -46,7 +43,6 @@ FAINT = 0.1
 """Lowest score that is looked at."""
 REAL_CLASSES = ('car', 'person', 'cyclist', 'truck')
 WITHIN = 30.0
-FRAMES = ('000001', '000002', '000004', '000005', '000006', '000008')
 
 
 def detector(path: Path, score: float) -> LidarDetector:
@@ -191,28 +187,11 @@ def _cell(cell: Cell) -> str:
 
 def real_tables(network: LidarDetector, card: LidarCard, data: Path) -> dict[str, Any]:
     """Prints what is found in real frames, ours beside others; returns the figures."""
-    folder, reference = data / 'labelled', data / 'reference'
-    frames = [
-        kitti(
-            folder / 'velodyne' / f'{n}.bin',
-            folder / 'calib' / f'{n}.txt',
-            folder / 'label_2' / f'{n}.txt',
-        )
-        for n in FRAMES
-    ]
-    predictions = reference / 'nvidia_pointpillars' / 'pred_velo'
-    one = reference / 'zhulf_000134'
-    extra = kitti(one / '000134.bin', one / '000134.txt', one / '000134_gt.txt')
     mine = f'{card.name}, simulation only'
-    runs = [
-        ('KITTI, six frames', frames, mine, None),
-        ('KITTI, six frames', frames, 'NVIDIA PointPillars, trained on KITTI',
-         [nvidia(predictions / f'{name}.txt') for name in FRAMES]),
-        ('KITTI, frame 134', [extra], mine, None),
-        ('KITTI, frame 134', [extra], 'a PointPillars trained on KITTI',
-         [pytorch(one / 'pytorch.txt')]),
-        ('nuScenes, one sample', [nuscenes(data / 'nuscenes')], mine, None),
-    ]  # fmt: skip
+    runs: list[tuple[str, list[Frame], str, list[Found] | None]] = []
+    for name, (frames, others) in recorded(data).items():
+        runs.append((name, frames, mine, None))
+        runs += [(name, frames, who, predictions) for who, predictions in others.items()]
     print(
         f'\nReal frames (not part of the package): objects within {WITHIN:.0f} m '
         f'with {LEAST_POINTS} points or more'
@@ -221,9 +200,9 @@ def real_tables(network: LidarDetector, card: LidarCard, data: Path) -> dict[str
     print(f'{"frames":<22}{"network":<40}' + ''.join(f'{name:>15}' for name in REAL_CLASSES))
     figures: dict[str, Any] = {}
     notes = []
-    for place, some, who, recorded in runs:
-        answers = recorded or [detect(network, frame.points) for frame in some]
-        thresholds = {} if recorded else card.thresholds
+    for place, some, who, known in runs:
+        answers = known or [detect(network, frame.points) for frame in some]
+        thresholds = {} if known else card.thresholds
         counts, lines = judge(some, answers, thresholds)
         cells = (f'{hits}/{objects}, {alarms}' for objects, hits, alarms in counts.values())
         print(f'{place:<22}{who:<40}' + ''.join(f'{cell:>15}' for cell in cells))

@@ -26,8 +26,8 @@ from airside_perception.evaluate.errors import box_errors
 from airside_perception.evaluate.precision import recall_at_alarms
 from airside_perception.evaluate.question import average_precisions, mean, reached
 from airside_perception.resources import model_file
-from benchmarks.lidar_frames import Found, Frame, kitti, nuscenes, nvidia, pytorch
-from benchmarks.lidar_recall import FRAMES, LEAST_POINTS, detect, detector
+from benchmarks.lidar_frames import Found, Frame, recorded
+from benchmarks.lidar_recall import LEAST_POINTS, detect, detector
 
 CLASSES: Mapping[str, str] = {
     'car': 'car', 'van': 'car', 'truck': 'truck', 'bus': 'truck', 'person': 'person',
@@ -82,36 +82,6 @@ def figures(frames: Sequence[judged.Frame]) -> dict[str, dict[str, float]]:
     return table
 
 
-def sets(data: Path) -> dict[str, tuple[list[Frame], dict[str, list[Found]]]]:
-    """{name: (labelled scans, {network: its recorded predictions})}."""
-    folder, reference = data / 'labelled', data / 'reference'
-    six = [
-        kitti(
-            folder / 'velodyne' / f'{n}.bin',
-            folder / 'calib' / f'{n}.txt',
-            folder / 'label_2' / f'{n}.txt',
-        )
-        for n in FRAMES
-    ]
-    predictions = reference / 'nvidia_pointpillars' / 'pred_velo'
-    one = reference / 'zhulf_000134'
-    return {
-        'KITTI, six frames': (
-            six,
-            {
-                'NVIDIA PointPillars, trained on KITTI': [
-                    nvidia(predictions / f'{name}.txt') for name in FRAMES
-                ]
-            },
-        ),
-        'KITTI, frame 134': (
-            [kitti(one / '000134.bin', one / '000134.txt', one / '000134_gt.txt')],
-            {'a PointPillars trained on KITTI': [pytorch(one / 'pytorch.txt')]},
-        ),
-        'nuScenes, one sample': ([nuscenes(data / 'nuscenes')], {}),
-    }
-
-
 def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.transfer', description=__doc__)
@@ -137,9 +107,9 @@ def main() -> int:
     answers: dict[str, Any] = {}
     head = ''.join(f'{f"{name}: objects AP recall error":>34}' for name in NAMES)
     print(f'{"frames":<22}{"network":<40}{head}')
-    for place, (scans, recorded) in sets(given.data).items():
+    for place, (scans, known) in recorded(given.data).items():
         runs = {who: [detect(net, s.points) for s in scans] for who, net in networks.items()}
-        for who, found in {**runs, **recorded}.items():
+        for who, found in {**runs, **known}.items():
             table = figures([frame(scan, item) for scan, item in zip(scans, found, strict=True)])
             answers[f'{place}: {who}'] = table
             cells = ''.join(f'{_cell(table[name]):>34}' for name in NAMES)

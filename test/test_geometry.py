@@ -88,3 +88,13 @@ def test_moved_cloud_against_float64(count, fields):
     assert (moved.stamp_ns, moved.frame_id, moved.received) == (3, 'base_link', 9)
     assert_allclose(moved.points[:, :3], geometry.apply(a2b, points[:, :3]), atol=5e-5)
     assert (moved.points[:, 3:] == points[:, 3:]).all()
+
+
+def test_points_inside_boxes() -> None:
+    boxes = np.array([[10.0, 0, 1, 4, 2, 2, np.pi / 2], [0.0, 0, 0, 2, 2, 2, 0]])
+    points = np.array(
+        [[10, 1.9, 1], [11.5, 0, 1], [10, 0, 2.1], [10.9, -1.9, 0.1], [0.9, 0.9, 0.9]], np.float32
+    )
+    assert geometry.points_inside(points, boxes).tolist() == [2, 1]
+    assert geometry.points_inside(points[:0], boxes).tolist() == [0, 0]
+    assert geometry.points_inside(points, boxes[:0]).tolist() == []

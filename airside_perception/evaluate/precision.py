@@ -20,6 +20,12 @@ def curve(found: Matches) -> tuple[Float64, Float64, Float64]:
     return recall, right / np.maximum(count, 1), found.scores
 
 
+def _envelope(precision: Float64) -> Float64:
+    """The best precision at each recall or more."""
+    best: Float64 = np.maximum.accumulate(precision[::-1])[::-1]
+    return best
+
+
 def ap40(found: Matches) -> float:
     """Mean over the recalls 1/40, 2/40, ..., 1 of the best precision at that recall or more.
 
@@ -31,7 +37,7 @@ def ap40(found: Matches) -> float:
     if not found.asked:
         return float('nan')
     recall, precision, _ = curve(found)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
+    best = _envelope(precision)
     # the first detection that reaches each recall; integers decide, not rounded shares
     needed = np.ceil(np.arange(1, POSITIONS + 1) * found.asked / POSITIONS - 1e-9)
     at = np.searchsorted(np.round(recall * found.asked), needed, side='left')
@@ -70,7 +76,7 @@ def coco_ap(found: Matches) -> float:
     if not found.asked:
         return float('nan')
     recall, precision, _ = curve(found)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
+    best = _envelope(precision)
     at = np.searchsorted(recall, np.linspace(0.0, 1.0, 101), side='left')
     return float(np.append(best, 0.0)[np.minimum(at, len(best))].mean())
 

@@ -43,7 +43,7 @@ def transfer_truth(names: object, boxes: np.ndarray, points: list[int]) -> objec
 
 def test_recorded_predictions_of_kitti_networks(shared_data: Path) -> None:
     """They were trained on such scans: all six cars, near their places, at one false alarm."""
-    scans, recorded = transfer.sets(shared_data)['KITTI, six frames']
+    scans, recorded = transfer.recorded(shared_data)['KITTI, six frames']
     (predictions,) = recorded.values()
     frames = [transfer.frame(s, p) for s, p in zip(scans, predictions, strict=True)]
     cars = transfer.figures(frames)['car']

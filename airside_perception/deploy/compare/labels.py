@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from airside_perception.card import CameraCard, ModelCard
 from airside_perception.deploy.compare.average_precision import Truth
 from airside_perception.errors import ConfigError
-from airside_perception.geometry import apply, invert, rotation_z, transform
+from airside_perception.geometry import apply, invert, points_inside, transform
 from airside_perception.types import Float64, Image, PointCloud
 
 NAMES = {
@@ -95,15 +95,6 @@ def read_truth(
         return _seen(found, base2camera, projection, regions)
 
     return Truth(kept, boxes, asked, judged)
-
-
-def points_inside(points: NDArray[np.float32], boxes: Float64) -> NDArray[np.int64]:
-    """How many of the points [M, 3 or more] lie in each box [N, 7]."""
-    counts = []
-    for box in boxes:
-        local = np.abs((points[:, :3] - box[:3]) @ rotation_z(box[6]))
-        counts.append(int((local <= box[3:6] / 2).all(axis=1).sum()))
-    return np.array(counts, np.int64)
 
 
 def _labels(path: Path) -> list[tuple[str, Float64]]:
