@@ -230,7 +230,8 @@ def chart(truth: Floats, sim: Floats, ticks: Sequence[str], below: str, left: st
         for place, (value, kind) in enumerate(zip(pair, ('real', 'sim'), strict=True)):
             if not np.isfinite(value):
                 continue
-            tall = height * float(value) / highest
+            # a real ring may hold a few more points than firings are counted for a turn
+            tall = height * max(float(value), 0.0) / highest
             x = x0 + step * (number + 0.08 + 0.42 * place)
             parts.append(
                 f'<rect class="{kind}" x="{x:.1f}" y="{y0 + height - tall:.1f}" '

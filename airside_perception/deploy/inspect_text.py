@@ -104,6 +104,8 @@ def _bounds(name: str, bounds: Sequence[Sequence[int]]) -> str:
 def _weights(found: EngineInspection) -> str:
     if found.stripped:
         return 'left out: engine refit puts them in before it runs'
+    if found.manifest is None:
+        return 'nobody says whether they can be changed'
     return 'can be changed: engine refit' if found.refittable else 'fixed'
 
 

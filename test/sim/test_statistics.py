@@ -75,6 +75,14 @@ def test_the_report_is_written_and_opens(tmp_path, browser, capsys):
     assert browser.open_page(page, tmp_path / 'page.png') == []
 
 
+def test_a_bar_is_never_negative():
+    drawn = statistics.chart(np.array([0.5, -0.1]), np.array([1.0, np.nan]), 'ab', 'x', 'y')
+    assert drawn.count('<rect class="') == 3
+    assert 'height="0.0"' in drawn
+    assert 'height="-' not in drawn
+    assert 'b: -0.1000' in drawn
+
+
 def test_too_few_scans_are_refused(tmp_path, capsys):
     assert statistics.main(['--data', str(tmp_path)]) == 2
     assert 'holds 0 scans, expected 2 or more' in capsys.readouterr().err
