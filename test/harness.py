@@ -61,7 +61,7 @@ class Harness:
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, name)
-            assert client.wait_for_service(timeout_sec=10.0), name
+            assert client.wait_for_service(timeout_sec=30.0), name
         future = client.call_async(kind.Request(**fields))
         self.until(future.done, f'an answer of {name}')
         return future.result()
@@ -114,7 +114,7 @@ class Harness:
         self.until(publisher.get_subscription_count, f'a subscriber of {topic}')
         return publisher
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
         """Waits until the condition holds, and returns what it returned."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

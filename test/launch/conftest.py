@@ -41,7 +41,7 @@ class Launched:
     def lines(self) -> list[str]:
         return self.log.read_text(errors='replace').splitlines()
 
-    def said(self, text: str, times: int = 1, timeout: float = 15.0) -> list[str]:
+    def said(self, text: str, times: int = 1, timeout: float = 45.0) -> list[str]:
         """Waits until the launch or a node has said so that often, and returns the lines."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

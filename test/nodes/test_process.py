@@ -105,7 +105,7 @@ def test_a_signal_does_not_wait_for_what_cannot_be_stopped(
         if doing == 'swap':
             assert harness.change_of('/lidar_detector', 'activate')
             client = harness.node.create_client(SetParameters, '/lidar_detector/set_parameters')
-            assert client.wait_for_service(timeout_sec=10.0)
+            assert client.wait_for_service(timeout_sec=30.0)
             wish = Parameter('engine_path', value=f'{tmp_path}/slow.onnx').to_parameter_msg()
             client.call_async(SetParameters.Request(parameters=[wish]))
         key, text = ('state', 'building') if doing == 'build' else ('swap', 'opening')
@@ -126,7 +126,7 @@ def test_a_file_that_ros_cannot_read_ends_the_process_with_a_reason(tmp_path, te
         path.write_text(text)
     process = start('lidar_detector', '--ros-args', '--params-file', str(path))
     try:
-        assert process.wait(10.0) == 1
+        assert process.wait(30.0) == 1
         complaint = process.stderr.read()
         assert said in complaint
         assert str(path) in complaint
