@@ -1,13 +1,22 @@
-"""Random spinning lidars: what a network must not care about is drawn anew for every scan."""
+"""Spinning lidars: what a network must not care about is drawn anew for every scan, if wanted."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from airside_perception.sim.lidar import PRESETS
+
 MOST_RINGS = 128
+ANY = 'any'
+"""Name of no lidar in particular: every scan has one of its own."""
+HEIGHTS = {'hdl64': 1.73}
+ROOF = 1.95
+"""Heights of presets above the ground, metres: as in KITTI, and else as in `config/rig.yaml`."""
+BLACK = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,34 @@ class Lidar:
 def hdl64() -> NDArray[np.float64]:
     """Elevations of an HDL-64E: 32 rings 1/3 degree apart above 32 half a degree apart."""
     return np.concatenate([np.linspace(2.0, -8.33, 32), np.linspace(-8.83, -24.33, 32)])
+
+
+def lidar_of(name: str, rng: np.random.Generator) -> Lidar:
+    """A random lidar for `any`, else always the same: a preset of `airside_perception.sim.lidar`.
+
+    Raises:
+        ValueError: there is no such lidar.
+    """
+    return random_lidar(rng) if name == ANY else preset(name)
+
+
+def preset(name: str) -> Lidar:
+    """A preset of the simulator, mounted at its usual height.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f'lidar {name!r}: expected {ANY} or one of {", ".join(PRESETS)}')
+    spec = PRESETS[name]
+    return Lidar(
+        np.array(spec.elevations),
+        spec.azimuths,
+        HEIGHTS.get(name, ROOF),
+        math.sqrt(BLACK / spec.threshold),  # its power is as much as the threshold
+        spec.range_sigma,
+        spec.dropout,
+    )
 
 
 def random_lidar(rng: np.random.Generator) -> Lidar:

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from training.echoes import Loss
+from training.lidars import ANY, preset
 from training.network import PillarNet
 from training.pillars import Grid
 from training.scans import Variation
@@ -80,6 +81,7 @@ class Training:
     anchors: tuple[AnchorShape, ...] = ()
     velocity: bool = False
     symmetric: tuple[str, ...] = ()
+    lidar: str = ANY
     paste: int = 0
     validation: Validation = field(default_factory=Validation)
 
@@ -120,7 +122,7 @@ def load(path: str | Path, **changes: Any) -> Training:
 
     Raises:
         TypeError: a key is missing or unknown.
-        ValueError: a label has no anchor, or there is no such head.
+        ValueError: a label has no anchor, or there is no such head or lidar.
     """
     values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     return parse({**values, **changes}, str(path))
@@ -143,6 +145,8 @@ def parse(given: Mapping[str, Any], path: str = 'recipe') -> Training:
     training = Training(**values)
     if training.head not in ('anchors', 'centers'):
         raise ValueError(f'{path}: head {training.head!r}: expected anchors or centers')
+    if training.lidar != ANY:
+        preset(training.lidar)
     answered = {label for shape in training.anchors for label in shape.labels}
     if training.head == 'anchors' and set(training.classes) != answered:
         raise ValueError(

@@ -26,7 +26,7 @@ from torch import Tensor
 from training import sitting
 from training.export import card
 from training.heads import Head, head_of
-from training.lidars import random_lidar
+from training.lidars import lidar_of
 from training.model import Model
 from training.pillars import Decorated, decorate
 from training.recipe import Training, load
@@ -153,7 +153,7 @@ def lessons(training: Training, device: torch.device, pool: Pool, step: int) -> 
     while True:
         worlds = pool.draw(t.batch, rng)
         with torch.no_grad():
-            lidars = [random_lidar(rng) for _ in worlds]
+            lidars = [lidar_of(t.lidar, rng) for _ in worlds]
             spots = rng.random(t.batch).tolist()
             batch = make_batch(
                 worlds, lidars, spots, looks, t.variation, generator, t.least_points
