@@ -21,14 +21,18 @@ def score_loss(logits: Tensor, targets: Targets) -> Tensor:
 
 
 def box_loss(boxes: Tensor, directions: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Loss of the boxes and of their directions, weighted means over the cells that answer."""
+    """Loss of the boxes and of their directions, weighted means over the cells that answer.
+
+    Errors of x, y and length count `reach` times: about in metres for what is longer than a car.
+    """
     scan, anchor, row, column = targets.places.unbind(1)
     scans, _, rows, columns = boxes.shape
     code = boxes.view(scans, -1, 7, rows, columns)[scan, anchor, :, row, column].float()
     turn = directions.view(scans, -1, 2, rows, columns)[scan, anchor, :, row, column].float()
-    plain = F.smooth_l1_loss(code[:, :6], targets.codes[:, :6], reduction='none', beta=1 / 9).sum(
-        1
-    )
+    reach, one = targets.reach, torch.ones_like(targets.reach)
+    unit = torch.stack([reach, reach, one, reach, one, one], dim=1)
+    found, wanted = code[:, :6] * unit, targets.codes[:, :6] * unit
+    plain = F.smooth_l1_loss(found, wanted, reduction='none', beta=1 / 9).sum(1)
     sine = torch.sin(code[:, 6] - targets.codes[:, 6])
     yaw = F.smooth_l1_loss(sine, torch.zeros_like(sine), reduction='none', beta=1 / 9)
     total = targets.strength.sum().clamp(min=1)

@@ -1,8 +1,9 @@
 """What the network should answer: boxes to anchors and cells, without IoU, all on the accelerator.
 
 A box belongs to one anchor shape: of those of its class the one nearest in size, turned the nearer
-way. Around its centre the score target falls off as a Gaussian that is as elongated as the box
-(X. Zhou, D. Wang, P. Kraehenbuehl, "Objects as Points", 2019); where it is high, cells give boxes.
+way. Around its centre the score target falls off as a Gaussian that is as elongated as the box,
+up to a length (X. Zhou, D. Wang, P. Kraehenbuehl, "Objects as Points", 2019); where it is high,
+cells give boxes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ WINDOW = 12
 """Cells on each side of a box's centre that can hold a target."""
 REGRESS = 0.3
 """Lowest score target at which a cell answers with a box."""
+LONGEST = 2.4
+"""Largest standard deviation of a score target along a box, metres. An eighth of an airliner's
+length would be cut off by the window, and so flat that a score says nothing of where the centre
+is."""
+PLAIN = 4.6
+"""Diagonal of the anchor (m), a car's, up to which errors count in the units of its code."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class Targets:
     codes: float32 [Q, 7]; the last is yaw minus the anchor's, unwrapped.
     directions: int64 [Q].
     strength: float32 [Q], weight of a cell's box; turning: the same for its yaw.
+    reach: float32 [Q], 1 or more: by how much an error of place or length counts more than its
+        code says. Codes are shares of the anchor: one metre is 0.2 of a car and 0.03 of an
+        airliner, where a loss that is square near zero no longer notices it.
     """
 
     heat: Tensor
@@ -88,6 +98,7 @@ class Targets:
     directions: Tensor
     strength: Tensor
     turning: Tensor
+    reach: Tensor
 
 
 def assign(
@@ -160,6 +171,7 @@ def assign(
         (turn / math.pi).long().clamp(0, 1),
         value,
         value * anchors.turned[anchor],
+        (diagonal / PLAIN).clamp(min=1.0),
     )
 
 
@@ -175,7 +187,7 @@ def spread(
     x = origin[0] + (at_column + 0.5) * cell - boxes[:, 0, None, None]
     y = origin[1] + (at_row + 0.5) * cell - boxes[:, 1, None, None]
     c, s = torch.cos(boxes[:, 6])[:, None, None], torch.sin(boxes[:, 6])[:, None, None]
-    along = (x * c + y * s) / (boxes[:, 3] / 8).clamp(min=0.45)[:, None, None]
+    along = (x * c + y * s) / (boxes[:, 3] / 8).clamp(0.45, LONGEST)[:, None, None]
     across = (y * c - x * s) / (boxes[:, 4] / 6).clamp(min=0.4)[:, None, None]
     value = torch.exp(-0.5 * (along.square() + across.square()))
     value[:, WINDOW, WINDOW] = 1.0

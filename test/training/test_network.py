@@ -114,6 +114,56 @@ def test_targets_decode_to_the_boxes(training, model, tmp_path):
             assert abs(wrap_angle(found.boxes[near, 6] - box[6])) < 1e-4
 
 
+def airliner(length=37.6, yaw=0.3):
+    return [1.1, -0.7, 3.8, length, 3.95, 4.1, yaw]
+
+
+@pytest.mark.parametrize('length', [27.2, 37.6, 72.7])
+def test_the_target_of_an_airliner_ends_within_its_window(training, length):
+    """Cut off, its neighbours would be punished for what it is asked for; flat, its centre lost."""
+    targets = targets_of(training, [airliner(length, 0.0)], [training.classes.index('aircraft')])
+    heat = targets.heat[0].amax(0)
+    row = int((-0.7 + 20.48) / 0.64)
+    along = heat[row]
+    peak = int(along.argmax())
+    assert peak == int((1.1 + 20.48) / 0.64)
+    assert along[peak + 3] > 0.5  # still longer than wide
+    assert heat[row + 3, peak] < 0.05
+    step = (along[1:] - along[:-1]).abs()
+    step[peak - 1 : peak + 1] = 0  # the cell of the centre has 1, wherever in it the centre is
+    assert step.max() < 0.2  # without a cliff
+    assert along[peak + 12] < 0.02
+
+
+@pytest.mark.parametrize(
+    ('name', 'box'),
+    [('car', [1.1, -0.7, 0.8, 4.2, 1.75, 1.5, 0.3]), ('aircraft', airliner())],
+)
+def test_a_metre_costs_of_an_airliner_what_it_costs_of_a_car(training, name, box):
+    """About 0.22 a metre; in units of the anchor's diagonal it would be 0.006."""
+    targets = targets_of(training, [box], [training.classes.index(name)])
+    rows, columns = targets.heat.shape[2:]
+    count = training.anchor_tensors(torch.device('cpu')).pair.shape[0]
+    scan, anchor, row, column = targets.places.unbind(1)
+    assert (targets.reach >= 1).all()
+
+    def cost(metres):
+        length, width = training.anchor_tensors(torch.device('cpu')).shape[anchor[0], :2].tolist()
+        codes = torch.zeros(1, count, 7, rows, columns)
+        codes[scan, anchor, :, row, column] = targets.codes
+        codes[scan, anchor, 0, row, column] += metres / np.hypot(length, width)
+        turns = torch.zeros(1, count * 2, rows, columns)
+        return float(box_loss(codes.flatten(1, 2), turns, targets)[0])
+
+    assert cost(0.0) == 0
+    assert cost(2.0) - cost(1.0) == pytest.approx(1 / 4.6, rel=0.02)
+
+
+def test_people_are_asked_for_as_before(training):
+    targets = targets_of(training, [[1, 1, 0.9, 0.6, 0.6, 1.8, 0]], [0])
+    assert (targets.reach == 1).all()
+
+
 def test_hidden_objects_are_neither_asked_for_nor_punished(training):
     car = training.classes.index('car')
     targets = targets_of(training, [[5, 5, 0.8, 4, 1.7, 1.5, 0.1]], [car], counted=[False])
