@@ -17,9 +17,9 @@ from training.targets import REGRESS, Boxes, spread, within
 
 HIDDEN = 0.1
 """Score target from which a box that nobody could see mutes the loss."""
-FACING = 1.0
-"""Weight of front and back beside that of the axis. Below 1 a rotation that is wrong by half a turn
-lies in a minimum of its own, and the network stays there."""
+FACING = 1.2
+"""Weight of front and back beside that of the axis. Up to 1 a rotation that is wrong by half a
+turn lies in a minimum of its own, and the network stays there."""
 SIZES = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
 """Channels of the outputs that make a box, in the order of `CenterTargets.codes`."""
 
@@ -117,7 +117,7 @@ def center_loss(maps: dict[str, Tensor], targets: CenterTargets) -> tuple[Tensor
 
     A median of opposite directions is neither, and need not lie along their axis. So rotations
     cost squares, the lesser of that to (sine, cosine) and to its opposite: the axis. Which of the
-    two it is costs as much besides, where front and back differ; squares of opposite directions
+    two it is costs besides, where front and back differ; squares of opposite directions
     have their mean on the axis as well.
 
     Args:

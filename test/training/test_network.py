@@ -120,7 +120,7 @@ def airliner(length=37.6, yaw=0.3):
 
 @pytest.mark.parametrize('length', [27.2, 37.6, 72.7])
 def test_the_target_of_an_airliner_ends_within_its_window(training, length):
-    """Cut off, its neighbours would be punished for what it is asked for; flat, its centre lost."""
+    """Cut off, its neighbours would be punished for what it is asked for; flat, it has no peak."""
     targets = targets_of(training, [airliner(length, 0.0)], [training.classes.index('aircraft')])
     heat = targets.heat[0].amax(0)
     row = int((-0.7 + 20.48) / 0.64)
