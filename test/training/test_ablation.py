@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_every_stage_differs_from_the_one_before_in_one_thing():
     made = [parse(stage(WHOLE, name)) for name in STAGES]
     changed = [
         {key for key in vars(one) if getattr(one, key) != getattr(other, key)} - {'name'}
-        for one, other in zip(made, made[1:], strict=False)
+        for one, other in itertools.pairwise(made)
     ]
     assert changed == [{'lidar'}, {'variation'}, {'paste'}, {'variation'}]
     assert made[2].variation.loss == Variation().loss
