@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from airside_perception.sim.materials import row
@@ -75,19 +77,60 @@ def solid(rng: np.random.Generator, at: Float64) -> Mesh:
     return merge(parts).moved((*at, 0.0), yaw)
 
 
+Element = Callable[[np.random.Generator, Float64], Mesh]
+
+
+def row_of(rng: np.random.Generator) -> tuple[list[Element], Float64]:
+    """A row of barriers, hedges, or a guard rail, of pieces that all look alike, and their places.
+
+    Rows stand along roads, as high and long as cars: real scans are full of them.
+    """
+    kind = rng.choice(3, p=[0.45, 0.35, 0.2])
+    material = row(str(rng.choice(['concrete', 'white', 'livery_red', 'grey', 'brick'])))
+    length, yaw = rng.uniform(1.0, 2.6), rng.normal(0, 0.15) + rng.choice([0.0, np.pi / 2])
+    if kind == 0:  # a broad foot below a narrow wall
+        foot, wall = rng.uniform((0.4, 0.1), (0.8, 0.4)), rng.uniform((0.12, 0.5), (0.4, 0.9))
+        low = box((length, *foot), (0, 0, 0), material)
+        piece = merge([low, box((length, *wall), (0, 0, foot[1]), material)])
+    elif kind == 1:  # a hedge, perhaps in a trough
+        wide, high = rng.uniform(0.5, 1.8), rng.uniform(0.5, 1.3)
+        trough = rng.uniform(0.2, 0.6) if rng.random() < 0.4 else 0.02
+        below = box((length, wide, trough), (0, 0, 0), material)
+        leaves = box((length, 0.9 * wide, high), (0, 0, trough), row('leaves'))
+        piece = merge([below, leaves])
+    else:
+        high = rng.uniform(0.55, 1.0)
+        rail = box((length, 0.1, 0.3), (0, 0, high - 0.3), row('steel'))
+        piece = merge([rail, cylinder(0.06, (0.0, high), (0.0, 0.0), row('steel'), sides=6)])
+    count = int(rng.integers(2, 16))
+    gap = rng.choice([0.0, rng.uniform(0.05, 0.5), rng.uniform(0.5, 3.0)])
+    along = (np.arange(count) - count / 2) * (length + gap)
+    middle = rng.uniform((-40, 3), (50, 20)) * [1, rng.choice([-1, 1])]
+    places = middle + along[:, None] * [np.cos(yaw), np.sin(yaw)]
+
+    def one(rng: np.random.Generator, at: Float64) -> Mesh:
+        return piece.moved((*at, 0.0), yaw + rng.normal(0, 0.03))
+
+    pieces: list[Element] = [one] * count
+    return pieces, np.where(np.hypot(*places.T)[:, None] > 4.0, places, places + 60.0)
+
+
 def clutter(rng: np.random.Generator, boxes: Float64, leafy: bool) -> Mesh | None:
     """Clutter around the vehicle, its middle in none of `boxes` [N, 7]; None if none is drawn."""
     plants = int(rng.integers(15, 130)) if leafy else int(rng.integers(0, 8))
     posts = int(rng.integers(0, 45)) if leafy else int(rng.integers(0, 15))
     solids = int(rng.integers(0, 20)) if leafy else int(rng.integers(0, 8))
-    makers = [foliage] * plants + [post] * posts + [solid] * solids
+    makers: list[Element] = [*[foliage] * plants, *[post] * posts, *[solid] * solids]
     spots = _spots(rng, len(makers))
+    for _ in range(int(rng.integers(0, 4))):
+        pieces, places = row_of(rng)
+        makers, spots = makers + pieces, np.concatenate([spots, places])
     free = np.ones(len(spots), bool)
     for x, y, _, length, width, _, yaw in boxes:
         c, s = np.cos(yaw), np.sin(yaw)
         along = (spots[:, 0] - x) * c + (spots[:, 1] - y) * s
         across = (spots[:, 1] - y) * c - (spots[:, 0] - x) * s
-        free &= (np.abs(along) > length / 2 + 1.0) | (np.abs(across) > width / 2 + 1.0)
+        free &= (np.abs(along) > length / 2 + 1.3) | (np.abs(across) > width / 2 + 1.3)
     made = [
         maker(rng, spot) for maker, spot, clear in zip(makers, spots, free, strict=True) if clear
     ]
