@@ -45,8 +45,8 @@ from benchmarks.camera_recall import frames_in
 from benchmarks.lidar_recall import LEAST_POINTS
 from benchmarks.spread import standard_error
 from benchmarks.transfer import CLASSES, NAMES
-from benchmarks.transfer_curve import checked, options, report, written
 from benchmarks.transfer_plot import Panel
+from benchmarks.transfer_report import checked, options, report, written
 
 WITHIN = 30.0
 FLOOR, NMS_IOU = 0.02, 0.45

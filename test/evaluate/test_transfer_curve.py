@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 curve = pytest.importorskip('benchmarks.transfer_curve', reason='run from the source tree')
-from benchmarks import transfer_plot  # noqa: E402  (after the check for the source tree)
+from benchmarks import transfer_plot, transfer_report  # noqa: E402  (after the check for the source tree)
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +62,7 @@ def test_a_standard_error_is_drawn_and_a_missing_one_is_not() -> None:
 
 
 def test_the_text_has_counts_errors_and_references() -> None:
-    lines = curve.report([PANEL], STAGES).splitlines()
+    lines = transfer_report.report([PANEL], STAGES).splitlines()
     assert lines[0] == 'street: 6 car, 0 truck, 2 person'
     assert 'a plain' in lines[1]
     assert 'car 0.20 +- 0.10' in lines[1]
@@ -73,7 +73,7 @@ def test_the_text_has_counts_errors_and_references() -> None:
 
 
 def test_files_are_whole_json_and_a_picture(tmp_path: Path) -> None:
-    curve.written(tmp_path / 'new', 'curve', [PANEL, PANEL, PANEL], STAGES, ['a note'])
+    transfer_report.written(tmp_path / 'new', 'curve', [PANEL, PANEL, PANEL], STAGES, ['a note'])
     values = json.loads((tmp_path / 'new' / 'curve.json').read_text(encoding='utf-8'))
     assert list(values['street']) == [*STAGES, 'another']
     assert values['street']['b varied']['car']['ap'] == 0.8
@@ -86,12 +86,12 @@ def test_files_are_whole_json_and_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize('items', [['models/a.onnx'], ['=a.onnx'], ['a='], ['a=b', 'a=c']])
 def test_arguments_that_name_no_network(items: list[str]) -> None:
     with pytest.raises(ValueError, match=r'LABEL=PATH|twice'):
-        curve.named(items)
+        transfer_report.named(items)
 
 
 def test_networks_keep_their_order() -> None:
-    assert list(curve.named(['b=1', 'a=2', 'c=x=y'])) == ['b', 'a', 'c']
-    assert curve.named(['c=x=y'])['c'] == Path('x=y')
+    assert list(transfer_report.named(['b=1', 'a=2', 'c=x=y'])) == ['b', 'a', 'c']
+    assert transfer_report.named(['c=x=y'])['c'] == Path('x=y')
 
 
 def test_the_command_on_real_scans(
