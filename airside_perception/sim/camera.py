@@ -17,13 +17,14 @@ from scipy import ndimage
 from airside_perception.errors import ConfigError
 from airside_perception.projection import CameraModel
 from airside_perception.sim import film, weather
+from airside_perception.sim.air import hazy
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Light
 from airside_perception.sim.lidar import GROUND, Hits
 from airside_perception.sim.pixels import first_hits
 from airside_perception.sim.scene import Scene
-from airside_perception.sim.shade import Lighting, hazy, surfaces
-from airside_perception.types import Boxes2D, Float32, Float64
+from airside_perception.sim.shade import Lighting, surfaces
+from airside_perception.types import Boxes2D, Float32, Float64, Int64
 
 __all__ = ['Lens', 'Light', 'Picture', 'look', 'render', 'take', 'visible']
 
@@ -45,6 +46,11 @@ class Picture:
     instance: Int32
     triangle: Int32 = field(repr=False)
     exposure: film.Exposure = field(default_factory=film.Exposure)
+
+    def shown(self, scene: Scene) -> Int64:
+        """Pixels of each of the scene's triangles, int64 [T]."""
+        counts = np.bincount(self.triangle.ravel() - GROUND, minlength=len(scene.triangles) + 2)
+        return np.asarray(counts[-GROUND:], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,8 @@ def render(
     shape = lens.model.height, lens.model.width
     lighting = Lighting.of(scene, light)
     picture, hits = _light_of(lens, scene, caster, lighting, rays)
-    image = film.developed(picture.reshape(*shape, 3), lens.exposure, lens.noise, rng)
+    picture = picture.reshape(*shape, 4)
+    image = film.developed(picture, lens.exposure, lens.noise, rng)
     return _picture(image, scene, hits, film.Exposure(lens.exposure))
 
 
@@ -134,7 +141,7 @@ def take(
         )
     shape = lens.model.height, lens.model.width
     flat, hits = _light_of(lens, scene, caster, lighting, directions)
-    picture = flat.reshape(*shape, 3)
+    picture = flat.reshape(*shape, 4)
     ground = (hits.triangle == GROUND).reshape(shape)
     weather.glare(picture, ground, lens.model, lens.camera2base, scene, caster, conditions)
     exposure = film.metered(picture)
@@ -155,9 +162,12 @@ def visible(
     picture: Picture, scene: Scene, stamp_ns: int, frame_id: str, least: int = 20
 ) -> Boxes2D:
     """The boxes around what a picture shows of each object, of at least `least` pixels."""
-    pixels = np.bincount(picture.instance.ravel() + 1, minlength=len(scene.objects) + 1)[1:]
     spans = ndimage.find_objects(picture.instance + 1, max_label=len(scene.objects))
-    rows = [i for i, span in enumerate(spans) if span is not None and pixels[i] >= least]
+    rows = [
+        i
+        for i, span in enumerate(spans)
+        if span is not None and np.count_nonzero(picture.instance[span] == i) >= least
+    ]
     xyxy = [
         (spans[i][1].start, spans[i][0].start, spans[i][1].stop, spans[i][0].stop) for i in rows
     ]
@@ -170,7 +180,7 @@ def visible(
 def _light_of(
     lens: Lens, scene: Scene, caster: Caster, lighting: Lighting, rays: Float32
 ) -> tuple[Float32, Hits]:
-    """Linear light [H * W, 3] at each pixel, and what the pixels see."""
+    """Linear light [H * W, 4] at each pixel, the fourth empty, and what the pixels see."""
     shape = lens.model.height, lens.model.width
     origin = lens.camera2base[:3, 3]
     hits = first_hits(scene, caster, origin, rays, shape)

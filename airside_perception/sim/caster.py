@@ -109,8 +109,10 @@ class Open3DCaster:
 
     def _rays(self, origin: NDArray[Any], directions: NDArray[Any]) -> Any:
         rays = np.empty((len(directions), 6), np.float32)
-        rays[:, :3] = origin
-        rays[:, 3:] = directions
+        origin = np.asarray(origin)
+        for axis in range(3):  # column by column: rows of three are slow to copy
+            rays[:, axis] = origin[..., axis]
+            rays[:, 3 + axis] = directions[:, axis]
         return self._core.Tensor.from_numpy(rays)
 
 

@@ -22,8 +22,12 @@ SHUTTER, LONGEST = 0.0015, 0.012
 """Exposure times, seconds."""
 GREY, MOST = 0.11, 60.0
 """What automatic exposure makes of the mean, and its largest gain."""
-BLUR, TAPS, SMEAR = 1.0, 5, 40.0
-"""Motion, pixels, that is too little to blur; samples along it; the longest motion, pixels."""
+BLUR, SMEAR = 1.0, 40.0
+"""Motion, pixels, that is too little to blur; the longest motion, pixels."""
+SHARES = (-0.5, -0.25, 0.25, 0.5)
+"""Where samples of the motion are taken beside that in its middle."""
+STILL = 1 / 32
+"""Motion, pixels, that does not reach a sample's neighbour: `cv2.remap` counts in 1 / 32 pixel."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Exposure:
 
 
 def metered(picture: Float32) -> Exposure:
-    """Automatic exposure of a linear picture [H, W, 3]: lamps and sky hardly count."""
-    some = picture[::8, ::8].mean(axis=2)
+    """Automatic exposure of a linear picture [H, W, 3 or 4]: lamps and sky hardly count."""
+    some = picture[::8, ::8, :3].mean(axis=2)
     limit = 4 * float(np.median(some)) + 1e-4
     mean = float(np.minimum(some, limit).mean())
     gain = float(np.clip(GREY / max(mean, 1e-6), 1.0, MOST))
@@ -46,7 +50,7 @@ def metered(picture: Float32) -> Exposure:
 
 
 def smeared(picture: Float32, flow: Float32, shutter: float) -> Float32:
-    """A linear picture [H, W, 3] blurred along the motion of what it shows.
+    """A linear picture [H, W, 3 or 4] blurred along the motion of what it shows.
 
     Args:
         picture: as it would be at one moment.
@@ -60,39 +64,52 @@ def smeared(picture: Float32, flow: Float32, shutter: float) -> Float32:
         return picture
     way *= np.minimum(1, np.float32(SMEAR) / np.maximum(length, np.float32(1e-6)))[..., None]
     # Motion of a near thing smears over what lies beside it.
-    wide = cv2.resize(cv2.blur(way, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
-    right, down = np.moveaxis(np.asarray(wide, np.float32), 2, 0)
-    x, y = _grid(height, width)
-    total = np.zeros_like(picture)
-    for share in np.linspace(-0.5, 0.5, TAPS):
-        total += cv2.remap(
-            picture,
-            x + right * np.float32(share),
-            y + down * np.float32(share),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    total *= np.float32(1 / TAPS)
-    return total
+    large = cv2.resize(cv2.blur(way, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
+    right, down = cv2.split(np.asarray(large, np.float32))
+    moving = np.flatnonzero((np.abs(right) + np.abs(down)).max(axis=1) > STILL)
+    if not len(moving):
+        return picture
+    band = slice(moving[0], moving[-1] + 1)  # mostly the sky above does not move
+    right, down = right[band], down[band]
+    x, y = (axis[band] for axis in _grid(height, width))
+    blurred = picture.copy()
+    total, shifted = blurred[band], np.empty_like(picture[band])
+    u, v = np.empty_like(x), np.empty_like(y)
+    for share in SHARES:
+        for place, start, motion in ((u, x, right), (v, y, down)):
+            np.multiply(motion, np.float32(share), out=place)
+            place += start
+        cv2.remap(picture, u, v, cv2.INTER_LINEAR, shifted, cv2.BORDER_REPLICATE)
+        total += shifted
+    total *= np.float32(1 / (1 + len(SHARES)))
+    return blurred
 
 
 def developed(
     picture: Float32, gain: float, noise: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Gamma of 2, lens blur, sensor noise, 8 bits; `picture` [H, W, 3] is used up."""
+    """Gamma of 2, lens blur, sensor noise, 8 bits [H, W, 3].
+
+    Args:
+        picture: linear [H, W, 3 or 4]; used up.
+        gain: of the light; noise: grey levels.
+        rng: of the noise.
+    """
+    if picture.shape[2] == 4:
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR), dtype=np.float32)
     np.clip(picture, 0, 1 / gain, out=picture)
     cv2.sqrt(picture, picture)
-    levels: Float32 = np.asarray(cv2.GaussianBlur(picture, (3, 3), 0.55), dtype=np.float32)
-    levels *= np.float32(255 * np.sqrt(gain))
+    levels = cv2.GaussianBlur(picture, (3, 3), 0.55)
     start = int(rng.integers(NOISE))
     stored = _noise()
-    grain = stored[start : start + levels.size]
-    if len(grain) < levels.size:
-        grain = np.take(stored, np.arange(start, start + levels.size), mode='wrap')
-    levels += grain.reshape(levels.shape) * np.float32(noise)
-    levels += np.float32(0.5)
-    np.clip(levels, 0, 255, out=levels)
-    return levels.astype(np.uint8)
+    grain = stored[start : start + picture.size]
+    while len(grain) < picture.size:
+        grain = np.concatenate([grain, stored[: picture.size - len(grain)]])
+    # Rounds and saturates to 8 bits, too.
+    image = cv2.addWeighted(
+        levels, 255 * float(np.sqrt(gain)), grain.reshape(picture.shape), noise, 0, dtype=cv2.CV_8U
+    )
+    return np.asarray(image, dtype=np.uint8)
 
 
 @lru_cache(maxsize=4)

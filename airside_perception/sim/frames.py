@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from airside_perception.sim.camera import Lens, Light, Picture, look, take, visible
 from airside_perception.sim.caster import Caster, Open3DCaster
@@ -224,13 +225,15 @@ class _Rigged:
         pixels, cameras = np.zeros(count, np.int64), Rays.none(count)
         small_pixels = np.zeros(len(scene.small), np.int64)
         for shot in shots.values():
-            shown = shot.picture.instance.ravel() + 1
-            pixels += np.bincount(shown, minlength=count + 1)[1:]
-            small_pixels += _of_actors(scene, scene.small, shot.picture.triangle.ravel())
+            shown = shot.picture.shown(scene)
+            pixels += _by(scene.instance, shown, count)
+            small_pixels += _of_actors(scene, scene.small, shown)
             cameras = cameras + shot.rays
         sight = Sight(turn.scan.counts(count), pixels, turn.rays, cameras)
         unknown = Rays.none(len(scene.small))
-        small_points = _of_actors(scene, scene.small, turn.scan.triangle)
+        hit = turn.scan.triangle[turn.scan.triangle >= 0]
+        met = np.bincount(hit, minlength=len(scene.triangles))
+        small_points = _of_actors(scene, scene.small, met)
         small = Sight(small_points, small_pixels, unknown, unknown)
         points = np.column_stack([turn.scan.points, turn.scan.time])
         fields = ('x', 'y', 'z', 'intensity', 't')
@@ -251,13 +254,17 @@ class _Rigged:
         )
 
 
-def _of_actors(scene: Scene, objects: Objects, triangles: np.ndarray) -> Int64:
-    """How many of `triangles` (negative: none) belong to each of `objects`, int64 [N]."""
+def _of_actors(scene: Scene, objects: Objects, counts: Int64) -> Int64:
+    """What each of `objects` has, int64 [N], of `counts` [T] of the triangles."""
     if not len(objects):
         return np.zeros(0, np.int64)
-    actor = scene.actor.take(triangles[triangles >= 0])
-    counts = np.bincount(actor[actor >= 0], minlength=int(objects.ids.max()) + 1)
-    return np.asarray(counts[objects.ids], dtype=np.int64)
+    return _by(scene.actor, counts, int(objects.ids.max()) + 1)[objects.ids]
+
+
+def _by(owner: NDArray[np.int32], counts: Int64, owners: int) -> Int64:
+    """Sums int64 [owners] of `counts` [T] by the `owner` [T] of each triangle, -1: nobody."""
+    sums = np.bincount(owner + 1, counts, owners + 1)[1:]
+    return np.asarray(sums, dtype=np.int64)
 
 
 def _boxes(objects: Objects, stamp_ns: int) -> Boxes3D:

@@ -179,9 +179,9 @@ def with_ground(
     down = directions[:, 0] * np.float32(-slope[0])
     down -= directions[:, 1] * np.float32(slope[1])
     down += directions[:, 2]
-    distance = np.full(len(down), np.inf, np.float32)
-    np.divide(height.astype(np.float32), down, out=distance, where=down < 0)
-    first = (distance < hits.distance) & (distance < reach)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        distance = height.astype(np.float32) / down
+    first = (down < 0) & (distance < hits.distance) & (distance < reach)
     return Hits(
         np.where(first, distance, hits.distance), np.where(first, np.int32(GROUND), hits.triangle)
     )

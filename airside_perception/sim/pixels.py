@@ -56,30 +56,34 @@ def first_hits(
     if whole or min(shape) < SMALLEST:
         return cast(rays)
     index = coarse(*shape)
-    known = cast(rays[index])
+    known = cast(rays.take(index, axis=0))
     rest = between(agreeing(known.triangle, shape), shape)
-    more = cast(rays[rest])
+    more = cast(rays.take(rest, axis=0))
     triangle = spread(known.triangle, shape)
     triangle[rest] = more.triangle
-    distance = _on_planes(scene, origin, rays, triangle)
+    filled = triangle != -1
+    filled[index] = filled[rest] = False
+    planes = np.flatnonzero(filled)
+    distance = np.full(len(rays), np.inf, np.float32)
     distance[index], distance[rest] = known.distance, more.distance
+    distance[planes] = _on_planes(scene, origin, rays.take(planes, axis=0), triangle.take(planes))
     return Hits(distance, triangle)
 
 
 def shadowed(
     caster: Caster,
-    points: Float32,
+    points: Callable[[Int64], Float32],
     towards: Callable[[Int64], Float32],
     asked: Mask,
     hits: Hits,
     shape: tuple[int, int],
     until: float = np.inf,
 ) -> Mask:
-    """Whether each pixel's point [H * W, 3] is in the shadow of a light.
+    """Whether what each pixel shows, [H * W], is in the shadow of a light.
 
     Args:
         caster: over the triangles that cast shadows.
-        points: float32 [H * W, 3], already lifted off their surfaces.
+        points: gives what pixels int64 [N] show, float32 [N, 3], lifted off its surface.
         towards: gives the direction of the light, [3] or [N, 3], at pixels int64 [N].
         asked: bool [H * W], where it matters; False elsewhere.
         hits: what the pixels see.
@@ -88,9 +92,9 @@ def shadowed(
     """
 
     def test(index: Int64) -> Mask:
-        return caster.shaded(points[index], towards(index), until)
+        return caster.shaded(points(index), towards(index), until)
 
-    return _shadowed(test, np.arange(len(points)), asked, hits.triangle, shape, DEPTH)
+    return _shadowed(test, np.arange(len(asked)), asked, hits.triangle, shape, DEPTH)
 
 
 def _shadowed(
@@ -105,15 +109,16 @@ def _shadowed(
     dark = np.zeros(len(pixels), bool)
     if min(shape) < SMALLEST or not depth:
         rows = np.flatnonzero(asked)
-        dark[rows] = test(pixels[rows])
+        dark[rows] = test(pixels.take(rows))
         return dark
     index = coarse(*shape)
     half = (shape[0] + 1) // 2, (shape[1] + 1) // 2
-    known = _shadowed(test, pixels[index], asked[index], triangle[index], half, depth - 1)
-    rest = between(agreeing(triangle[index] * 2 + known, shape), shape)
-    rest = rest[asked[rest]]
+    seen = triangle.take(index)
+    known = _shadowed(test, pixels.take(index), asked.take(index), seen, half, depth - 1)
+    rest = between(agreeing(seen * 2 + known, shape), shape)
+    rest = rest[asked.take(rest)]
     dark = spread(known, shape)
-    dark[rest] = test(pixels[rest])
+    dark[rest] = test(pixels.take(rest))
     return np.asarray(dark & asked)
 
 
@@ -156,17 +161,15 @@ def spread(values: NDArray[T], shape: tuple[int, int]) -> NDArray[T]:
 def _on_planes(
     scene: Scene, origin: Float64, rays: Float32, triangle: NDArray[np.int32]
 ) -> Float32:
-    """Distance [R] to the planes of what is seen; inf where nothing is."""
+    """Distance [R] to the planes of what rays [R] meet: triangles or GROUND; inf beside them."""
     count = len(scene.triangles)
-    planes = np.zeros((count + 2, 4), np.float32)  # those of the triangles, the ground, the sky
-    planes[:-1, :3] = scene.normals
+    planes = np.empty((count + 1, 4), np.float32)  # the last is the ground's
+    planes[:, :3] = scene.normals
     planes[:count, 3] = np.einsum(
         'ij,ij->i', scene.triangles[:, 0] - origin.astype(np.float32), scene.normals[:-1]
     )
     planes[count, 3] = -np.dot(scene.up, origin)
-    planes[-1, 3] = np.inf
-    row = np.where(triangle >= 0, triangle, count + 2 + triangle)
-    mine = planes.take(row, axis=0)
+    mine = planes.take(np.where(triangle >= 0, triangle, np.int32(count)), axis=0)
     with np.errstate(divide='ignore', invalid='ignore'):
         distance = mine[:, 3] / np.einsum('ij,ij->i', mine[:, :3], rays)
     return np.where(distance > 0, distance, np.float32(np.inf)).astype(np.float32)

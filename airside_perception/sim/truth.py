@@ -23,6 +23,7 @@ from airside_perception.evaluate.frames import Truth
 from airside_perception.replay.bag import BagReader
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Conditions
+from airside_perception.sim.outline import near_objects
 from airside_perception.sim.scene import Objects, Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -60,6 +61,7 @@ def towards(scene: Scene, caster: Caster, origin: Float64, directions: Float32) 
     What an object hides of itself is not hidden: its far side needs no ray of its own.
     """
     count = len(scene.objects)
+    directions = directions.compress(near_objects(scene, origin, directions), axis=0)
     ray, triangle, distance = caster.through(origin, directions)
     if not len(ray) or not count:
         return Rays.none(count)

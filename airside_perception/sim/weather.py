@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from airside_perception.projection import CameraModel
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Conditions
+from airside_perception.sim.rows import merged, wide
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64
 
@@ -32,7 +33,7 @@ def glare(
     """Adds the lamps that the camera looks into, and their images in wet ground, in place.
 
     Args:
-        picture: linear, float32 [H, W, 3]; ground: bool [H, W], where the ground is seen.
+        picture: linear, float32 [H, W, 3 or 4]; ground: bool [H, W], where the ground is seen.
         model, camera2base: the camera.
         scene: with its lamps; caster: over its triangles.
         conditions: of the air and the ground.
@@ -115,14 +116,15 @@ def _blob(
     np.maximum(spot, 0, out=spot)
     if only is not None:
         spot *= only[y0:y1, x0:x1]
-    picture[y0:y1, x0:x1] += spot[..., None] * colour
+    for channel in range(3):
+        picture[y0:y1, x0:x1, channel] += spot * colour[channel]
 
 
 def streaks(
     picture: Float32, focal: float, rate: float, shutter: float, speed: Float64,
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """Adds falling rain to a linear picture [H, W, 3], in place.
+    """Adds falling rain to a linear picture [H, W, 3 or 4], in place.
 
     Args:
         picture: linear light.
@@ -141,15 +143,15 @@ def streaks(
     # Streaks as film shows them: at least as long as a shutter of 4 ms makes them.
     end = start + motion * max(shutter, 0.004)
     overlay = np.zeros((height, width), np.float32)
-    for (x0, y0), (x1, y1), away in zip(start, end, depth, strict=True):
-        bright = float(min(0.8, 0.8 / away))
-        cv2.line(
-            overlay, (int(x0 * 8), int(y0 * 8)), (int(x1 * 8), int(y1 * 8)), bright,
-            2 if away < 1.8 else 1, cv2.LINE_8, 3,
-        )  # fmt: skip
-    veil = np.asarray(cv2.GaussianBlur(overlay, (3, 3), 0.7), np.float32)[..., None]
-    sky = np.percentile(picture[::8, ::8].reshape(-1, 3), 80, axis=0).astype(np.float32)
-    picture += veil * np.float32(0.6) * (sky - picture)
+    ends = (np.concatenate([start, end], axis=1) * 8).astype(np.int64).tolist()
+    for (x0, y0, x1, y1), away in zip(ends, depth.tolist(), strict=True):
+        thick = 2 if away < 1.8 else 1
+        cv2.line(overlay, (x0, y0), (x1, y1), min(0.8, 0.8 / away), thick, cv2.LINE_8, 3)
+    veil = np.asarray(cv2.GaussianBlur(overlay, (3, 3), 0.7), np.float32) * np.float32(0.6)
+    channels = picture.shape[2]
+    sky = np.percentile(picture[::8, ::8].reshape(-1, channels), 80, axis=0).astype(np.float32)
+    picture *= wide(1 - veil, channels)
+    picture += merged(tuple(veil * level for level in sky))
 
 
 def drops(image: NDArray[np.uint8], rate: float, rng: np.random.Generator) -> None:

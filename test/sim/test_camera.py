@@ -87,6 +87,19 @@ def test_what_is_hidden_or_tiny_has_no_box():
     assert set(np.unique(picture.instance)) <= {-1, 0, 2}
 
 
+def test_pixels_of_triangles_and_of_objects_are_counted():
+    scene = scene_of((6.0, 0.0), (14.0, 7.0))
+    picture = picture_of(scene)
+    shown = picture.shown(scene)
+    assert shown.shape == (len(scene.triangles),)
+    assert_array_equal(shown, [(picture.triangle == n).sum() for n in range(len(shown))])
+    for number in range(2):
+        mine = (picture.instance == number).sum()
+        assert mine == shown[scene.instance == number].sum() > 0
+        exact, more = (len(visible(picture, scene, 0, 'camera', n)) for n in (mine, mine + 1))
+        assert exact == more + 1
+
+
 def test_sky_above_ground_below_and_colours_of_materials():
     picture = picture_of(scene_of((9.0, 1.0)), light=replace(PLAIN, shadows=False))
     image = picture.image.astype(int)

@@ -10,6 +10,7 @@ from airside_perception.sim.bodies import Body, structure
 from airside_perception.sim.camera import Lens, Picture, _flow, look, take
 from airside_perception.sim.caster import BruteCaster
 from airside_perception.sim.conditions import Conditions, Light, conditions
+from airside_perception.sim.lamplight import lamp_light
 from airside_perception.sim.lamps import FLOOD, Lamp, Lamps, of_vehicle
 from airside_perception.sim.layout import Layout
 from airside_perception.sim.materials import row
@@ -17,7 +18,7 @@ from airside_perception.sim.mesh import box
 from airside_perception.sim.pixels import first_hits
 from airside_perception.sim.rig import OPTICAL2CAMERA
 from airside_perception.sim.scene import Motion, Scene
-from airside_perception.sim.shade import Lighting, lamp_light
+from airside_perception.sim.shade import Lighting
 
 LENS = Lens(
     CameraModel('camera', 96, 64, np.array([[60.0, 0, 47.5], [0, 60.0, 31.5], [0, 0, 1]])),

@@ -94,7 +94,7 @@ def test_shadows_of_a_part_of_the_rays_are_those_of_all(view):
     sun = np.array([0.4, 0.5, 0.8], np.float32)
     asked = whole.triangle != -1
     caster = Counting(scene.triangles)
-    dark = shadowed(caster, points, lambda _: sun, asked, whole, (60, 96))
+    dark = shadowed(caster, points.__getitem__, lambda _: sun, asked, whole, (60, 96))
     real = brute.shaded(points, sun) & asked
     assert caster.rays < 0.8 * asked.sum()
     assert 0.02 < real.mean() < 0.98

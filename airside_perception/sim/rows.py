@@ -1,0 +1,45 @@
+"""Colours as rows of four numbers: blue, green, red, and one that only fills the row.
+
+Rows of 16 bytes are looked up, written and resampled two to five times as fast as rows of 12, and
+planes are merged into rows faster than NumPy repeats or broadcasts them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from airside_perception.types import Float32, Float64, Int64
+
+
+def four(rows: Float32 | Float64) -> Float32:
+    """Rows float32 [N, 4] of [N, 3]; 0 is the fourth."""
+    found = np.zeros((len(rows), 4), np.float32)
+    found[:, :3] = rows
+    return found
+
+
+def wide(plane: Float32, channels: int = 4) -> Float32:
+    """A plane [...] as [..., channels]: each value so many times."""
+    return merged((plane,) * channels)
+
+
+def merged(planes: tuple[Float32, ...]) -> Float32:
+    """Planes [...], float32, as [..., C]."""
+    if not planes[0].size:  # cv2 refuses
+        return np.empty((*planes[0].shape, len(planes)), np.float32)
+    found = np.asarray(cv2.merge(planes), dtype=np.float32)
+    return found.reshape(*planes[0].shape, len(planes))
+
+
+def put(rows: Float32, index: Int64, values: Float32) -> None:
+    """Writes `values` [N, 4] into rows [R, 4] at `index` [N]."""
+    whole(rows)[index] = whole(values)
+
+
+def whole(rows: Float32) -> NDArray[Any]:
+    """Rows [N, 4] as N numbers of 16 bytes, the same memory."""
+    return rows.view(np.complex128).reshape(-1)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import numpy as np
+from numpy.testing import assert_array_equal
+
+from airside_perception.sim.rows import four, merged, put, wide
+
+
+def test_rows_of_three_get_an_empty_fourth():
+    rows = np.arange(6.0).reshape(2, 3)
+    assert_array_equal(four(rows), [[0, 1, 2, 0], [3, 4, 5, 0]])
+    assert four(rows).dtype == np.float32
+
+
+def test_planes_become_rows_in_any_shape():
+    planes = tuple(np.random.default_rng(0).random((3, 5, 7), np.float32))
+    assert_array_equal(merged(planes), np.stack(planes, axis=2))
+    assert_array_equal(wide(planes[0][0], 4), np.repeat(planes[0][0][:, None], 4, axis=1))
+    assert wide(np.empty(0, np.float32)).shape == (0, 4)
+
+
+def test_rows_are_written_where_asked_and_nowhere_else():
+    rows, values = np.zeros((5, 4), np.float32), np.ones((2, 4), np.float32)
+    values[1, 2] = np.nan  # bits are moved, whatever they mean
+    put(rows, np.array([3, 0]), values)
+    assert_array_equal(rows[[3, 0]], values)
+    assert not rows[[1, 2, 4]].any()
