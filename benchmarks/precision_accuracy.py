@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ class Answers:
     classes: tuple[str, ...]
     images: bool
 
-    @property
+    @cached_property
     def by_class(self) -> dict[str, float]:
         """{class: average precision}, points; NaN where nothing is asked for."""
         return precisions(self.frames, self.classes, self.images)
@@ -63,8 +64,12 @@ class Answers:
         """Mean over the classes."""
         return mean(self.by_class.values())
 
-    def without(self, fold: int) -> float:
-        """`points` without the seeds of one fold."""
+    @cached_property
+    def folds(self) -> tuple[float, ...]:
+        """`points` without the seeds of one fold, fold by fold."""
+        return tuple(map(self._without, range(FOLDS)))
+
+    def _without(self, fold: int) -> float:
         pairs = zip(self.frames, self.seeds, strict=True)
         kept = [frame for frame, seed in pairs if seed % FOLDS != fold]
         return mean(precisions(kept, self.classes, self.images).values())
@@ -90,7 +95,7 @@ def difference(one: Answers, base: Answers) -> tuple[float, float]:
     The error is by the delete-a-group jackknife over seeds (B. Efron, 1982): both looked at the
     same frames, so what is hard in them is hard for both.
     """
-    apart = np.array([one.without(fold) - base.without(fold) for fold in range(FOLDS)])
+    apart = np.array(one.folds) - base.folds
     error = np.sqrt((FOLDS - 1) / FOLDS * ((apart - apart.mean()) ** 2).sum())
     return one.points - base.points, float(error)
 
