@@ -75,8 +75,12 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether it keeps to the goal, as far as the frames can tell: within two errors."""
-        if self.row == FP32 or self.failed or not math.isfinite(self.gain):
+        """Whether it keeps to the goal, as far as the frames can tell: within two errors.
+
+        Empty for fp32, without figures, and where fp32 finds nothing that could be lost.
+        """
+        base = self.points - self.gain
+        if self.row == FP32 or self.failed or not base > 0.0:
             return ''
         low, high = self.gain - 2 * self.error, self.gain + 2 * self.error
         if low >= -GOAL:

@@ -223,6 +223,7 @@ def row(gain: float, error: float = 0.05, name: str = PTQ, failed: str = '') -> 
         (row(-0.3), 'no?'),
         (row(-0.4), 'no'),
         (row(0.0, name=FP32), ''),
+        (replace(row(0.0), points=0.0), ''),  # nothing to lose
         (row(math.nan), ''),
         (row(0.0, failed='no engine'), ''),
     ],
