@@ -86,5 +86,5 @@ def test_overlay_draws_image_boxes():
     image = np.zeros((200, 320, 3), np.uint8)
     flat = Boxes2D(1, 'optical', np.array([[50.0, 60, 90, 120]]), np.array([0.5]), ('car',))
     picture = camera_overlay(image, LENS, BASE2CAMERA, boxes([], ()), flat)
-    assert has(picture, (255, 255, 255), 50 * ZOOM, 90 * ZOOM)
-    assert not has(picture, (255, 255, 255), 70 * ZOOM, 90 * ZOOM)
+    assert has(picture, (255, 255, 255), round(50 * ZOOM), round(90 * ZOOM))
+    assert not has(picture, (255, 255, 255), round(70 * ZOOM), round(90 * ZOOM))
