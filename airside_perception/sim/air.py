@@ -24,7 +24,7 @@ def _heaven(light: Light) -> tuple[Float32, Float32]:
 
 
 def hazy(colour: Float32, distance: Float32, rays: Float32, light: Light) -> None:
-    """Puts the sky behind `colour` [R, 4] and the haze in front of it, in place."""
+    """Puts the haze before `colour` [R, 4] and the sky in place of what is at no distance."""
     clear = np.exp(distance * np.float32(-1 / light.visibility))  # 0 where the sky is
     height = np.clip(rays[:, 2] * np.float32(2.5), 0, 1)
     height *= np.isinf(distance)

@@ -17,7 +17,6 @@ from scipy import ndimage
 from airside_perception.errors import ConfigError
 from airside_perception.projection import CameraModel
 from airside_perception.sim import film, weather
-from airside_perception.sim.air import hazy
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Light
 from airside_perception.sim.lidar import GROUND, Hits
@@ -185,7 +184,6 @@ def _light_of(
     origin = lens.camera2base[:3, 3]
     hits = first_hits(scene, caster, origin, rays, shape)
     colour = surfaces(scene, caster, lighting, origin, rays, hits, shape)
-    hazy(colour, hits.distance, rays, lighting.light)
     return colour, hits
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from airside_perception.sim.rows import bands
 from airside_perception.types import Float32
 
 NOISE = 1 << 21
@@ -65,23 +66,22 @@ def smeared(picture: Float32, flow: Float32, shutter: float) -> Float32:
     way *= np.minimum(1, np.float32(SMEAR) / np.maximum(length, np.float32(1e-6)))[..., None]
     # Motion of a near thing smears over what lies beside it.
     large = cv2.resize(cv2.blur(way, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
-    right, down = cv2.split(np.asarray(large, np.float32))
-    moving = np.flatnonzero((np.abs(right) + np.abs(down)).max(axis=1) > STILL)
-    if not len(moving):
-        return picture
-    band = slice(moving[0], moving[-1] + 1)  # mostly the sky above does not move
-    right, down = right[band], down[band]
-    x, y = (axis[band] for axis in _grid(height, width))
     blurred = picture.copy()
-    total, shifted = blurred[band], np.empty_like(picture[band])
-    u, v = np.empty_like(x), np.empty_like(y)
-    for share in SHARES:
-        for place, start, motion in ((u, x, right), (v, y, down)):
-            np.multiply(motion, np.float32(share), out=place)
-            place += start
-        cv2.remap(picture, u, v, cv2.INTER_LINEAR, shifted, cv2.BORDER_REPLICATE)
-        total += shifted
-    total *= np.float32(1 / (1 + len(SHARES)))
+    x, y = _grid(height, width)
+    for band in bands(height):
+        right, down = cv2.split(np.asarray(large[band], np.float32))
+        if max(np.abs(right).max(), np.abs(down).max()) < STILL:  # mostly the sky
+            continue
+        total = blurred[band]
+        for share in SHARES:
+            total += cv2.remap(
+                picture,
+                x[band] + right * np.float32(share),
+                y[band] + down * np.float32(share),
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+        total *= np.float32(1 / (1 + len(SHARES)))
     return blurred
 
 

@@ -19,6 +19,7 @@ from airside_perception.sim.camera import Lens, Light, Picture, look, take, visi
 from airside_perception.sim.caster import Caster, Open3DCaster
 from airside_perception.sim.conditions import Conditions
 from airside_perception.sim.lidar import Scan, rays
+from airside_perception.sim.outline import cells
 from airside_perception.sim.rig import BASE, LIDAR, Rig
 from airside_perception.sim.rolling import spin
 from airside_perception.sim.scene import Objects, Scenario, Scene
@@ -106,6 +107,23 @@ class _Turn:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """Rays [R, 3] of a sensor that ask what is hidden, and their `outline.cells`: always those."""
+
+    rays: Float32
+    cells: NDArray[np.int32]
+
+    @staticmethod
+    def of(rays: Float32) -> _Asked:
+        """For rays in base_link."""
+        return _Asked(rays, cells(rays))
+
+    def towards(self, scene: Scene, caster: Caster, origin: Float64) -> Rays:
+        """See `truth.towards`."""
+        return towards(scene, caster, origin, self.rays, self.cells)
+
+
+@dataclass(frozen=True)
 class _Pending:
     """A frame whose sensors are at work."""
 
@@ -156,9 +174,12 @@ class _Rigged:
         self._scenario, self._rig, self._seed = scenario, rig, seed
         self._conditions, self._open = conditions, open_caster
         self._looks = {name: look(lens) for name, lens in rig.lenses.items()}
+        self._asked = {
+            name: _Asked.of(_some(self._looks[name], lens)) for name, lens in rig.lenses.items()
+        }
         turn = rig.lidar2base[:3, :3].astype(np.float32)
         beams = rays(rig.spec).reshape(rig.spec.azimuths, -1, 3)[::2].reshape(-1, 3)
-        self._beams = (beams @ turn.T).astype(np.float32)
+        self._beams = _Asked.of((beams @ turn.T).astype(np.float32))
 
     def start(self, number: int, pool: ThreadPoolExecutor) -> _Pending:
         """Sets the sensors to work on frame `number`."""
@@ -190,7 +211,7 @@ class _Rigged:
             self._conditions,
             rig.deskewed,
         )
-        return _Turn(sweep, towards(scene, caster, rig.lidar2base[:3, 3], self._beams))
+        return _Turn(sweep, self._beams.towards(scene, caster, rig.lidar2base[:3, 3]))
 
     def _shot(
         self,
@@ -206,13 +227,7 @@ class _Rigged:
         noise = np.random.default_rng([self._seed, number, row])
         drops = np.random.default_rng([self._seed, 99, row])
         picture = take(lens, scene, caster, lighting, noise, self._looks[name], drops)
-        shape = (lens.model.height, lens.model.width, 3)
-        some = (
-            self._looks[name]
-            .reshape(shape)[EVERY // 2 :: EVERY, EVERY // 2 :: EVERY]
-            .reshape(-1, 3)
-        )
-        seen = towards(scene, caster, lens.camera2base[:3, 3], np.ascontiguousarray(some))
+        seen = self._asked[name].towards(scene, caster, lens.camera2base[:3, 3])
         boxes = visible(picture, scene, stamp_ns, lens.model.frame_id, LEAST_PIXELS)
         return _Shot(picture, boxes, seen)
 
@@ -252,6 +267,12 @@ class _Rigged:
             conditions=self._conditions,
             details=details(stamp_ns, self._conditions, scene.objects, sight, scene.small, small),
         )
+
+
+def _some(look: Float32, lens: Lens) -> Float32:
+    """One in EVERY rows and columns of the rays [H * W, 3] of a camera."""
+    grid = look.reshape(lens.model.height, lens.model.width, 3)
+    return np.ascontiguousarray(grid[EVERY // 2 :: EVERY, EVERY // 2 :: EVERY]).reshape(-1, 3)
 
 
 def _of_actors(scene: Scene, objects: Objects, counts: Int64) -> Int64:

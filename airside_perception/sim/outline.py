@@ -21,15 +21,20 @@ STEEP = 1.6
 """Rise at the last cells, which hold all that is steeper."""
 
 
-def near_objects(scene: Scene, origin: Float64, directions: Float32) -> NDArray[np.bool_]:
-    """Whether rays [R, 3] from `origin` [3] may meet any of the scene's objects; most do not."""
-    covered = np.zeros((RISES, AZIMUTHS), bool)
-    for rows, columns in _rectangles(scene, origin):
-        covered[rows, columns] = True
+def cells(directions: Float32) -> NDArray[np.int32]:
+    """Cells int32 [R] of the map that rays [R, 3] go through."""
     x, y, z = (directions[:, axis] for axis in range(3))
     column = _column(np.arctan2(y, x)).astype(np.int32) % AZIMUTHS
     row = _row(z / np.maximum(np.hypot(x, y), np.float32(1e-9))).astype(np.int32)
-    return covered.ravel().take(row * AZIMUTHS + column)
+    return row * AZIMUTHS + column
+
+
+def near_objects(scene: Scene, origin: Float64, where: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether rays [R] from `origin` [3] through cells [R] may meet any object; most do not."""
+    covered = np.zeros((RISES, AZIMUTHS), bool)
+    for rows, columns in _rectangles(scene, origin):
+        covered[rows, columns] = True
+    return covered.ravel().take(where)
 
 
 def _rectangles(scene: Scene, origin: Float64) -> list[tuple[slice, slice]]:

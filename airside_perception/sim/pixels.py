@@ -62,7 +62,8 @@ def first_hits(
     triangle = spread(known.triangle, shape)
     triangle[rest] = more.triangle
     filled = triangle != -1
-    filled[index] = filled[rest] = False
+    filled.reshape(shape)[::2, ::2] = False
+    filled[rest] = False
     planes = np.flatnonzero(filled)
     distance = np.full(len(rays), np.inf, np.float32)
     distance[index], distance[rest] = known.distance, more.distance
@@ -73,7 +74,7 @@ def first_hits(
 def shadowed(
     caster: Caster,
     points: Callable[[Int64], Float32],
-    towards: Callable[[Int64], Float32],
+    towards: Callable[[Float32], Float32],
     asked: Mask,
     hits: Hits,
     shape: tuple[int, int],
@@ -84,7 +85,7 @@ def shadowed(
     Args:
         caster: over the triangles that cast shadows.
         points: gives what pixels int64 [N] show, float32 [N, 3], lifted off its surface.
-        towards: gives the direction of the light, [3] or [N, 3], at pixels int64 [N].
+        towards: gives the direction of the light, [3] or [N, 3], at points float32 [N, 3].
         asked: bool [H * W], where it matters; False elsewhere.
         hits: what the pixels see.
         shape: (H, W).
@@ -92,7 +93,8 @@ def shadowed(
     """
 
     def test(index: Int64) -> Mask:
-        return caster.shaded(points(index), towards(index), until)
+        places = points(index)
+        return caster.shaded(places, towards(places), until)
 
     return _shadowed(test, np.arange(len(asked)), asked, hits.triangle, shape, DEPTH)
 

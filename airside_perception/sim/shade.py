@@ -7,22 +7,24 @@ green, red, and an empty one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from airside_perception.sim.air import hazy
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.lamplight import LampLight
 from airside_perception.sim.lidar import GROUND, Hits
 from airside_perception.sim.lighting import Lighting
-from airside_perception.sim.pixels import SMALLEST, coarse, shadowed
-from airside_perception.sim.rows import wide
+from airside_perception.sim.pixels import SMALLEST, shadowed
+from airside_perception.sim.rows import bands, wide
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.view import View, in_world
 from airside_perception.sim.wet import mirrored
-from airside_perception.types import Float32, Float64, Int64
+from airside_perception.types import Float32, Float64
 
 __all__ = ['Lighting', 'surfaces']
 
@@ -43,57 +45,80 @@ def surfaces(
     hits: Hits,
     shape: tuple[int, int],
 ) -> Float32:
-    """Linear colours float32 [H * W, 4] of what the rays meet; those of the sky mean nothing."""
+    """Linear light float32 [H * W, 4] of what the rays meet, haze and sky included."""
     light, count = lighting.light, len(scene.triangles)
     view = View(origin.astype(np.float32), rays, hits, shape)
-    ground = hits.triangle == GROUND
     row = np.where(hits.triangle >= 0, hits.triangle, np.int32(count))
     table_row = row
     if light.shadows:
         towards = light.direction(scene.base2world).astype(np.float32)
         asked = (hits.distance < SHADOWS) & lighting.facing.take(row)
-        dark = shadowed(caster, partial(view.at, lift=LIFT), lambda _: towards, asked, hits, shape)
+        lifted = partial(view.at, lift=LIFT)
+        dark = shadowed(caster, lifted, lambda _: towards, asked, hits, shape)
         table_row = row + dark * np.int32(count + 1)
-    colour = lighting.table.take(table_row, axis=0)
-    if lighting.lamps:
-        colour += _lamplit(caster, lighting, lighting.lamps, view, row)
-    rough = np.flatnonzero(ground & (hits.distance < ROUGH))
-    grain = np.ones(len(rays), np.float32)
-    grain[rough] = _grain(scene, view.at(rough), hits.distance.take(rough))
-    colour *= wide(grain)
-    if lighting.conditions and lighting.conditions.wetness > 0.15:
-        mirrored(scene, caster, lighting, lighting.conditions.wetness, view, colour)
+    pools = _pools(caster, lighting.lamps, view) if lighting.lamps else None
+    gain = _grain(scene, view)
+    wetness = lighting.conditions.wetness if lighting.conditions else 0.0
+    film = mirrored(scene, caster, lighting, wetness, view) if wetness > 0.15 else None
+    colour = np.empty((len(rays), 4), np.float32)
+    for band in bands(*shape):
+        part = lighting.table.take(table_row[band], axis=0)
+        if pools:
+            glow = pools.at(band, shape[1])
+            glow *= lighting.lamplit.take(row[band], axis=0)
+            part += glow
+        part *= wide(gain[band])
+        if film:
+            film.over(part, band)
+        hazy(part, hits.distance[band], rays[band], light)
+        colour[band] = part
     return colour
 
 
-def _lamplit(
-    caster: Caster, lighting: Lighting, lamps: LampLight, view: View, row: NDArray[np.int32]
-) -> Float32:
-    """What lamps add [R, 4]. One of them casts shadows: the one that gives most at a place."""
-    hits, (height, width) = view.hits, view.shape
-    known = coarse(height, width) if min(view.shape) >= SMALLEST else np.arange(height * width)
-    light = lamps.at(lamps.pools, view.at(known, LIFT))
-    if min(view.shape) >= SMALLEST:  # pools have no edges: every second pixel is enough
-        half = light.reshape((height + 1) // 2, (width + 1) // 2, 4)
-        full = cv2.resize(half, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-        light = np.ascontiguousarray(full[:height, :width], np.float32).reshape(-1, 4)
-    asked = (hits.distance < LAMP_SHADOWS) & (light[:, 1] > np.float32(3e-3))
+@dataclass(frozen=True)
+class _Pools:
+    """Light of lamps: `grid` float32 [h, w, 4], of every `step` pixels; `dark` bool [H * W]."""
 
-    def towards(index: Int64) -> Float32:
-        points = view.at(index, LIFT)
+    grid: Float32
+    step: int
+    dark: NDArray[np.bool_]
+
+    def at(self, band: slice, width: int) -> Float32:
+        """Of the pixels [N] of a band, float32 [N, 4], the shadows in it."""
+        rows = slice(band.start // width // self.step, -(-band.stop // width // self.step))
+        near = cv2.resize(
+            self.grid[rows], None, fx=self.step, fy=self.step, interpolation=cv2.INTER_NEAREST
+        )
+        height = (band.stop - band.start) // width
+        light = np.ascontiguousarray(near[:height, :width], np.float32).reshape(-1, 4)
+        light *= wide(1 - np.float32(0.7) * self.dark[band])
+        return light
+
+
+def _pools(caster: Caster, lamps: LampLight, view: View) -> _Pools:
+    """What lamps give to the ground. One of them casts shadows: the one that gives most there."""
+    hits, (height, width) = view.hits, view.shape
+    step = 2 if min(view.shape) >= SMALLEST else 1  # pools have no edges
+    known = np.arange(height * width).reshape(height, width)[::step, ::step].ravel()
+    grid = lamps.at(lamps.pools, view.at(known, LIFT))
+    grid = grid.reshape(-(-height // step), -(-width // step), 4)
+    bright = grid[..., 1] > np.float32(3e-3)
+    asked = np.repeat(np.repeat(bright, step, axis=0)[:height], step, axis=1)[:, :width].ravel()
+    asked &= hits.distance < LAMP_SHADOWS
+
+    def towards(points: Float32) -> Float32:
         return lamps.at(lamps.nearest, points, sharp=True)[:, :3] - points
 
     # A lamp stands in its own housing: look to just before it.
     lifted = partial(view.at, lift=LIFT)
-    dark = shadowed(caster, lifted, towards, asked, hits, view.shape, 0.96)
-    light *= lighting.lamplit.take(row, axis=0)
-    light *= wide(1 - np.float32(0.7) * dark)
-    return light
+    return _Pools(grid, step, shadowed(caster, lifted, towards, asked, hits, view.shape, 0.96))
 
 
-def _grain(scene: Scene, points: Float32, distance: Float32) -> Float32:
-    """Gain [R] of the ground at points [R, 3]: fixed to the world, fading with distance."""
-    x, y = in_world(scene, points)
+def _grain(scene: Scene, view: View) -> Float32:
+    """Gain [H * W] of what pixels show: the ground's is fixed to the world and fades far away."""
+    hits = view.hits
+    rough = np.flatnonzero((hits.triangle == GROUND) & (hits.distance < ROUGH))
+    x, y = in_world(scene, view.at(rough))
 
     def sampled(size: float) -> Float32:
         u = (x * np.float32(1 / size)).astype(np.int32) & (TEXTURE - 1)
@@ -101,8 +126,10 @@ def _grain(scene: Scene, points: Float32, distance: Float32) -> Float32:
         return _texture().take(u * TEXTURE + v)
 
     near, far = sampled(GRAIN), sampled(23 * GRAIN)
-    depth = np.float32(0.22) * np.exp(distance * np.float32(-1 / 12))
-    return np.asarray(1 + depth * near + np.float32(0.07) * far, dtype=np.float32)
+    depth = np.float32(0.22) * np.exp(hits.distance.take(rough) * np.float32(-1 / 12))
+    gain = np.ones(len(hits.distance), np.float32)
+    gain[rough] = 1 + depth * near + np.float32(0.07) * far
+    return gain
 
 
 @lru_cache(maxsize=1)

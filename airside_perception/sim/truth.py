@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from airside_perception.errors import BagError
 from airside_perception.evaluate.frames import Truth
 from airside_perception.replay.bag import BagReader
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Conditions
-from airside_perception.sim.outline import near_objects
+from airside_perception.sim.outline import cells, near_objects
 from airside_perception.sim.scene import Objects, Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -55,13 +56,21 @@ class Rays:
         return Rays(np.zeros(count, np.int64), np.zeros(count, np.int64))
 
 
-def towards(scene: Scene, caster: Caster, origin: Float64, directions: Float32) -> Rays:
+def towards(
+    scene: Scene,
+    caster: Caster,
+    origin: Float64,
+    directions: Float32,
+    where: NDArray[np.int32] | None = None,
+) -> Rays:
     """How many of the rays [R] from `origin` meet each object of a scene first, and at all.
 
-    What an object hides of itself is not hidden: its far side needs no ray of its own.
+    What an object hides of itself is not hidden: its far side needs no ray of its own. `where` may
+    be kept from `outline.cells`.
     """
+    where = cells(directions) if where is None else where
     count = len(scene.objects)
-    directions = directions.compress(near_objects(scene, origin, directions), axis=0)
+    directions = directions.compress(near_objects(scene, origin, where), axis=0)
     ray, triangle, distance = caster.through(origin, directions)
     if not len(ray) or not count:
         return Rays.none(count)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from airside_perception.projection import CameraModel
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Conditions
-from airside_perception.sim.rows import merged, wide
+from airside_perception.sim.rows import bands, merged, wide
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64
 
@@ -150,8 +150,9 @@ def streaks(
     veil = np.asarray(cv2.GaussianBlur(overlay, (3, 3), 0.7), np.float32) * np.float32(0.6)
     channels = picture.shape[2]
     sky = np.percentile(picture[::8, ::8].reshape(-1, channels), 80, axis=0).astype(np.float32)
-    picture *= wide(1 - veil, channels)
-    picture += merged(tuple(veil * level for level in sky))
+    for band in bands(height):
+        picture[band] *= wide(1 - veil[band], channels)
+        picture[band] += merged(tuple(veil[band] * level for level in sky))
 
 
 def drops(image: NDArray[np.uint8], rate: float, rng: np.random.Generator) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from airside_perception.sim.air import sky
 from airside_perception.sim.caster import Caster
@@ -19,17 +22,38 @@ MIRROR = 60.0
 """Distance up to which wet ground mirrors, metres."""
 
 
+@dataclass(frozen=True)
+class Film:
+    """The mirror image in the water of a picture.
+
+    Attributes:
+        image: float32 [H * W, 4], the light that it adds, and the share of the rest that it takes.
+        wet: bool [H * W], where it is.
+    """
+
+    image: Float32
+    wet: NDArray[np.bool_]
+
+    def over(self, colour: Float32, band: slice) -> None:
+        """Puts the film of the pixels [N] of a band over their `colour` [N, 4], in place."""
+        pixels = np.flatnonzero(self.wet[band])
+        image, ground = self.image[band].take(pixels, axis=0), colour.take(pixels, axis=0)
+        ground *= wide(1 - image[:, 3])
+        ground += image
+        put(colour, pixels, ground)
+
+
 def mirrored(
-    scene: Scene, caster: Caster, lighting: Lighting, wetness: float, view: View, colour: Float32
-) -> None:
-    """Adds what ground of a `wetness` mirrors to `colour` [H * W, 4], from every fourth pixel."""
+    scene: Scene, caster: Caster, lighting: Lighting, wetness: float, view: View
+) -> Film | None:
+    """What ground of a `wetness` mirrors, from every fourth pixel; None without such ground."""
     height, width = view.shape
     step = 4 if min(view.shape) >= SMALLEST else 1
     wet = (view.hits.triangle == GROUND) & (view.hits.distance < MIRROR)
     index = np.arange(height * width).reshape(height, width)[::step, ::step].ravel()
     at = np.flatnonzero(wet.take(index))
     if not len(at):
-        return
+        return None
     light, share = _images(scene, caster, lighting, wetness, view, index.take(at))
     film = np.zeros((len(index), 4), np.float32)
     film[at, :3], film[at, 3] = light[:, :3] * share[:, None], share
@@ -37,12 +61,7 @@ def mirrored(
     grid = film.reshape(-(-height // step), -(-width // step), 4)
     soft = cv2.GaussianBlur(grid, (0, 0), sigmaX=1.6 / step, sigmaY=6.0 / step)
     full = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
-    pixels = np.flatnonzero(wet)
-    image = np.asarray(full, np.float32).reshape(-1, 4).take(pixels, axis=0)
-    ground = colour.take(pixels, axis=0)
-    ground *= wide(1 - image[:, 3])
-    ground += image
-    put(colour, pixels, ground)
+    return Film(np.asarray(full, np.float32).reshape(-1, 4), wet)
 
 
 def _images(

@@ -63,8 +63,8 @@ def surfaces(scene, caster, lighting, origin, rays, hits, shape):
             glow = glow[(y // 2 * 2 * shape[1] + x // 2 * 2).ravel()]
         asked = (hits.distance < 45) & (glow[:, 1] > 3e-3)
 
-        def towards_lamp(index):
-            return at(lamps.nearest, lifted[index], cv2.INTER_NEAREST) - lifted[index]
+        def towards_lamp(places):
+            return at(lamps.nearest, places, cv2.INTER_NEAREST) - places
 
         hidden = shadowed(caster, lifted.__getitem__, towards_lamp, asked, hits, shape, 0.96)
         colour = colour + glow * (lamps.turned[row] * (1 - 0.7 * hidden))[:, None] * own[row]

@@ -9,7 +9,7 @@ from airside_perception.sim.caster import BruteCaster
 from airside_perception.sim.layout import Layout
 from airside_perception.sim.materials import row
 from airside_perception.sim.mesh import box
-from airside_perception.sim.outline import near_objects
+from airside_perception.sim.outline import cells, near_objects
 from airside_perception.sim.scene import Motion
 
 
@@ -43,7 +43,7 @@ def test_no_ray_that_meets_an_object_is_left_out(seed):
     met = np.zeros(len(rays), bool)
     ray, triangle, _ = BruteCaster(scene.triangles).through(origin, rays)
     met[ray[scene.instance[triangle] >= 0]] = True
-    near = near_objects(scene, origin, rays)
+    near = near_objects(scene, origin, cells(rays))
     assert met.sum() > 10
     assert not (met & ~near).any()
 
@@ -55,7 +55,7 @@ def test_most_rays_beside_objects_are_left_out():
     rays = everywhere(20_000, np.random.default_rng(1))
     origin = np.array([0.0, 0.0, 1.0])
     ray, _, _ = BruteCaster(scene.triangles).through(origin, rays)
-    near = near_objects(scene, origin, rays)
+    near = near_objects(scene, origin, cells(rays))
     assert near[ray].all()
     assert near.sum() < 2.5 * len(np.unique(ray)) + 20
 
@@ -64,5 +64,5 @@ def test_without_objects_no_ray_is_near_one():
     layout = Layout(np.random.default_rng(0))
     layout.put(structure([box((5, 5, 5), (0, 0, 0), row('steel'))]), 9, 9, 0.0, reserve=False)
     scene = layout.scenario(Motion(0, 0, 0), 'asphalt', 0.0).at(0.0)
-    near = near_objects(scene, np.zeros(3), everywhere(50, np.random.default_rng(1)))
+    near = near_objects(scene, np.zeros(3), cells(everywhere(50, np.random.default_rng(1))))
     assert_array_equal(near, np.zeros(50, bool))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_array_equal
 
-from airside_perception.sim.rows import four, merged, put, wide
+from airside_perception.sim.rows import bands, four, merged, put, wide
 
 
 def test_rows_of_three_get_an_empty_fourth():
@@ -25,3 +25,12 @@ def test_rows_are_written_where_asked_and_nowhere_else():
     put(rows, np.array([3, 0]), values)
     assert_array_equal(rows[[3, 0]], values)
     assert not rows[[1, 2, 4]].any()
+
+
+def test_bands_cover_a_picture_once_and_break_only_between_lines():
+    pixels = np.zeros(67 * 5, int)
+    for band in bands(67, 5):
+        assert band.start % 10 == 0  # an even line
+        pixels[band] += 1
+    assert (pixels == 1).all()
+    assert [line for band in bands(67) for line in range(band.start, band.stop)] == [*range(67)]
