@@ -33,7 +33,7 @@ def picture(lens, scene, caster, lighting, rng, rays, sticky):
     if sky.rain:
         speed = lens.camera2base[:2, [0, 2]].T @ np.array([scene.twist[0], 0.0])
         focal = float(lens.model.matrix[0, 0])
-        weather.streaks(light, focal, sky.rain, exposure.shutter, speed, rng)
+        light = streaks(light, focal, sky.rain, exposure.shutter, speed, rng)
     noise = lens.noise * float(np.sqrt(exposure.amplified))
     image = developed(light, exposure.gain * lens.exposure, noise, rng)
     if sky.rain:
@@ -168,6 +168,25 @@ def smeared(light, flow, shutter):
         for s in np.linspace(-0.5, 0.5, TAPS)
     ]  # fmt: skip
     return np.mean(samples, axis=0, dtype=np.float32)
+
+
+def streaks(light, focal, rate, shutter, speed, rng):
+    """A veil of the sky's colour along the way of falling drops."""
+    height, width = light.shape[:2]
+    count = int(min(2200, 22 * rate**0.8 * (height * width) / (384 * 640)))
+    depth = rng.uniform(0.5, 1.0, count) ** 2 * 9.0 + 0.8
+    start = rng.uniform(-0.05, 1.05, (count, 2)) * [width, height]
+    spread = (start - [width / 2, height / 2]) / depth[:, None] * speed[1]
+    fall = focal * weather.FALL / depth
+    motion = np.column_stack([-focal * speed[0] / depth + 0.06 * fall, fall]) + spread
+    end = start + motion * max(shutter, 0.004)
+    veil = np.zeros((height, width), np.float32)
+    for (x0, y0), (x1, y1), away in zip(start, end, depth, strict=True):
+        ends = (int(x0 * 8), int(y0 * 8)), (int(x1 * 8), int(y1 * 8))
+        cv2.line(veil, *ends, min(0.8, 0.8 / away), 2 if away < 1.8 else 1, cv2.LINE_8, 3)
+    veil = 0.6 * cv2.GaussianBlur(veil, (3, 3), 0.7)[..., None]
+    sky = np.percentile(light[::8, ::8].reshape(-1, 3), 80, axis=0)
+    return (light + veil * (sky - light)).astype(np.float32)
 
 
 def developed(light, gain, noise, rng):
