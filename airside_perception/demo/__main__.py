@@ -16,12 +16,14 @@ from pathlib import Path
 import cv2
 import yaml
 
+from airside_perception.config.fusion import FusionConfig
 from airside_perception.demo.gallery import FILM, gallery
 from airside_perception.demo.gif import can_write
 from airside_perception.demo.moments import OBJECTS
 from airside_perception.demo.report import answered, recall_table, topic_table
 from airside_perception.errors import PerceptionError
 from airside_perception.live import run_live
+from airside_perception.parameter import specs
 from airside_perception.replay.report import Progress
 from airside_perception.resources import resource
 from airside_perception.results import read_results
@@ -53,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
         bag = _drive(rig, options.out, options.seed, options.seconds)
         play, record = _topics(tuple(rig.lenses))
         print(f'launching full.launch.py on {bag} at {options.rate:g} x real time', flush=True)
-        settings = {'params_file': str(_settings(options.out))}
+        settings = {'params_file': str(_settings(options.out, options.rate))}
         run = run_live(bag, options.out, play, record, settings, options.rate)
         results = read_results(run.results)
         print(topic_table(results, run))
@@ -98,12 +100,19 @@ def _drive(rig: Rig, out: Path, seed: int, seconds: float) -> Path:
     return bag
 
 
-def _settings(out: Path) -> Path:
-    """The shipped parameters, but no cloud is lost on the way: the player publishes reliably."""
+def _settings(out: Path, rate: float) -> Path:
+    """The shipped parameters, but the player publishes reliably, so that no cloud is lost on the
+    way, and where it plays slowly, the fusion has the same patience in the drive's time.
+    """
     shipped = resource('config', 'perception.yaml')
     content = yaml.safe_load(shipped.read_text(encoding='utf-8'))
     for node in ('lidar_detector', 'camera_detector'):
         content[node]['ros__parameters']['input_qos'] = 'reliable'
+    fusion = content['bev_fusion']['ros__parameters']
+    known = {spec.name: spec for spec in specs(FusionConfig)}
+    for name in ('deadline_ms', 'silence_ms'):
+        wait = fusion.get(name, known[name].default) / min(rate, 1.0)
+        fusion[name] = min(wait, known[name].high or wait)
     path = out / 'params.yaml'
     path.write_text(yaml.safe_dump(content), encoding='utf-8')
     return path

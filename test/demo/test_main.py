@@ -7,11 +7,14 @@ from pathlib import Path
 
 import cv2
 import pytest
+import yaml
 
+from airside_perception.config.fusion import FusionConfig
 from airside_perception.demo import __main__ as demo
 from airside_perception.demo import gallery as shown
 from airside_perception.demo.__main__ import main
 from airside_perception.live import LiveRun
+from airside_perception.parameter import from_values
 from airside_perception.results import Result, line
 
 
@@ -84,3 +87,18 @@ def test_a_folder_for_pictures_that_is_missing_is_refused_at_once(tmp_path: Path
         main(['--pictures', str(tmp_path / 'missing')])
     assert refused.value.code == 2
     assert 'missing is no folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('rate', 'deadline_ms', 'silence_ms'),
+    [(0.25, 200.0, 4000.0), (2.0, 50.0, 1000.0), (0.005, 5000.0, 60000.0)],
+)
+def test_the_fusion_waits_in_the_time_of_the_drive(
+    tmp_path: Path, rate: float, deadline_ms: float, silence_ms: float
+) -> None:
+    path = demo._settings(tmp_path, rate)
+    values = yaml.safe_load(path.read_text(encoding='utf-8'))['bev_fusion']['ros__parameters']
+    assert values['deadline_ms'] == deadline_ms
+    assert values['silence_ms'] == silence_ms
+    assert values['cameras'] == ['front', 'left', 'right', 'rear']
+    from_values(FusionConfig, values)  # within the ranges
