@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from airside_perception.errors import PerceptionError
 from airside_perception.results import Result
 from airside_perception.sim.rig import Rig
 
+ROOT = Path(__file__).parents[2]
 STILLS = ['bev.png', 'camera_front.png', 'camera_rear.png', 'camera_left.png', 'camera_right.png']
 
 
@@ -85,3 +87,13 @@ def test_pictures_in_pairs() -> None:
     sheet = in_pairs(views)
     assert sheet.shape == (4, 6, 3)
     assert sheet[::2, ::3, 0].tolist() == [[1, 2], [3, 0]]
+
+
+def test_the_readme_shows_pictures_that_are_there_and_load_fast() -> None:
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    names = re.findall(r'!\[[^\]]+\]\(([^)]+)\)', text)
+    assert {f'resource/pictures/{name}' for name in ('demo.gif', 'bev.jpg', 'cameras.jpg')} <= set(
+        names
+    )
+    for name in names:
+        assert 0 < (ROOT / name).stat().st_size <= 3_000_000, name
