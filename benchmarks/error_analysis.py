@@ -129,7 +129,8 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
             clouds[cloud.stamp_ns] = turned.astype(np.float32)
         causes = []
         for frame, moment in zip(frames, moments, strict=True):
-            within = centre_inside(frame.found.boxes, frame.truth.boxes).any(axis=1)
+            known = frame.truth.boxes[np.isin(frame.truth.classes, tuple(own[LIDAR_TOPIC]))]
+            within = centre_inside(frame.found.boxes, known).any(axis=1)
             scene = Surroundings(scenario, (moment.stamp_ns - START_NS) * 1e-9)
             rows = np.flatnonzero(~within).tolist()
             causes.append(scene.causes(frame.found.boxes, clouds[moment.stamp_ns], rows))

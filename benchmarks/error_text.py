@@ -21,7 +21,7 @@ def text(model: str, figures: Mapping[str, Any]) -> str:
         *(_missed(key, rows) for key, rows in figures['missed'].items()),
         _background(figures['background']) if 'large' in figures else [],
         _confused(figures['confused']),
-        _people(figures.get('people to 30 m', {})),
+        _people(figures.get('people to 30 m', {}), figures.get('people', {})),
         _large(figures.get('large', {})),
         [largest(figures)],
     ]
@@ -89,13 +89,19 @@ def _confused(table: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
-def _people(groups: Mapping[str, Any]) -> list[str]:
+def _people(groups: Mapping[str, Any], detail: Mapping[str, Mapping[str, int]]) -> list[str]:
     labels = {'all': 'all', 'enough': 'with 5 points or more'}
-    return [
+    lines = [
         f'people to 30 m, {labels.get(key, key)}: recall {item["recall"]:.3f} of {item["asked"]} '
         f'at one false alarm in ten frames (goal 0.95)'
         for key, item in groups.items()
     ]
+    if lines and detail:
+        asked, found = detail['asked'], detail['found']
+        shares = ', '.join(f'{label} {found[label]} of {asked[label]}' for label in asked)
+        first = ', '.join(f'{name} {count}' for name, count in detail['alarms'].items())
+        lines += [f'  found, by points: {shares}', f'  first false alarms: {first}']
+    return lines
 
 
 def _large(rows: Mapping[str, Any]) -> list[str]:

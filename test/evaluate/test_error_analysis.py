@@ -18,6 +18,7 @@ from benchmarks.error_figures import (
     centre_errors,
     confusion,
     missed_by_bin,
+    people_mistakes,
 )
 from benchmarks.error_text import text
 from benchmarks.oracle import (
@@ -208,6 +209,28 @@ def test_misses_and_false_alarms_can_be_taken_one_by_one():
     assert {k: v['alarms'] for k, v in alarms.items()} == {'mast': 1, 'ground': 1}
     one, both = alarms['mast']['cost'], losses.gain(['background'])
     assert 0 < one < both
+
+
+def test_people_are_missed_for_their_points_or_for_alarms_before_them():
+    """Ten frames, so one alarm is allowed: the second ends it, and what comes after is missed."""
+    first = frame(
+        [('person', 5, 0), ('person', 20, 0), ('person', 40, 0)],
+        [('person', 5, 0, 0.9), ('person', 20, 9, 0.7), ('person', 20, 0, 0.3),
+         ('person', 60, 0, 0.95)],
+    )  # fmt: skip
+    first = replace(first, truth=replace(first.truth, points=np.array([200, 3, 50])))
+    second = frame(
+        [('person', 6, 0), ('car', 15, 0)], [('person', 6, 0, 0.8), ('person', 15, 0, 0.5)]
+    )
+    second = replace(second, truth=replace(second.truth, points=np.array([4, 90])))
+    frames = [first, second, *[frame([], [])] * 8]
+    causes = [{1: 'mast', 3: 'plants'}, *[{}] * 9]
+    found = people_mistakes(frames, causes, NAMES)
+    assert found == {
+        'alarms': {'mast': 1, 'class': 1},
+        'found': {'1 to 4 points': 1, '100 points or more': 1},
+        'asked': {'1 to 4 points': 2, '100 points or more': 1},
+    }
 
 
 def test_confusion_counts_every_object_and_every_alarm_once():
