@@ -140,7 +140,7 @@ def test_the_target_of_an_airliner_ends_within_its_window(training, length):
     [('car', [1.1, -0.7, 0.8, 4.2, 1.75, 1.5, 0.3]), ('aircraft', airliner())],
 )
 def test_a_metre_costs_of_an_airliner_what_it_costs_of_a_car(training, name, box):
-    """About 0.22 a metre; in units of the anchor's diagonal it would be 0.006."""
+    """About 0.22 a metre; in shares of the anchor's diagonal it would be 0.009."""
     targets = targets_of(training, [box], [training.classes.index(name)])
     rows, columns = targets.heat.shape[2:]
     count = training.anchor_tensors(torch.device('cpu')).pair.shape[0]
