@@ -69,8 +69,8 @@ def condition_of(seed: int) -> tuple[str, str, str]:
     return CONDITIONS[seed % len(CONDITIONS)]
 
 
-def shoot(seed: int, rig_path: Path | None = None) -> Shot:
-    """Simulates a frame. Needs the simulator, hence open3d."""
+def shoot(seed: int, condition: tuple[str, str, str] | None = None) -> Shot:
+    """Simulates a frame, in the condition of its seed or another. Needs open3d."""
     from airside_perception.geometry import move_cloud
     from airside_perception.resources import resource
     from airside_perception.sim.apron import apron
@@ -79,9 +79,9 @@ def shoot(seed: int, rig_path: Path | None = None) -> Shot:
     from airside_perception.sim.rig import BASE, load_rig
     from airside_perception.sim.street import street
 
-    name, light, weather = condition_of(seed)
+    name, light, weather = condition or condition_of(seed)
     world = street(seed) if seed % STREETS == STREETS - 1 else apron(seed, FAMILY)
-    rig = load_rig(rig_path or resource('config', 'rig.yaml'))
+    rig = load_rig(resource('config', 'rig.yaml'))
     (frame,) = drive(world, rig, 1 / RATE, seed, conditions(seed, light, weather))
     cloud = move_cloud(frame.cloud, rig.lidar2base, BASE)
     points = np.ascontiguousarray(cloud.points[:, :4])
@@ -160,21 +160,28 @@ def load(path: Path) -> Shot:
     return Shot(int(seed), condition, cloud, images, objects, visible)
 
 
-def shots(folder: Path, seeds: Iterable[int], make: bool = True) -> list[Path]:
+def shots(
+    folder: Path, seeds: Iterable[int], every: bool = False, make: bool = True
+) -> list[Path]:
     """Files of the frames of these seeds, made where they are not there.
+
+    Args:
+        every: each seed in every condition, not in its own only.
+        make: False: nothing is made.
 
     Raises:
         ConfigError: one is not there, and `make` is False.
     """
     found = []
     for seed in seeds:
-        path = folder / f'{seed}_{condition_of(seed)[0]}.npz'
-        if not path.is_file():
-            if not make:
-                raise ConfigError(f'{path} is not there, and no frame shall be made')
-            save(shoot(seed), path)
-            print(f'{path.name}: {path.stat().st_size / 1e3:.0f} kB', flush=True)
-        found.append(path)
+        for condition in CONDITIONS if every else (condition_of(seed),):
+            path = folder / f'{seed}_{condition[0]}.npz'
+            if not path.is_file():
+                if not make:
+                    raise ConfigError(f'{path} is not there, and no frame shall be made')
+                save(shoot(seed, condition), path)
+                print(f'{path.name}: {path.stat().st_size / 1e3:.0f} kB', flush=True)
+            found.append(path)
     return found
 
 

@@ -50,8 +50,10 @@ WAYS: tuple[tuple[str, float], ...] = (
     ('percentile', 99.999),
 )
 """Method of `engine calibrate` and percentile of |x|, for that method."""
-JUDGED, CORRECTED = 8, 4
-"""Frames of the calibration that choose the way, and that biases are corrected on."""
+CLOUDS, PICTURES = 8, 24
+"""Of the calibration, so many choose the way and say what a mixed network loses."""
+CORRECTED = 4
+"""Clouds or pictures that biases are corrected on."""
 BUDGET = 0.005
 """Share of average precision against the boxes of fp32 that a mixed network may lose."""
 
@@ -153,6 +155,8 @@ class _Maker:
         self.source, self.folder = source, folder
         self._frames, self._seeds = calibration
         self._card = load_card(source.with_suffix('.yaml'))
+        self._images = isinstance(self._card, CameraCard)
+        self._judged = PICTURES if self._images else CLOUDS
         self._data = folder / 'calibration' / type(self._card).__name__
         digest = hashlib.sha256(source.read_bytes())
         digest.update(json.dumps(list(self._seeds)).encode())
@@ -179,7 +183,7 @@ class _Maker:
         if known is None or known['budget'] != budget:
             kept = self._known(self.ptq().path) or {}
             request = SearchRequest(
-                self.source, str(self._files()), JUDGED, kept['scales'], budget=budget,
+                self.source, str(self._files()), self._judged, kept['scales'], budget=budget,
                 correct=CORRECTED,
             )  # fmt: skip
             found = search_precision(request)
@@ -198,7 +202,7 @@ class _Maker:
         plain = split_deconvolutions(_named(read_network(self.source)))
         best: tuple[onnx.ModelProto, dict[str, float], str] = plain, {}, ''
         tried: dict[str, Loss] = {}
-        with self._feeds(0) as feeds, self._feeds(JUDGED) as judged:
+        with self._feeds(0) as feeds, self._feeds(self._judged) as judged:
             evaluator: Evaluator | None = None
 
             def judge(model: onnx.ModelProto, scales: dict[str, float], way: str) -> None:
@@ -223,8 +227,7 @@ class _Maker:
 
     def _files(self) -> Path:
         if not self._data.is_dir():
-            images = isinstance(self._card, CameraCard)
-            (pictures if images else clouds)(shots(self._frames, self._seeds), self._data)
+            (pictures if self._images else clouds)(shots(self._frames, self._seeds), self._data)
         return self._data
 
     def _feeds(self, most: int) -> Feeds:

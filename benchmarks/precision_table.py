@@ -224,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--cache', type=Path, default=ROOT / 'build' / 'precision')
     parser.add_argument('--seeds', default='7000:7060', help='first:end; default: %(default)s')
     parser.add_argument(
+        '--every-condition', action='store_true', help='each seed in all four, for smaller errors'
+    )
+    parser.add_argument(
         '--calibration', default='8000:8020', help='seeds of PTQ; default: %(default)s'
     )
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=ROWS)
@@ -240,9 +243,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; exit status 1 where there is no network or a row failed."""
-    options = _parser().parse_args(arguments)
+    try:
+        return _run(_parser().parse_args(arguments))
+    except PerceptionError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     cache: Path = options.cache
-    paths = shots(cache / 'frames', _seeds(options.seeds))
+    paths = shots(cache / 'frames', _seeds(options.seeds), options.every_condition)
     calibration = cache / 'frames', _seeds(options.calibration)
     rows = tuple(dict.fromkeys((FP32, *options.rows)))
     every: dict[str, dict[str, Network]] = {}
@@ -260,6 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return not every
     report: dict[str, Any] = {
         'seeds': options.seeds,
+        'frames': len(paths),
         'calibration': options.calibration,
         'by': _where(options.gpu),
         'host': f'{platform.machine()}, Python {platform.python_version()}',

@@ -105,15 +105,20 @@ def test_no_frame_is_named(tmp_path: Path) -> None:
 def test_a_frame_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def shoot(seed: int) -> Shot:
-        made.append(seed)
+    def shoot(seed: int, condition: tuple[str, str, str]) -> Shot:
+        made.append((seed, condition[0]))
         return shot(seed, [(10.5, 0.5)], [])
 
     monkeypatch.setattr(precision_frames, 'shoot', shoot)
     first = shots(tmp_path, [4, 5])
     assert shots(tmp_path, [5, 4]) == first[::-1]
-    assert made == [4, 5]
+    assert made == [(4, 'clear'), (5, 'fog')]
     assert [path.name for path in first] == ['4_clear.npz', '5_fog.npz']
+    every = shots(tmp_path, [4], every=True)
+    assert [path.name for path in every] == [
+        '4_clear.npz', '4_fog.npz', '4_rain.npz', '4_night.npz',
+    ]  # fmt: skip
+    assert made[2:] == [(4, 'fog'), (4, 'rain'), (4, 'night')]
 
 
 def test_the_simulator_gives_a_frame_with_everything() -> None:
