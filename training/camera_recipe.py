@@ -11,7 +11,9 @@ import yaml
 
 from airside_perception.sim.bodies import CLASSES
 from training.camera_network import Yolox
+from training.photos import Shooting
 from training.recipe import Validation
+from training.stages import Recipe
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,26 @@ class CameraTraining:
     average: float
     weights: dict[str, float]
     paste: int = 0
+    taken: float = 0.0
+    takers: int = 0
+    disguise: float = 0.0
     validation: Validation = field(default_factory=Validation)
 
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self.publish)
+
+    def shooting(self) -> Shooting:
+        """How the simulator's camera takes pictures for it."""
+        return Shooting(
+            self.scenes_recipe(), self.width, self.height, self.objects, self.least_pixels,
+            self.least_height, self.least_share,
+        )  # fmt: skip
+
+    def scenes_recipe(self) -> Recipe:
+        """Of the scenes that it learns from."""
+        labels = {name: index for index, name in enumerate(self.classes)}
+        return Recipe(labels, self.streets, paste=self.paste)
 
     def network(self) -> Yolox:
         """With fresh weights."""
@@ -81,6 +98,10 @@ def parse(given: Mapping[str, Any], path: str = 'recipe') -> CameraTraining:
     odd = set(training.classes) ^ set(CLASSES)
     if odd:
         raise ValueError(f'{path}: classes differ in {sorted(odd)}')
+    if not 0 <= training.taken <= 1 or (training.taken > 0) != (training.takers > 0):
+        raise ValueError(
+            f'{path}: a share of {training.taken} is taken by {training.takers} processes'
+        )
     if set(training.sizes) != set(training.publish.values()):
         raise ValueError(f'{path}: sizes and published classes differ')
     return training

@@ -118,7 +118,7 @@ def card(
     thresholds: dict[str, float],
 ) -> str:
     """The model card as YAML."""
-    weight, bias = (values.detach().float().numpy() for values in pillars.eval().folded())
+    weight, bias = (value.detach().float().cpu().numpy() for value in pillars.eval().folded())
     head = head_of(training, torch.device('cpu')).card()
     values = {
         'name': training.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from training.camera_loss import Truth
 from training.camera_recipe import CameraTraining
+from training.disguise import developed, disguised
+from training.photos import Photo
 from training.render import Pictures, render
 from training.views import draw
 from training.worlds import Pool
@@ -20,7 +24,7 @@ class Gallery:
     """A ring of pictures with the objects in them.
 
     Attributes:
-        made: pictures drawn so far.
+        made: pictures so far; drawn: those of them that the accelerator drew.
     """
 
     def __init__(self, training: CameraTraining, colours: Tensor, device: torch.device) -> None:
@@ -30,7 +34,16 @@ class Gallery:
         self._boxes = torch.zeros((size, t.objects, 4), device=device)
         self._label = torch.zeros((size, t.objects), dtype=torch.int64, device=device)
         self._state = torch.full((size, t.objects), -1, dtype=torch.int64, device=device)
-        self.made = 0
+        self.made = self.drawn = 0
+
+    @torch.no_grad()
+    def add(self, photos: Sequence[Photo], rng: np.random.Generator) -> None:
+        """Takes in pictures; of those that show nothing one in five."""
+        chance = rng.random(len(photos))
+        kept = [p for p, c in zip(photos, chance, strict=True) if (p.state == 1).any() or c < 0.2]
+        if kept:
+            parts = zip(*((p.image, p.boxes, p.label, p.state) for p in kept), strict=True)
+            self._keep(*(torch.as_tensor(np.stack(part)).to(self._device) for part in parts))
 
     @torch.no_grad()
     def extend(self, pool: Pool, rng: np.random.Generator, generator: torch.Generator) -> None:
@@ -42,13 +55,16 @@ class Gallery:
         boxes, label, state = objects(pictures, t)
         shown = (state == 1).any(1) | (torch.rand(len(worlds), device=self._device) < 0.2)
         kept = torch.nonzero(shown).flatten()
-        place = torch.remainder(
-            self.made + torch.arange(len(kept), device=self._device), t.pictures
-        )
-        self._images[place] = pictures.images[kept]
-        self._boxes[place], self._label[place] = boxes[kept], label[kept]
-        self._state[place] = state[kept]
-        self.made += len(kept)
+        images = disguised(pictures.images, pictures.owner, t.disguise, generator)
+        self._keep(images[kept], boxes[kept], label[kept], state[kept])
+        self.drawn += len(kept)
+
+    def _keep(self, images: Tensor, boxes: Tensor, label: Tensor, state: Tensor) -> None:
+        place = torch.arange(self.made, self.made + len(images), device=self._device)
+        place = torch.remainder(place, self._training.pictures)
+        self._images[place], self._boxes[place] = images, boxes
+        self._label[place], self._state[place] = label, state
+        self.made += len(images)
 
     @torch.no_grad()
     def lesson(self, generator: torch.Generator) -> tuple[Tensor, Truth]:
@@ -59,7 +75,7 @@ class Gallery:
         images = self._images[which].float()
         truth = Truth(self._boxes[which], self._label[which], self._state[which])
         images, truth = zoomed(images, truth, t.zoom, generator)
-        return recoloured(images, generator), truth
+        return developed(recoloured(images, generator), generator), truth
 
 
 def objects(pictures: Pictures, training: CameraTraining) -> tuple[Tensor, Tensor, Tensor]:

@@ -149,6 +149,7 @@ def quantized(network: nn.Module, first: int = 0) -> torch.fx.GraphModule:
         ValueError: a deconvolution whose kernel is not its stride.
     """
     graph = torch.fx.symbolic_trace(network)
+    device = next(network.parameters()).device
     modules = dict(graph.named_modules())
     sources: dict[torch.fx.Node, None] = {}
     for node in list(graph.graph.nodes):
@@ -162,7 +163,7 @@ def quantized(network: nn.Module, first: int = 0) -> torch.fx.GraphModule:
         sources[cast(torch.fx.Node, node.args[0])] = None
     for number, source in enumerate(sources):
         name = f'rounded_{number}'
-        graph.add_submodule(name, Rounded())
+        graph.add_submodule(name, Rounded().to(device))
         with graph.graph.inserting_after(source):
             pair = graph.graph.call_module(name, (source,))
         source.replace_all_uses_with(pair, partial(operator.is_not, pair))

@@ -92,6 +92,8 @@ def render(
     tint = torch.exp(drawn * views.paint[of_box][:, None])
     colour = views.colours[of_triangle, material]
     colour = torch.where(owner[:, None] >= 0, colour * tint[owner.clamp(min=0)], colour)
+    plate = torch.randn(len(owner), 1, device=device, generator=generator)
+    colour = colour * torch.exp(0.4 * plate * views.paint[of_triangle][:, None])
     facing = (normal * sun[of_triangle]).sum(1).clamp(min=0)
     base = colour * (views.sky[of_triangle] * (0.75 + 0.25 * normal[:, 2]))[:, None]
     lit = colour * (views.sun[of_triangle] * facing)[:, None]

@@ -16,7 +16,6 @@ import yaml
 from torch import Tensor, nn
 
 from airside_perception.engine.graph import weights
-from airside_perception.sim.materials import standard
 from training import export, export_camera, sitting
 from training.camera_loss import loss
 from training.camera_network import cells
@@ -26,13 +25,12 @@ from training.camera_recipe import parse as parse_camera
 from training.evaluate_camera import dump as dump_camera
 from training.export import example as example_canvas
 from training.export import folded, illegal_on_dla, write_onnx
-from training.gallery import Gallery
 from training.heads import head_of
 from training.network import PillarNet
 from training.recipe import Training
 from training.recipe import parse as parse_lidar
+from training.sources import Sources
 from training.train import ahead, lessons
-from training.train_camera import scenes
 from training.validate import Validation
 from training.validate_camera import CameraValidation
 from training.worlds import Pool, Recipe, surfaces
@@ -54,10 +52,10 @@ class Subject(Protocol):
     input_name: str
     network: nn.Module
 
-    def pool(self, past: int) -> Pool:
-        """Scenes, beyond those of `past` seconds."""
+    def pool(self, past: int) -> Any:
+        """Scenes or pictures of them, beyond those of `past` seconds."""
 
-    def lessons(self, pool: Pool, step: int) -> Iterator[tuple[Tensor, Any]]:
+    def lessons(self, pool: Any, step: int) -> Iterator[tuple[Tensor, Any]]:
         """Endless inputs with what there is to be found in them."""
 
     def cost(self, found: Any, told: Any) -> Tensor:
@@ -66,7 +64,7 @@ class Subject(Protocol):
     def unlike(self, found: Any, taught: Any) -> Tensor:
         """How far outputs are from those of a teacher, most where it sees something."""
 
-    def validation(self, pool: Pool) -> Any:
+    def validation(self, pool: Any) -> Any:
         """A function network -> {name: score}; the first score decides."""
 
     def example(self, seed: int) -> Tensor:
@@ -170,25 +168,22 @@ class CameraSubject:
         self._grid = cells(training.height, training.width, device)
         keys = ('boxes', 'objects', 'classes')
         self._weights = torch.tensor([training.weights[key] for key in keys], device=device)
-        self._colours = torch.as_tensor(standard().colour)
 
-    def pool(self, past: int) -> Pool:
+    def pool(self, past: int) -> Sources:
         held = self.training.validation
         kept = range(held.first_scene, held.first_scene + held.scenes)
-        return scenes(self.training, self._device, self.past + past, kept)
+        return Sources(self.training, self._device, self.past + past, kept)
 
-    def lessons(self, pool: Pool, step: int) -> Iterator[tuple[Tensor, Any]]:
+    def lessons(self, pool: Sources, step: int) -> Iterator[tuple[Tensor, Any]]:
         t = self.training
         rng = np.random.default_rng([t.seed, 1, step])
         generator = torch.Generator(self._device).manual_seed(t.seed + 1 + step)
-        gallery = Gallery(t, self._colours, self._device)
-        while gallery.made < t.first_pictures:
-            gallery.extend(pool, rng, generator)
+        gallery = pool.gallery(rng, generator)
         while True:
             for _ in range(t.steps_between):
                 images, truth = gallery.lesson(generator)
                 yield images.contiguous(memory_format=torch.channels_last), truth
-            gallery.extend(pool, rng, generator)
+            pool.extend(gallery, rng, generator)
 
     def cost(self, found: Any, told: Any) -> Tensor:
         return (loss(found.float(), told, self._grid) * self._weights).sum()
@@ -198,9 +193,9 @@ class CameraSubject:
         apart = nnf.smooth_l1_loss(found, taught, reduction='none')
         return (apart * weight).sum() / weight.sum() / found.shape[2]
 
-    def validation(self, pool: Pool) -> Any:
+    def validation(self, pool: Sources) -> Any:
         text = export_camera.card(self.training, '', {})
-        return CameraValidation(self.training, text, pool.held_out(), self._colours, self._device)
+        return CameraValidation(self.training, text, pool.held_out(), self._device)
 
     def example(self, seed: int) -> Tensor:
         return export_camera.example(self.training, seed)

@@ -13,7 +13,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,13 +166,21 @@ def lessons(training: Training, device: torch.device, pool: Pool, step: int) -> 
         yield Lesson(points, targets)
 
 
-def ahead(source: Iterator[Lesson], device: torch.device) -> Iterator[Lesson]:
+def ahead(source: Iterator[Lesson], device: torch.device) -> Generator[Lesson, None, None]:
     """The same lessons, made by a thread on a stream of its own while the last one is learnt."""
     if device.type != 'cuda':
         yield from source
         return
     ready: queue.Queue[Any] = queue.Queue(maxsize=2)
-    stream = torch.cuda.Stream(device)
+    stream, enough = torch.cuda.Stream(device), threading.Event()
+
+    def hand_over(item: Any) -> None:
+        while not enough.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
 
     def work() -> None:
         try:
@@ -179,21 +188,28 @@ def ahead(source: Iterator[Lesson], device: torch.device) -> Iterator[Lesson]:
                 for lesson in source:
                     event = torch.cuda.Event()
                     event.record(stream)
-                    ready.put((lesson, event))
+                    hand_over((lesson, event))
+                    if enough.is_set():
+                        return
         except BaseException as error:  # noqa: BLE001  (handed over to the thread that trains)
-            ready.put((error, None))
+            hand_over((error, None))
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        lesson, event = ready.get()
-        if event is None:
-            raise lesson
-        main = torch.cuda.current_stream(device)
-        main.wait_event(event)
-        for part in lesson:
-            for value in vars(part).values():
-                value.record_stream(main)
-        yield lesson
+    maker = threading.Thread(target=work, daemon=True)
+    maker.start()
+    try:
+        while True:
+            lesson, event = ready.get()
+            if event is None:
+                raise lesson
+            main = torch.cuda.current_stream(device)
+            main.wait_event(event)
+            for part in lesson:
+                for value in vars(part).values():
+                    value.record_stream(main)
+            yield lesson
+    finally:  # a thread that is still at work when Python ends aborts the process
+        enough.set()
+        maker.join()
 
 
 class Journal:
@@ -254,13 +270,16 @@ def run(training: Training, out: Path, options: argparse.Namespace) -> None:
     with (
         Pool(recipe, first, training.pool, training.workers, device, kept) as pool,
         open(out / sitting.LOG, 'a', encoding='utf-8') as file,
+        ExitStack() as stack,
     ):
         journal = Journal(file, state.head.losses, training)
         validation = None
         if kept:
             text = card(training, training.pillar_net(), '', {}, {})
             validation = Validation(training, text, pool.held_out(), surfaces(device))
-        data = ahead(lessons(training, device, pool, state.step), device)
+        data = stack.enter_context(
+            closing(ahead(lessons(training, device, pool, state.step), device))
+        )
         looked = saved = time.monotonic()
         while True:
             progress = clock.progress(state.step, time.monotonic() - start)

@@ -22,16 +22,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from airside_perception.sim.materials import standard
 from training import sitting
 from training.camera_loss import Truth, loss
 from training.camera_network import cells
 from training.camera_recipe import CameraTraining, load
 from training.export_camera import card
-from training.gallery import Gallery
 from training.schedule import one_cycle
+from training.sources import Sources
 from training.validate_camera import CameraValidation
-from training.worlds import Pool, Recipe
 
 
 class Run:
@@ -39,7 +37,7 @@ class Run:
 
     Attributes:
         step: updates so far.
-        made: pictures drawn so far.
+        made: pictures so far.
         seconds: of the schedule so far, over all sittings; earlier: of schedules before it.
         minutes: that end the schedule, 0: none.
         best: of the validations.
@@ -149,13 +147,11 @@ def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> Non
     kept = range(held.first_scene, held.first_scene + held.scenes)
     rng = np.random.default_rng([training.seed, state.step])
     generator = torch.Generator(device).manual_seed(training.seed + state.step)
-    colours = torch.as_tensor(standard().colour)
-    gallery = Gallery(training, colours, device)
     start = time.monotonic()
     made_before = state.made
     recent: list[Tensor] = []
-    pool = scenes(training, device, int(state.earlier + state.seconds), kept)
-    with pool, open(out / sitting.LOG, 'a', encoding='utf-8') as log:
+    sources = Sources(training, device, int(state.earlier + state.seconds), kept)
+    with sources, open(out / sitting.LOG, 'a', encoding='utf-8') as log:
 
         def write(line: dict[str, float]) -> None:
             print(json.dumps(line), flush=True)
@@ -165,9 +161,8 @@ def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> Non
         validation = None
         if kept:
             text = card(training, '', {})
-            validation = CameraValidation(training, text, pool.held_out(), colours, device)
-        while gallery.made < training.first_pictures:
-            gallery.extend(pool, rng, generator)
+            validation = CameraValidation(training, text, sources.held_out(), device)
+        gallery = sources.gallery(rng, generator)
         learning = last = looked = saved = time.monotonic()
         print(f'{gallery.made} pictures after {learning - start:.1f} s', flush=True)
         # The schedule begins with the first step; what came before takes of its time.
@@ -179,7 +174,7 @@ def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> Non
                 break
             recent.append(state.update(*gallery.lesson(generator), progress))
             if state.step % training.steps_between == 0:
-                gallery.extend(pool, rng, generator)
+                sources.extend(gallery, rng, generator)
             now = time.monotonic()
             state.seconds = clock.before + now - learning
             state.made = made_before + gallery.made
@@ -195,7 +190,7 @@ def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> Non
                         'classes': round(mean[2], 4),
                         'learnt_per_s': round(len(recent) * training.batch / (now - last), 1),
                         'pictures': gallery.made,
-                        'scenes': pool.built,
+                        'drawn': gallery.drawn,
                         'seconds': round(state.earlier + state.seconds, 1),
                     }
                 )
@@ -211,16 +206,6 @@ def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> Non
         state.save(out)
     best = f'; best score {state.best.score:.4f} at step {state.best.step}' if kept else ''
     print(f'{state.step} steps, {state.seconds:.0f} s, {gallery.made} pictures: {out}{best}')
-
-
-def scenes(
-    training: CameraTraining, device: torch.device, past: int, kept: range = range(0)
-) -> Pool:
-    """Scenes that a run of which `past` seconds are over has not seen yet."""
-    labels = {name: index for index, name in enumerate(training.classes)}
-    recipe = Recipe(labels, training.streets, paste=training.paste)
-    first = training.first_scene + 1000 * training.workers * past
-    return Pool(recipe, first, training.scenes, training.workers, device, kept)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

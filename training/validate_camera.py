@@ -23,6 +23,7 @@ from airside_perception.types import Boxes2D, Image
 from training.camera_recipe import CameraTraining
 from training.evaluate_camera import FAINT, Sight, Tally, judge
 from training.gallery import objects
+from training.photos import Photo
 from training.render import render
 from training.scans import World
 from training.views import draw
@@ -39,39 +40,24 @@ class CameraValidation:
     Args:
         training: the recipe.
         text: a model card of the network, for its decoder.
-        worlds: the scenes.
-        colours: [materials, 3], as for `views.draw`.
+        photos: what it looks at.
         device: accelerator.
     """
 
     def __init__(
-        self,
-        training: CameraTraining,
-        text: str,
-        worlds: Sequence[World],
-        colours: Tensor,
-        device: torch.device,
+        self, training: CameraTraining, text: str, photos: Sequence[Photo], device: torch.device
     ) -> None:
         self._card = read_card(text)
         self._decode = YoloxDecoder(self._card)
-        self._device = device
-        rng = np.random.default_rng(training.validation.first_scene)
-        generator = torch.Generator(device).manual_seed(1)
-        self._images: list[Tensor] = []
-        self._sights: list[Sight] = []
-        scenes = [world for world in worlds for _ in range(VIEWS)]
-        for first in range(0, len(scenes), TOGETHER):
-            part = scenes[first : first + TOGETHER]
-            views = draw(part, colours, rng, training.width, training.height).to(device)
-            pictures = render(part, views, generator, training.width, training.height)
-            self._images.append(pictures.images)
-            boxes, label, state = (item.cpu().numpy() for item in objects(pictures, training))
-            for number in range(len(part)):
-                wanted, allowed = (
-                    _boxes(boxes[number], label[number], state[number] >= least, training)
-                    for least in (1, 0)
-                )
-                self._sights.append(Sight(NOTHING, wanted, allowed))
+        self._images = [
+            torch.as_tensor(np.stack([photo.image for photo in photos[first : first + TOGETHER]]))
+            .to(device)
+            for first in range(0, len(photos), TOGETHER)
+        ]  # fmt: skip
+        self._sights = [
+            Sight(NOTHING, *(_boxes(photo, photo.state >= least, training) for least in (1, 0)))
+            for photo in photos
+        ]
 
     @torch.no_grad()
     def __call__(self, network: nn.Module) -> dict[str, float]:
@@ -119,11 +105,26 @@ class CameraValidation:
         return Boxes2D(0, 'camera', xyxy[seen], found.scores[kept][seen], names)
 
 
-def _boxes(
-    xyxy: np.ndarray, label: np.ndarray, rows: np.ndarray, training: CameraTraining
-) -> Boxes2D:
-    names = tuple(training.classes[number] for number in label[rows])
-    return Boxes2D(0, 'camera', xyxy[rows].astype(np.float64), np.ones(len(names)), names)
+def _boxes(photo: Photo, rows: np.ndarray, training: CameraTraining) -> Boxes2D:
+    names = tuple(training.classes[number] for number in photo.label[rows])
+    return Boxes2D(0, 'camera', photo.boxes[rows].astype(np.float64), np.ones(len(names)), names)
+
+
+def drawn(
+    training: CameraTraining, worlds: Sequence[World], colours: Tensor, device: torch.device
+) -> list[Photo]:
+    """Pictures of worlds that the accelerator draws; `colours` as for `views.draw`."""
+    rng = np.random.default_rng(training.validation.first_scene)
+    generator = torch.Generator(device).manual_seed(1)
+    found: list[Photo] = []
+    scenes = [world for world in worlds for _ in range(VIEWS)]
+    for first in range(0, len(scenes), TOGETHER):
+        part = scenes[first : first + TOGETHER]
+        views = draw(part, colours, rng, training.width, training.height).to(device)
+        pictures = render(part, views, generator, training.width, training.height)
+        parts = (item.cpu().numpy() for item in (pictures.images, *objects(pictures, training)))
+        found += [Photo(*values) for values in zip(*parts, strict=True)]
+    return found
 
 
 def read_card(text: str) -> CameraCard:

@@ -7,22 +7,17 @@ import multiprocessing
 import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from airside_perception.sim.apron import apron
 from airside_perception.sim.materials import NAMES, standard
-from airside_perception.sim.mesh import Mesh, merge
-from airside_perception.sim.street import street
 from airside_perception.types import Float32, Float64, Int64
-from training.clutter import clutter
 from training.echoes import Surfaces
-from training.paste import pasted
 from training.scans import World
+from training.stages import Recipe, staged
 
 GROUND = 250.0
 """Half the side of the square that stands for the ground, metres."""
@@ -30,74 +25,24 @@ FOLIAGE = 0.2
 """Standard deviation of the depth at which a beam meets a leaf behind the outline, metres."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How scenes are made.
-
-    Attributes:
-        labels: {class of the simulator: label index}.
-        streets: share of street scenes; the others are aprons.
-        clutter: whether leaves, posts and odd solids are added.
-        paste: most bodies of the simulator that are put onto free ground besides.
-        spots: places for the sensor in every scene.
-    """
-
-    labels: Mapping[str, int]
-    streets: float
-    clutter: bool = True
-    paste: int = 0
-    spots: int = 24
-
-
 Arrays = tuple[Float32, Int64, Int64, Float64, Int64, Float64, Float64]
 
 
 def build(seed: int, recipe: Recipe) -> Arrays:
-    """Scene number `seed` as the arrays of a `World`."""
-    rng = np.random.default_rng([seed, 7])
-    town = bool(rng.random() < recipe.streets)
-    scene = (street if town else apron)(seed).at(float(rng.uniform(0, 5)))
-    objects = scene.objects
-    extra = pasted(scene, np.random.default_rng([seed, 11]), recipe.paste, recipe.labels)
-    boxes = np.concatenate([objects.boxes, extra.boxes])
-    more = clutter(rng, boxes, town and rng.random() < 0.75) if recipe.clutter else None
+    """Scene number `seed` as the arrays of a `World`; the ground is two large triangles."""
+    stage = staged(seed, recipe)
+    scene, objects = stage.scene, stage.scene.objects
     corners = GROUND * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     floor = np.column_stack([corners, corners @ np.array(scene.slope)])[[[0, 1, 2], [0, 2, 3]]]
-    still = [
-        Mesh(floor.astype(np.float32), np.full(2, scene.ground, np.int32)),
-        *([more] if more else []),
-    ]
-    added = merge(still)
-    triangles = np.concatenate([scene.triangles, extra.mesh.triangles, added.triangles])
-    material = np.concatenate([scene.material, extra.mesh.materials, added.materials])
-    owner = np.concatenate(
-        [scene.instance, extra.owner + len(objects), np.full(len(added), -1)]
-    ).astype(np.int64)
-    names = (*objects.classes, *extra.classes)
     return (
-        triangles,
-        material.astype(np.int64),
-        owner,
-        boxes,
-        np.array([recipe.labels[name] for name in names], np.int64),
-        _spots(rng, boxes, recipe.spots),
-        np.concatenate([objects.velocities, extra.velocities]),
+        np.concatenate([scene.triangles, floor.astype(np.float32)]),
+        np.append(scene.material, [scene.ground] * 2).astype(np.int64),
+        np.append(scene.instance, [-1, -1]).astype(np.int64),
+        objects.boxes,
+        np.array([recipe.labels[name] for name in objects.classes], np.int64),
+        stage.spots,
+        objects.velocities,
     )
-
-
-def _spots(rng: np.random.Generator, boxes: Float64, count: int) -> Float64:
-    """Places [<= count, 2] near the vehicle's own, in no object; the first is the origin."""
-    spots = rng.uniform(-1, 1, (count, 2)) * [30.0, 5.0]
-    spots[0] = 0.0
-    offset = spots[:, None] - boxes[None, :, :2]
-    c, s = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
-    along, across = (
-        offset[..., 0] * c + offset[..., 1] * s,
-        offset[..., 1] * c - offset[..., 0] * s,
-    )
-    inside = (np.abs(along) < boxes[:, 3] / 2 + 1.5) & (np.abs(across) < boxes[:, 4] / 2 + 1.5)
-    free = ~inside.any(axis=1)
-    return spots[free] if free.any() else spots[:1]
 
 
 def to_world(arrays: Arrays, device: torch.device) -> World:
@@ -222,7 +167,7 @@ class Pool:
 def _work(out: Any, stop: Any, recipe: Recipe, seed: int, step: int, kept: range) -> None:
     torch.set_num_threads(1)
     parent = os.getppid()  # another one once it has been killed: then nobody sets `stop`
-    plain = replace(recipe, clutter=False, paste=0)
+    plain = recipe.plain()
     for number in itertools.chain(kept, itertools.count(seed, step)):
         held = number in kept
         item = (number if held else -1, build(number, plain if held else recipe))

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 TINY = {
     'width': 96, 'height': 64, 'batch': 4, 'workers': 1, 'scenes': 4, 'widths': [8, 8, 8, 8, 8],
     'depths': [1, 1, 1, 1], 'neck': [8, 8, 8], 'head': 8, 'at_once': 1, 'first_pictures': 4,
-    'pictures': 50, 'least_height': 2, 'least_pixels': 4,
+    'pictures': 50, 'taken': 0.0, 'takers': 0, 'least_height': 2, 'least_pixels': 4,
     'validation': {'scenes': 1, 'first_scene': 1900000, 'seconds': 3},
 }  # fmt: skip
 
