@@ -11,26 +11,37 @@ from airside_perception.types import Float32
 
 def sky(up: Float32, light: Light) -> Float32:
     """The sky in directions of z `up` [R], whiter towards the horizon, [R, 4]."""
-    horizon, more = _heaven(light)
+    horizon, more = heaven(light)
     height = np.clip(up * np.float32(2.5), 0, 1)
     return merged(tuple(low + high * height for low, high in zip(horizon, more, strict=True)))
 
 
-def _heaven(light: Light) -> tuple[Float32, Float32]:
+def heaven(light: Light) -> tuple[Float32, Float32]:
     """Colour [4] of the sky at the horizon, and what the zenith has more."""
     bright = np.float32(light.above or min(1.0, light.sky + 0.6 * light.sun))
     horizon, zenith = four(np.array([light.horizon, light.zenith])) * bright
     return horizon, zenith - horizon
 
 
-def hazy(colour: Float32, distance: Float32, rays: Float32, light: Light) -> None:
-    """Puts the haze before `colour` [R, 4] and the sky in place of what is at no distance."""
-    clear = np.exp(distance * np.float32(-1 / light.visibility))  # 0 where the sky is
-    height = np.clip(rays[:, 2] * np.float32(2.5), 0, 1)
-    height *= np.isinf(distance)
+def hazy(
+    colour: Float32, distance: Float32, up: Float32, visibility: float, horizon: Float32,
+    more: Float32,
+) -> None:  # fmt: skip
+    """Puts the haze before `colour` [R, 4] and the sky in place of what is at no distance.
+
+    Args:
+        colour: linear light.
+        distance: float32 [R], metres, inf: the sky; up: float32 [R], z of the ray.
+        visibility: of a `Light`, metres; horizon, more: see `heaven`.
+    """
+    clear = np.exp(distance * np.float32(-1 / visibility))  # 0 where the sky is
     haze = 1 - clear
-    horizon, more = _heaven(light)
+    planes = [haze * low for low in horizon[:3]]
+    sky = np.isinf(distance)
+    if sky.any():
+        height = np.clip(up * np.float32(2.5), 0, 1)
+        height *= sky
+        for plane, high in zip(planes, more, strict=False):
+            plane += height * high
     colour *= wide(clear)
-    colour += merged(
-        tuple(haze * low + height * high for low, high in zip(horizon, more, strict=True))
-    )
+    colour += merged((*planes, np.zeros_like(clear)))

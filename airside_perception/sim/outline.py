@@ -39,13 +39,16 @@ def near_objects(scene: Scene, origin: Float64, where: NDArray[np.int32]) -> NDA
 
 def _rectangles(scene: Scene, origin: Float64) -> list[tuple[slice, slice]]:
     """Rows and columns of the map that objects cover."""
-    labelled = np.flatnonzero(scene.instance >= 0)
-    order = labelled[np.argsort(scene.instance[labelled], kind='stable')]
+    order = np.flatnonzero(scene.instance >= 0)
+    owner = scene.instance.take(order)
+    if (np.diff(owner) < 0).any():
+        order = order[np.argsort(owner, kind='stable')]
+        owner = scene.instance.take(order)
     if not len(order):
         return []
-    first = np.flatnonzero(np.diff(scene.instance[order], prepend=-1))
-    points = scene.triangles[order].reshape(-1, 3) - origin.astype(np.float32)
-    x, y, height = points.T
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    points = scene.triangles.take(order, axis=0).reshape(-1, 3)
+    x, y, height = (points[:, axis] - np.float32(origin[axis]) for axis in range(3))
     azimuth, reach = np.arctan2(y, x), np.hypot(x, y)
     start = azimuth[3 * first]
     turn = azimuth - np.repeat(start, 3 * np.diff(first, append=len(order)))

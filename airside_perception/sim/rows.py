@@ -51,6 +51,14 @@ def put(rows: Float32, index: Int64, values: Float32) -> None:
     whole(rows)[index] = whole(values)
 
 
+def lay_over(rows: Float32, index: Int64, share: Float32, light: Float32) -> None:
+    """Takes `share` [N] of rows [R, 4] at `index` [N] away and adds `light` [N, 4] there."""
+    mixed = rows.take(index, axis=0)
+    mixed *= wide(1 - share)
+    mixed += light
+    put(rows, index, mixed)
+
+
 def whole(rows: Float32) -> NDArray[Any]:
     """Rows [N, 4] as N numbers of 16 bytes, the same memory."""
     return rows.view(np.complex128).reshape(-1)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.sim.air import hazy
+from airside_perception.sim.air import hazy, heaven
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.lamplight import LampLight
 from airside_perception.sim.lidar import GROUND, Hits
@@ -57,7 +57,7 @@ def surfaces(
         dark = shadowed(caster, lifted, lambda _: towards, asked, hits, shape)
         table_row = row + dark * np.int32(count + 1)
     pools = _pools(caster, lighting.lamps, view) if lighting.lamps else None
-    gain = _grain(scene, view)
+    horizon, more = heaven(light)
     wetness = lighting.conditions.wetness if lighting.conditions else 0.0
     film = mirrored(scene, caster, lighting, wetness, view) if wetness > 0.15 else None
     colour = np.empty((len(rays), 4), np.float32)
@@ -67,10 +67,10 @@ def surfaces(
             glow = pools.at(band, shape[1])
             glow *= lighting.lamplit.take(row[band], axis=0)
             part += glow
-        part *= wide(gain[band])
+        _roughen(part, scene, view, band)
         if film:
             film.over(part, band)
-        hazy(part, hits.distance[band], rays[band], light)
+        hazy(part, hits.distance[band], rays[band, 2], light.visibility, horizon, more)
         colour[band] = part
     return colour
 
@@ -114,11 +114,13 @@ def _pools(caster: Caster, lamps: LampLight, view: View) -> _Pools:
     return _Pools(grid, step, shadowed(caster, lifted, towards, asked, hits, view.shape, 0.96))
 
 
-def _grain(scene: Scene, view: View) -> Float32:
-    """Gain [H * W] of what pixels show: the ground's is fixed to the world and fades far away."""
-    hits = view.hits
-    rough = np.flatnonzero((hits.triangle == GROUND) & (hits.distance < ROUGH))
-    x, y = in_world(scene, view.at(rough))
+def _roughen(colour: Float32, scene: Scene, view: View, band: slice) -> None:
+    """Gives the ground in a band its grain, fixed to the world and fading with distance."""
+    distance = view.hits.distance[band]
+    rough = np.flatnonzero((view.hits.triangle[band] == GROUND) & (distance < ROUGH))
+    if not len(rough):
+        return
+    x, y = in_world(scene, view.at(rough + band.start))
 
     def sampled(size: float) -> Float32:
         u = (x * np.float32(1 / size)).astype(np.int32) & (TEXTURE - 1)
@@ -126,10 +128,10 @@ def _grain(scene: Scene, view: View) -> Float32:
         return _texture().take(u * TEXTURE + v)
 
     near, far = sampled(GRAIN), sampled(23 * GRAIN)
-    depth = np.float32(0.22) * np.exp(hits.distance.take(rough) * np.float32(-1 / 12))
-    gain = np.ones(len(hits.distance), np.float32)
+    depth = np.float32(0.22) * np.exp(distance.take(rough) * np.float32(-1 / 12))
+    gain = np.ones(len(colour), np.float32)
     gain[rough] = 1 + depth * near + np.float32(0.07) * far
-    return gain
+    colour *= wide(gain)
 
 
 @lru_cache(maxsize=1)

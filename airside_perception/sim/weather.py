@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from airside_perception.projection import CameraModel
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Conditions
-from airside_perception.sim.rows import bands, merged, wide
+from airside_perception.sim.rows import lay_over, merged
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64
 
@@ -124,10 +124,10 @@ def streaks(
     picture: Float32, focal: float, rate: float, shutter: float, speed: Float64,
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """Adds falling rain to a linear picture [H, W, 3 or 4], in place.
+    """Adds falling rain to a linear picture [H, W, 4], in place.
 
     Args:
-        picture: linear light.
+        picture: linear light, contiguous in memory.
         focal: pixels; rate: mm/h; shutter: seconds.
         speed: (right, forward) of the camera, m/s.
         rng: where the drops are.
@@ -147,12 +147,12 @@ def streaks(
     for (x0, y0, x1, y1), away in zip(ends, depth.tolist(), strict=True):
         thick = 2 if away < 1.8 else 1
         cv2.line(overlay, (x0, y0), (x1, y1), min(0.8, 0.8 / away), thick, cv2.LINE_8, 3)
-    veil = np.asarray(cv2.GaussianBlur(overlay, (3, 3), 0.7), np.float32) * np.float32(0.6)
-    channels = picture.shape[2]
-    sky = np.percentile(picture[::8, ::8].reshape(-1, channels), 80, axis=0).astype(np.float32)
-    for band in bands(height):
-        picture[band] *= wide(1 - veil[band], channels)
-        picture[band] += merged(tuple(veil[band] * level for level in sky))
+    veil = np.asarray(cv2.GaussianBlur(overlay, (3, 3), 0.7), np.float32).ravel()
+    streaked = np.flatnonzero(veil)
+    share = veil.take(streaked) * np.float32(0.6)
+    sky = np.percentile(picture[::8, ::8].reshape(-1, 4), 80, axis=0).astype(np.float32)
+    light = merged(tuple(share * level for level in sky))
+    lay_over(picture.reshape(-1, 4), streaked, share, light)
 
 
 def drops(image: NDArray[np.uint8], rate: float, rng: np.random.Generator) -> None:

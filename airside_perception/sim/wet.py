@@ -13,7 +13,7 @@ from airside_perception.sim.caster import Caster
 from airside_perception.sim.lidar import GROUND, Hits, with_ground
 from airside_perception.sim.lighting import Lighting
 from airside_perception.sim.pixels import SMALLEST
-from airside_perception.sim.rows import put, wide
+from airside_perception.sim.rows import lay_over, put
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.view import View, in_world
 from airside_perception.types import Float32, Int64
@@ -37,10 +37,8 @@ class Film:
     def over(self, colour: Float32, band: slice) -> None:
         """Puts the film of the pixels [N] of a band over their `colour` [N, 4], in place."""
         pixels = np.flatnonzero(self.wet[band])
-        image, ground = self.image[band].take(pixels, axis=0), colour.take(pixels, axis=0)
-        ground *= wide(1 - image[:, 3])
-        ground += image
-        put(colour, pixels, ground)
+        image = self.image[band].take(pixels, axis=0)
+        lay_over(colour, pixels, image[:, 3], image)
 
 
 def mirrored(

@@ -67,7 +67,7 @@ def test_what_hardly_moves_is_not_blurred():
 def test_rain_falls_in_streaks_and_more_of_them_the_more_it_rains():
     changed = []
     for rate in (4.0, 40.0):
-        picture = np.full((192, 320, 3), 0.1, np.float32)
+        picture = np.full((192, 320, 4), 0.1, np.float32)
         picture[:60] = 0.6
         before = picture.copy()
         streaks(picture, 165.0, rate, 0.008, np.zeros(2), np.random.default_rng(1))

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
-from airside_perception.sim.rows import bands, four, merged, put, wide
+from airside_perception.sim.rows import bands, four, lay_over, merged, put, wide
 
 
 def test_rows_of_three_get_an_empty_fourth():
@@ -34,3 +34,13 @@ def test_bands_cover_a_picture_once_and_break_only_between_lines():
         pixels[band] += 1
     assert (pixels == 1).all()
     assert [line for band in bands(67) for line in range(band.start, band.stop)] == [*range(67)]
+
+
+def test_light_is_laid_over_rows_where_asked():
+    rows = np.random.default_rng(0).random((6, 4), np.float32)
+    before, share = rows.copy(), np.array([0.25, 1.0], np.float32)
+    light = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
+    lay_over(rows, np.array([4, 1]), share, light)
+    assert_allclose(rows[4], 0.75 * before[4] + light[0], rtol=1e-6)
+    assert_array_equal(rows[1], light[1])
+    assert_array_equal(rows[[0, 2, 3, 5]], before[[0, 2, 3, 5]])
