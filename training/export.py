@@ -172,6 +172,9 @@ def described(training: Training, saved: dict[str, Any], dense: nn.Module) -> di
             f'{training.validation.first_scene}, which chose the weights (step {best["step"]})'
         ),
     }
+    groups = {name: list(own) for name, own in training.labels.items() if list(own) != [name]}
+    if groups:
+        about['simulated_classes'] = groups  # what of the truth an evaluation asks it for
     if 'velocity' in scores:
         about['velocity'] = (
             'learnt from single sweeps, which do not show motion; not to be trusted, not used and '

@@ -92,6 +92,10 @@ def add_calibrate(verbs: Any, bag_help: str, run: Run) -> None:
         help=f'lowest score of the network that is looked at; default: {FLOOR:g}',
     )  # fmt: skip
     verb.add_argument(
+        '--choose-thresholds', action='store_true',
+        help='thresholds of the best F1 on these bags, instead of those of the card',
+    )  # fmt: skip
+    verb.add_argument(
         '--threads', type=positive_int, default=THREADS, metavar='N',
         help=f'CPU threads of a network, where the parameters fix none; default: {THREADS}',
     )  # fmt: skip

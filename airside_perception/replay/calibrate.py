@@ -20,7 +20,7 @@ import yaml
 
 from airside_perception.card import CameraCard, ModelCard, load_card
 from airside_perception.errors import BagError, CardError, ConfigError
-from airside_perception.evaluate.fit import Fitted, Sample, fit_classes
+from airside_perception.evaluate.fit import FEW_HITS, Fitted, Sample, fit_classes
 from airside_perception.evaluate.frames import Frame
 from airside_perception.evaluate.images import in_images
 from airside_perception.evaluate.matching import Matches
@@ -40,6 +40,8 @@ MAX_RANGE = 80.0
 DIGITS = 4
 """Of thresholds; cut off, not rounded, so that nothing that was published is lost."""
 WIDTH = 110
+CAUTIOUS = 0.3
+"""Threshold that is chosen where too few are found to choose by."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def calibrate(
     floor: float = FLOOR,
     threads: int = THREADS,
     progress: Progress = lambda done, of: None,
+    choose: bool = False,
 ) -> Calibrated:
     """Runs the network of a card over bags and fits a curve for each class.
 
@@ -78,6 +81,7 @@ def calibrate(
         method: `auto`, `isotonic` or `temperature`.
         floor: lowest score of the network that is looked at.
         threads: of a network whose parameters fix none.
+        choose: thresholds by `balanced` instead of those of the card.
 
     Raises:
         BagError: a bag without what is needed.
@@ -86,6 +90,7 @@ def calibrate(
     """
     card = load_card(card_path)
     found: dict[str, list[Sample]] = defaultdict(list)
+    asked: dict[str, int] = defaultdict(int)
     frames = 0
     for number, bag in enumerate(bags):
         judged, match = _judged(bag, card, params, floor, threads, progress)
@@ -94,6 +99,7 @@ def calibrate(
             item = match(judged, name)
             groups = np.full(len(item.scores), number, np.int64)
             found[name].append(Sample(item.scores, item.hits, groups))
+            asked[name] += item.asked
     samples = {
         name: Sample(
             np.concatenate([part.scores for part in parts]),
@@ -104,9 +110,14 @@ def calibrate(
     }
     classes = fit_classes(samples, method)
     thresholds = {}
-    for name, old in card.thresholds.items():
+    for name in card.published if choose else card.thresholds:
+        old = card.thresholds.get(name, 0.0)
         before = card.calibration[name].lowest(old) if name in card.calibration else old
         after = float(classes[name].curve(min(before, 1.0))) if name in classes else old
+        if choose and name in classes:
+            after = CAUTIOUS
+            if classes[name].hits >= FEW_HITS:
+                after = float(classes[name].curve(balanced(samples[name], asked[name])))
         thresholds[name] = (old, math.floor(after * 10**DIGITS) / 10**DIGITS)
     note = {
         'frames': frames,
@@ -116,6 +127,20 @@ def calibrate(
         'from_score': floor,
     }  # fmt: skip
     return Calibrated(replace(card, calibration={}), classes, thresholds, note)
+
+
+def balanced(sample: Sample, asked: int) -> float:
+    """The score from which on detections have the best F1, 2 hits / (detections + objects).
+
+    Args:
+        sample: detections of one class.
+        asked: objects of that class that are to be found.
+    """
+    order = np.argsort(-sample.scores, kind='stable')
+    scores, hits = sample.scores[order], np.cumsum(sample.hits[order])
+    values = 2 * hits / (np.arange(1, len(hits) + 1) + asked)
+    last = np.append(scores[1:] < scores[:-1], True)  # equal scores are taken together
+    return float(scores[int(np.argmax(np.where(last, values, -1.0)))])
 
 
 def write_calibrated(found: Calibrated, source: Path, out: Path) -> None:

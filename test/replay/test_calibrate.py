@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from airside_perception.card import load_card
+from airside_perception.evaluate.fit import Sample
 from airside_perception.messages import (
     detections2d,
     detections3d,
@@ -19,6 +20,7 @@ from airside_perception.messages import (
     point_cloud_message,
 )
 from airside_perception.replay.__main__ import main
+from airside_perception.replay.calibrate import balanced
 from airside_perception.replay.evaluate import Options, evaluate_bags
 from airside_perception.types import Boxes2D, Boxes3D, Image, PointCloud
 
@@ -151,3 +153,32 @@ def test_what_cannot_be_calibrated(
     assert calibrate(drives[:1], tmp_path / 'none.yaml', out, params) == 2
     assert 'no model card' in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_balanced_threshold_has_the_best_f1_of_all() -> None:
+    """By a loop over every score that may be the threshold."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        scores = rng.integers(1, 12, 40) / 12
+        hits = rng.random(40) < scores
+        asked = int(hits.sum()) + int(rng.integers(0, 9))
+        found = balanced(Sample(scores, hits, np.zeros(40, np.int64)), asked)
+
+        def f1(low: float, scores: Any = scores, hits: Any = hits, asked: int = asked) -> float:
+            kept = scores >= low
+            return float(2 * hits[kept].sum() / (kept.sum() + asked))
+
+        assert found in scores
+        assert f1(found) == pytest.approx(max(f1(low) for low in scores))
+
+
+def test_thresholds_are_chosen_where_that_is_asked_for(
+    drives: list[Path], parameters: Callable[..., Path], tmp_path: Path
+) -> None:
+    card, out = lidar_card(tmp_path), tmp_path / 'networks' / 'chosen.yaml'
+    assert calibrate(drives, card, out, parameters(), '--choose-thresholds') == 0
+    after = load_card(out)
+    assert set(after.thresholds) == set(after.published)
+    # a score is right with its fourth power: best F1 at about half of the best that F1 can be
+    assert 0.2 < after.thresholds['car'] < 0.6
+    assert after.thresholds['person'] == 0.3  # none is there to choose by
