@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from airside_perception.card import LidarCard, find_card
+from airside_perception.card import LidarCard, ModelCard, find_card
 from airside_perception.evaluate import frames as judged
 from airside_perception.evaluate.errors import box_errors
 from airside_perception.evaluate.precision import recall_at_alarms
@@ -35,6 +35,8 @@ CLASSES: Mapping[str, str] = {
 }  # fmt: skip
 """{class of a network or of the truth: class that is judged}; others are left out."""
 NAMES = ('car', 'truck', 'person')
+ROADS = ('person', 'pedestrian', 'cyclist', 'car', 'van', 'truck', 'bus')
+"""What there is on roads; baggage tractors and the like are on aprons only."""
 WITHIN = 30.0
 FLOOR = 0.02
 DEFAULT = ('apron_pointpillars.onnx', 'apron_centerpoint.onnx')
@@ -80,6 +82,14 @@ def figures(frames: Sequence[judged.Frame]) -> dict[str, dict[str, float]]:
             'error': float(errors.mean()) if len(errors) else math.nan,
         }
     return table
+
+
+def apron_off(card: ModelCard, thresholds: Mapping[str, float]) -> dict[str, float]:
+    """`score_thresholds` under which a network answers with classes of roads only.
+
+    As an operator on a road would set them: what is not answered suppresses nothing either.
+    """
+    return {name: thresholds.get(name, 0.0) if name in ROADS else 1.0 for name in card.published}
 
 
 def main() -> int:

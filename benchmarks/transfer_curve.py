@@ -4,28 +4,34 @@ Networks that `training.ablation` trained, stage by stage, on the frames of `ben
 and by its figures, beside recorded predictions of networks that were trained on real scans. Every
 AP has the standard error of `benchmarks.spread`: the sets are so small that a step between two
 stages means something only where it is larger than that. `all frames` pools the sets; the drive
-that nobody labelled is judged as `benchmarks.transfer_drive` says.
+that nobody labelled is judged as `benchmarks.transfer_drive` says. `road classes only`: the same
+networks with the classes of aprons switched off by their thresholds, since what is found and
+called a baggage tractor is no car.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from airside_perception.card import LidarCard, find_card
 from airside_perception.evaluate import frames as judged
 from airside_perception.evaluate.precision import nuscenes_ap
 from airside_perception.evaluate.question import DISTANCES, reached
+from airside_perception.lidar.detector import LidarDetector
 from benchmarks import transfer_drive
-from benchmarks.lidar_frames import recorded
+from benchmarks.lidar_frames import Found, Frame, recorded
 from benchmarks.lidar_recall import detect, detector
 from benchmarks.spread import standard_error
-from benchmarks.transfer import FLOOR, NAMES, WITHIN, figures, frame
-from benchmarks.transfer_plot import Panel
+from benchmarks.transfer import FLOOR, NAMES, WITHIN, apron_off, figures, frame
+from benchmarks.transfer_plot import Figures, Panel
 from benchmarks.transfer_report import checked, options, references, report, written
 
 ALL = 'all frames'
+ROAD_ONLY = ', road classes only'
+Places = Mapping[str, tuple[list[Frame], dict[str, list[Found]]]]
 
 
 def measured(frames: Sequence[judged.Frame]) -> dict[str, dict[str, float]]:
@@ -38,26 +44,47 @@ def measured(frames: Sequence[judged.Frame]) -> dict[str, dict[str, float]]:
 
 
 def panels_of(data: Path, networks: Mapping[str, Path]) -> list[Panel]:
-    """One panel for every set of frames, and one for all of them together."""
-    places = recorded(data)
-    answers: dict[str, dict[str, list[judged.Frame]]] = {place: {} for place in places}
-    drive, agreement = transfer_drive.load(data), []
-    for who, path in networks.items():
+    """One panel for every set of frames and one for all of them; with road classes only: all."""
+    places, drive = recorded(data), transfer_drive.load(data)
+    stages: dict[str, list[Figures]] = {}
+    for path in networks.values():
         network = detector(path, FLOOR)
-        found = [detect(network, moment.points) for moment in drive.moments]
-        agreement.append(transfer_drive.figures(transfer_drive.frames(drive, found)))
-        for place, (scans, _) in places.items():
-            answers[place][who] = [frame(s, detect(network, s.points)) for s in scans]
-    made = []
-    for place, (scans, known) in places.items():
-        others = {
-            who: measured([frame(s, f) for s, f in zip(scans, found, strict=True)])
-            for who, found in known.items()
-        }
-        made.append(Panel(place, [measured(answers[place][who]) for who in networks], others))
-    pooled = [[f for place in places for f in answers[place][who]] for who in networks]
-    made.append(Panel(ALL, [measured(frames) for frames in pooled], {}))
-    return [*made, Panel(transfer_drive.TITLE, agreement, {})]
+        for title, table in _answers(network, places, drive).items():
+            stages.setdefault(title, []).append(table)
+        off = apron_off(network.card, network.config.score_thresholds)
+        network.config = replace(network.config, score_thresholds=off)
+        again = _answers(network, places, drive)
+        for title in (ALL, transfer_drive.TITLE):
+            stages.setdefault(title + ROAD_ONLY, []).append(again[title])
+    return [
+        Panel(title, tables, _known(places[title]) if title in places else {})
+        for title, tables in stages.items()
+    ]
+
+
+def _answers(network: LidarDetector, places: Places, drive: transfer_drive.Drive) -> dict[
+    str, Figures
+]:  # fmt: skip
+    """{title: figures} of one network."""
+    frames = {
+        place: [frame(scan, detect(network, scan.points)) for scan in scans]
+        for place, (scans, _) in places.items()
+    }
+    found = [detect(network, moment.points) for moment in drive.moments]
+    return {
+        **{place: measured(items) for place, items in frames.items()},
+        ALL: measured([item for items in frames.values() for item in items]),
+        transfer_drive.TITLE: transfer_drive.figures(transfer_drive.frames(drive, found)),
+    }
+
+
+def _known(place: tuple[list[Frame], dict[str, list[Found]]]) -> dict[str, Figures]:
+    """Figures of the recorded predictions."""
+    scans, known = place
+    return {
+        who: measured([frame(s, f) for s, f in zip(scans, found, strict=True)])
+        for who, found in known.items()
+    }
 
 
 def main() -> int:

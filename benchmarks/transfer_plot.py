@@ -49,7 +49,8 @@ def picture(panels: Sequence[Panel], stages: Sequence[str], notes: Sequence[str]
         _text(foot, name, (across + 30, 16), INK)
         across += 110
     _dashed(foot, across, across + 24, 12, SOFT)
-    _text(foot, 'the reference; bars: standard error', (across + 30, 16), INK)
+    text = 'the reference; bars: standard error; hollow: one or two objects'
+    _text(foot, text, (across + 30, 16), INK)
     for number, line in enumerate(lines):
         _text(foot, line, (LEFT, LINE * (number + 2)), INK if number < len(stages) else SOFT)
     return np.vstack([*rows, foot])
@@ -90,12 +91,14 @@ def _curve(
 ) -> None:
     places = [round(LEFT + (place + 0.5 + shift) * step) for place in range(len(points))]
     levels = [_y(point['ap']) for point in points]
-    corners = np.array([places, levels], np.int32).T.reshape(-1, 1, 2)
-    cv2.polylines(image, [corners], False, colour, 2, cv2.LINE_AA)
+    if np.isfinite([point['se'] for point in points]).all():
+        corners = np.array([places, levels], np.int32).T.reshape(-1, 1, 2)
+        cv2.polylines(image, [corners], False, colour, 2, cv2.LINE_AA)
     for x, y, point in zip(places, levels, points, strict=True):
+        if not np.isfinite(point['se']):  # of one or two objects no line is drawn
+            cv2.circle(image, (x, y), 4, colour, 1, cv2.LINE_AA)
+            continue
         cv2.circle(image, (x, y), 4, colour, -1, cv2.LINE_AA)
-        if not np.isfinite(point['se']):
-            continue  # too few objects
         high, low = (_y(point['ap'] + sign * point['se']) for sign in (1, -1))
         cv2.line(image, (x, high), (x, low), colour, 1, cv2.LINE_AA)
 

@@ -50,3 +50,13 @@ def test_recorded_predictions_of_kitti_networks(shared_data: Path) -> None:
     assert (cars['objects'], cars['recall']) == (6, 1.0)
     assert cars['error'] < 0.3
     assert cars['ap'] > 0.95
+
+
+def test_what_is_on_aprons_only_is_switched_off() -> None:
+    class Card:
+        published = ('person', 'car', 'baggage_tractor', 'bus', 'aircraft')
+
+    off = transfer.apron_off(Card(), {'car': 0.02, 'baggage_tractor': 0.02})
+    assert off == {
+        'person': 0.0, 'car': 0.02, 'baggage_tractor': 1.0, 'bus': 0.0, 'aircraft': 1.0,
+    }  # fmt: skip

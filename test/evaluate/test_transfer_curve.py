@@ -26,7 +26,7 @@ def figures(car: float, person: float, se: float = 0.1) -> dict[str, dict[str, f
 
 
 PANEL = transfer_plot.Panel(
-    'street', [figures(0.2, 0.1), figures(0.8, 0.4)], {'another': figures(1.0, 0.9)}
+    'street', [figures(0.2, 0.1), figures(0.8, 0.4)], {'another': figures(1.0, float('nan'))}
 )
 STAGES = ['a plain', 'b varied']
 
@@ -59,6 +59,17 @@ def test_a_standard_error_is_drawn_and_a_missing_one_is_not() -> None:
     span = transfer_plot.HEIGHT - transfer_plot.BOTTOM - transfer_plot.TOP
     assert height(0.2) == pytest.approx(0.4 * span, abs=3)
     assert height(float('nan')) < 12
+
+
+def test_one_or_two_objects_make_no_line() -> None:
+    image = transfer_plot.panel(PANEL, ['a', 'b'])
+    blue, red = (
+        (image[:, 150:400] == transfer_plot.COLOURS[name]).all(axis=2).any(axis=0)
+        for name in ('car', 'person')
+    )
+    assert blue[40:200].all()  # from the first stage to the second
+    assert not red[60:180].any()
+    assert not len(places(image, transfer_plot.COLOURS['person']))  # hollow
 
 
 def test_the_text_has_counts_errors_and_references() -> None:
@@ -111,6 +122,10 @@ def test_the_command_on_real_scans(
               for name in ('car', 'person')]  # fmt: skip
     assert counts == [values[curve.ALL]['now'][name]['objects'] for name in ('car', 'person')]
     assert 'all frames' in capsys.readouterr().out
+    # what is switched off suppresses nothing, so no car is lost, and nothing more is asked for
+    roads = values[curve.ALL + curve.ROAD_ONLY]['now']['car']
+    assert roads['objects'] == values[curve.ALL]['now']['car']['objects']
+    assert roads['recall'] >= values[curve.ALL]['now']['car']['recall']
 
 
 def test_a_camera_network_is_no_lidar_network(
