@@ -21,6 +21,7 @@ from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Light
 from airside_perception.sim.lidar import GROUND, Hits
 from airside_perception.sim.pixels import first_hits
+from airside_perception.sim.rows import turned
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.shade import Lighting, surfaces
 from airside_perception.types import Boxes2D, Float32, Float64, Int64
@@ -77,7 +78,7 @@ def look(lens: Lens) -> Float32:
         model.distortion,
         model.model,
     )
-    return np.asarray(rays @ lens.camera2base[:3, :3].T, dtype=np.float32)
+    return np.asarray(turned(rays, lens.camera2base[:3, :3].T), dtype=np.float32)
 
 
 @lru_cache(maxsize=4)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,7 +153,7 @@ def drive(
     """Frames of a drive of `seconds` at RATE; `seed` is that of the sensors' noise."""
     conditions = conditions or Conditions()
     rigged = _Rigged(scenario, rig, seed, conditions, open_caster)
-    with ThreadPoolExecutor(workers) as pool:
+    with _without_cv2_threads(), ThreadPoolExecutor(workers) as pool:
         waiting: deque[_Pending] = deque()
         try:
             for number in range(round(seconds * RATE)):
@@ -163,6 +165,17 @@ def drive(
         finally:
             for pending in waiting:
                 pending.cancel()
+
+
+@contextmanager
+def _without_cv2_threads() -> Iterator[None]:
+    """Sensors run side by side: threads of OpenCV, which wait busily, would only be in the way."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 class _Rigged:

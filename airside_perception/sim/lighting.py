@@ -34,7 +34,7 @@ def lit(scene: Scene, light: Light, colour: Float32, glow: bool = False) -> Floa
     """Colours [2 (T + 1), 4] of the triangles and the ground, in the sun, then in shadow."""
     normal = scene.normals
     towards = light.direction(scene.base2world).astype(np.float32)
-    facing = np.maximum(normal @ towards, 0.0)[:, None]
+    facing = np.maximum(np.einsum('ij,j->i', normal, towards), 0.0)[:, None]
     sky = np.array(light.sky_tint, np.float32) * np.float32(light.sky)
     dark = colour * (sky * (0.75 + 0.25 * normal[:, 2:]))
     if glow:
@@ -68,6 +68,7 @@ class Lighting:
         colour = albedo(scene, conditions.wetness if conditions else 0.0)
         lamps = lamp_light(scene, conditions) if conditions else None
         towards = light.direction(scene.base2world).astype(np.float32)
+        facing = np.einsum('ij,j->i', scene.normals, towards) > 0
         table = lit(scene, light, colour, lamps is not None)
         lamplit = four(colour * lamps.turned[:, None]) if lamps else table[:0]
-        return Lighting(light, conditions, table, lamplit, (scene.normals @ towards) > 0, lamps)
+        return Lighting(light, conditions, table, lamplit, facing, lamps)

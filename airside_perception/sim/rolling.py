@@ -25,6 +25,7 @@ from airside_perception.sim.lidar import (
     rays,
     with_ground,
 )
+from airside_perception.sim.rows import turned
 from airside_perception.sim.scene import Scenario, Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -122,7 +123,7 @@ def spin(
     if deskewed:
         places = fired.origin[index] + fired.direction[index] * reach
         base2lidar = lidar2base[:3, :3].astype(np.float32)
-        places = (places - lidar2base[:3, 3].astype(np.float32)) @ base2lidar
+        places = turned(places - lidar2base[:3, 3].astype(np.float32), base2lidar)
     else:
         places = fired.local[index] * reach
     return assemble(spec, scene, index, places, echoes, hits, clean, fired.time)

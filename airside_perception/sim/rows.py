@@ -59,6 +59,15 @@ def lay_over(rows: Float32, index: Int64, share: Float32, light: Float32) -> Non
     put(rows, index, mixed)
 
 
+def turned(vectors: NDArray[Any], matrix: NDArray[Any]) -> NDArray[Any]:
+    """`vectors` [N, 3] @ `matrix` [3, 3] by hand: BLAS would wake its threads for so little."""
+    x, y, z = (vectors[:, axis] for axis in range(3))
+    found = np.empty(vectors.shape, np.result_type(vectors, matrix))
+    for axis in range(3):
+        found[:, axis] = x * matrix[0, axis] + y * matrix[1, axis] + z * matrix[2, axis]
+    return found
+
+
 def whole(rows: Float32) -> NDArray[Any]:
     """Rows [N, 4] as N numbers of 16 bytes, the same memory."""
     return rows.view(np.complex128).reshape(-1)

@@ -19,6 +19,7 @@ from airside_perception.sim.bodies import SMALL, Body
 from airside_perception.sim.lamps import Lamp, Lamps, ego, of_vehicle
 from airside_perception.sim.materials import Materials
 from airside_perception.sim.mesh import Mesh, merge
+from airside_perception.sim.rows import turned
 from airside_perception.types import Float32, Float64
 
 Int32 = NDArray[np.int32]
@@ -205,8 +206,9 @@ class Scenario:
         for first, (row, count) in zip(np.cumsum(sizes), labelled):  # noqa: B905  one sum is over
             instance[first : first + count] = row
         points = whole.triangles.reshape(-1, 3).astype(np.float64)
-        points[:, 2] += points[:, :2] @ slope  # everything stands on the inclined ground
-        points = (points - base2world[:3, 3]) @ base2world[:3, :3]
+        # Everything stands on the inclined ground.
+        points[:, 2] += points[:, 0] * slope[0] + points[:, 1] * slope[1]
+        points = turned(points - base2world[:3, 3], base2world[:3, :3])
         fall = base2world[:2, :2].T @ slope
         return Scene(
             triangles=points.reshape(-1, 3, 3).astype(np.float32),

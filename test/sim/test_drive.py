@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -112,6 +113,18 @@ class TestDrive:
             assert 0 < len(frame.seen) < count
         step = np.linalg.norm(frames[1].base2odom[:3, 3] - frames[0].base2odom[:3, 3])
         assert_allclose(step, 0.1 * apron(MOVING).ego.speed, rtol=0.01)
+
+    def test_opencv_gets_its_threads_back(self, rig):
+        before = cv2.getNumThreads()
+        cv2.setNumThreads(2)
+        try:
+            frames = drive(apron(MOVING), rig, 0.2, seed=1)
+            next(frames)
+            assert cv2.getNumThreads() == 1
+            frames.close()
+            assert cv2.getNumThreads() == 2
+        finally:
+            cv2.setNumThreads(before)
 
     def test_points_lie_on_the_objects_in_base_link(self, rig):
         frame = next(drive(apron(MOVING), rig, 0.1, seed=1))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from airside_perception.sim.rows import bands, four, lay_over, merged, put, wide
+from airside_perception.sim.rows import bands, four, lay_over, merged, put, turned, wide
 
 
 def test_rows_of_three_get_an_empty_fourth():
@@ -44,3 +44,10 @@ def test_light_is_laid_over_rows_where_asked():
     assert_allclose(rows[4], 0.75 * before[4] + light[0], rtol=1e-6)
     assert_array_equal(rows[1], light[1])
     assert_array_equal(rows[[0, 2, 3, 5]], before[[0, 2, 3, 5]])
+
+
+def test_vectors_are_turned_as_a_matrix_product_does():
+    rng = np.random.default_rng(0)
+    vectors, matrix = rng.normal(size=(40, 3)), rng.normal(size=(3, 3))
+    assert_allclose(turned(vectors, matrix), vectors @ matrix, rtol=1e-12)
+    assert turned(vectors.astype(np.float32), matrix.astype(np.float32)).dtype == np.float32
