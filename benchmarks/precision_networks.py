@@ -3,8 +3,8 @@
     fp32      as it is
     fp16      every result rounded to fp16 (`engine.rounding`)
     int8 PTQ  scales after training: of the ways to find them, that which loses least on frames of
-              the calibration; all convolutions in INT8, the rest in fp16; biases corrected, unless
-              that loses more
+              the calibration, the best two also with biases corrected; all convolutions in INT8,
+              the rest in fp16
     int8 QAT  trained with the rounding (`training.qat`): NAME_qdq.onnx, the rest in fp16
     QAT fp32  NAME.onnx of that training, not rounded: what the further training alone did
     mixed     what `engine search-precision` finds within a budget, from the scales of PTQ
@@ -52,8 +52,8 @@ WAYS: tuple[tuple[str, float], ...] = (
 """Method of `engine calibrate` and percentile of |x|, for that method."""
 CLOUDS, PICTURES = 8, 24
 """Of the calibration, so many choose the way and say what a mixed network loses."""
-CORRECTED = 4
-"""Clouds or pictures that biases are corrected on."""
+CORRECTED, BEST = 4, 2
+"""Clouds or pictures that biases are corrected on, which takes long; so many ways get that far."""
 BUDGET = 0.005
 """Share of average precision against the boxes of fp32 that a mixed network may lose."""
 
@@ -214,15 +214,16 @@ class _Maker:
                 if tried[way] == min(tried.values()):
                     best = model, scales, way
 
+            known: dict[str, dict[str, float]] = {}
             for method, percentile in WAYS:
                 made, _ = calibrate(self.source, feeds, state, method, percentile)
                 name = f'{method} {percentile}' if method == 'percentile' else method
-                scales = dict(made.scales)
-                judge(with_qdq(read_network(self.source), scales), scales, name)
-            _, scales, name = best
-            with self._feeds(CORRECTED) as few:
-                corrected = with_qdq(read_network(self.source), scales, feeds=few)
-            judge(corrected, scales, f'{name}, biases corrected')
+                known[name] = dict(made.scales)
+                judge(with_qdq(read_network(self.source), known[name]), known[name], name)
+            for name in sorted(known, key=lambda name: tried[name])[:BEST]:
+                with self._feeds(CORRECTED) as few:
+                    corrected = with_qdq(read_network(self.source), known[name], feeds=few)
+                judge(corrected, known[name], f'{name}, biases corrected')
         return *best, tried
 
     def _files(self) -> Path:
