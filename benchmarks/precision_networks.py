@@ -184,7 +184,7 @@ class _Maker:
             kept = self._known(self.ptq().path) or {}
             request = SearchRequest(
                 self.source, str(self._files()), self._judged, kept['scales'], budget=budget,
-                correct=CORRECTED,
+                correct=CORRECTED, store=str(self._store(kept['scales'])),
             )  # fmt: skip
             found = search_precision(request)
             write_mixed(found, self.source, target)
@@ -225,6 +225,11 @@ class _Maker:
                     corrected = with_qdq(read_network(self.source), known[name], feeds=few)
                 judge(corrected, known[name], f'{name}, biases corrected')
         return *best, tried
+
+    def _store(self, scales: Mapping[str, float]) -> Path:
+        """Where a search that was broken off goes on."""
+        key = hashlib.sha256(f'{self._identity} {sorted(scales.items())}'.encode())
+        return self.folder / f'{self.source.stem}.{key.hexdigest()[:12]}.search.json'
 
     def _files(self) -> Path:
         if not self._data.is_dir():

@@ -261,6 +261,8 @@ def test_networks_of_all_rows(
     table = rows_on_cpu(found, frames)
     assert [item.row for item in table] == list(found)
     assert all(not item.failed for item in table)
+    (stored,) = kept.glob('tiny_lidar.*.search.json')
+    assert json.loads(stored.read_text(encoding='utf-8'))['scores']
     assert table[0].points == pytest.approx(100.0)
     assert table[1].gain == pytest.approx(0.0, abs=0.01)  # a sigmoid of 10 bears fp16
     assert table[2].orin.peak_ms < table[1].orin.peak_ms < table[0].orin.peak_ms
