@@ -89,7 +89,7 @@ def test_the_walk(
     assert (work / 'nano.cache').read_text().startswith('TRT-8600-EntropyCalibration2\n')
     scales = json.loads((work / 'nano.scales.json').read_text())
     assert min(scales.values()) > 0
-    for name in ('nano_dla.fp16', 'nano_int8.int8', 'apron_yolox_dla.fp16',
+    for name in ('nano_dla.fp16', 'nano_int8.int8', 'apron_yolox.fp16',
                  'yolox_int8.int8',
                  'apron_pointpillars.fp16', 'pointpillars_int8.int8'):  # fmt: skip
         manifest = Manifest.read(work / f'{name}.gpu.engine')
