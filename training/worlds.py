@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-import os
-import queue
-import threading
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 
 from airside_perception.sim.materials import NAMES, standard
 from airside_perception.types import Float32, Float64, Int64
+from training.crew import Crew
 from training.echoes import Surfaces
 from training.scans import World
 from training.stages import Recipe, staged
@@ -74,13 +70,11 @@ def surfaces(device: torch.device) -> Surfaces:
 class Pool:
     """The newest `size` scenes on the accelerator, renewed in the background.
 
-    A context manager; `draw` waits until the first scenes are there. Worker w of W builds seeds
-    first + w, first + w + W, ... Before that, all build the `kept` scenes, plain ones, that
-    `held_out` gives.
+    A context manager; `draw` waits until the first scenes are there.
 
     Args:
         recipe: of the scenes.
-        first: seed of the first one.
+        first: seed of the first one; see `Crew`, as for `workers` and `kept`.
         size: newest scenes that are there.
         workers: processes that build.
         device: accelerator.
@@ -96,87 +90,39 @@ class Pool:
         device: torch.device,
         kept: range = range(0),
     ) -> None:
-        context = multiprocessing.get_context('spawn')
-        self._queue: Any = context.Queue(maxsize=4 * workers)
-        self._stop = context.Event()
-        self._processes = [
-            context.Process(
-                target=_work,
-                args=(self._queue, self._stop, recipe, first + w, workers, kept[w::workers]),
-                daemon=True,
-            )
-            for w in range(workers)
-        ]
         self._worlds: list[World] = []
-        self._kept: dict[int, World] = {}
-        self._wanted = len(kept)
         self._size, self._device = size, device
         self.built = 0
-        self._thread = threading.Thread(target=self._fill, daemon=True)
+        self._crew = Crew(partial(_built, recipe), self._add, first, workers, kept)
 
     def __enter__(self) -> Pool:
-        for process in self._processes:
-            process.start()
-        self._thread.start()
+        self._crew.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        for process in self._processes:
-            process.terminate()
-            process.join()
+        self._crew.__exit__(*error)
 
     def draw(self, count: int, rng: np.random.Generator) -> Sequence[World]:
         """`count` of the scenes that are there."""
         while len(self._worlds) < min(self._size, 4 * count):
-            self._wait()
+            self._crew.wait()
         worlds = self._worlds
         return [worlds[int(n)] for n in rng.integers(len(worlds), size=count)]
 
     def held_out(self) -> Sequence[World]:
         """The scenes that were to be kept, by seed; waits for them."""
-        while len(self._kept) < self._wanted:
-            self._wait()
-        return [self._kept[seed] for seed in sorted(self._kept)]
+        return [to_world(arrays, self._device) for arrays in self._crew.wait_for_held()]
 
-    def _wait(self) -> None:
-        if not any(process.is_alive() for process in self._processes):
-            raise RuntimeError('every process that builds scenes has died; its traceback is above')
-        self._stop.wait(0.05)
-
-    def _fill(self) -> None:
-        while not self._stop.is_set():
-            try:
-                kept, arrays = self._queue.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            world = to_world(arrays, self._device)
-            if self._device.type == 'cuda':
-                torch.cuda.current_stream().synchronize()  # other streams read it
-            if kept >= 0:
-                self._kept[kept] = world
-                continue
-            if len(self._worlds) < self._size:
-                self._worlds.append(world)
-            else:
-                self._worlds[self.built % self._size] = world
-            self.built += 1
+    def _add(self, arrays: Arrays) -> None:
+        world = to_world(arrays, self._device)
+        if self._device.type == 'cuda':
+            torch.cuda.current_stream().synchronize()  # other streams read it
+        if len(self._worlds) < self._size:
+            self._worlds.append(world)
+        else:
+            self._worlds[self.built % self._size] = world
+        self.built += 1
 
 
-def _work(out: Any, stop: Any, recipe: Recipe, seed: int, step: int, kept: range) -> None:
-    torch.set_num_threads(1)
-    parent = os.getppid()  # another one once it has been killed: then nobody sets `stop`
-    plain = recipe.plain()
-    for number in itertools.chain(kept, itertools.count(seed, step)):
-        held = number in kept
-        item = (number if held else -1, build(number, plain if held else recipe))
-        while not stop.is_set() and os.getppid() == parent:
-            try:
-                out.put(item, timeout=0.5)
-                break
-            except queue.Full:
-                continue
-        if stop.is_set() or os.getppid() != parent:
-            break
-    out.cancel_join_thread()
+def _built(recipe: Recipe, seed: int, plain: bool) -> Arrays:
+    return build(seed, recipe.plain() if plain else recipe)
