@@ -37,6 +37,9 @@ MAKERS: tuple[tuple[Callable[[np.random.Generator], Body], float], ...] = (
 """What is pasted, and how often: people most, then what scenes have few of."""
 NEAREST, FARTHEST = 4.0, 50.0
 """Metres from the vehicle."""
+BESIDE, CLOSE = 14.0, 0.4
+"""So many of the people stand within so many metres: those that matter most, and that fog and rain
+make look least like themselves."""
 TRIES = 4
 MARGIN = 0.25
 """Metres around a body that stay free."""
@@ -125,8 +128,10 @@ def _spot(rng: np.random.Generator, body: Body, spans: _Spans) -> tuple[float, f
     x0, y0, length, width = body.footprint
     radius = float(np.hypot(abs(x0) + length / 2, abs(y0) + width / 2)) + MARGIN
     height = float(body.mesh.extents[1][2]) + MARGIN
+    close = body.label == 'person' and rng.random() < CLOSE
     for _ in range(TRIES):
-        distance, bearing = rng.uniform(NEAREST + radius, FARTHEST), rng.uniform(-np.pi, np.pi)
+        distance = rng.uniform(NEAREST + radius, BESIDE if close else FARTHEST)
+        bearing = rng.uniform(-np.pi, np.pi)
         x, y = float(distance * np.cos(bearing)), float(distance * np.sin(bearing))
         if spans.free(x, y, radius, height):
             return x, y

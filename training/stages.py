@@ -15,6 +15,9 @@ from airside_perception.types import Float64
 from training.clutter import clutter
 from training.paste import Pasted, pasted
 
+ROAD = ('person', 'cyclist', 'car', 'truck', 'bus')
+"""Classes that are pasted into streets."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -52,9 +55,9 @@ def staged(seed: int, recipe: Recipe) -> Stage:
     rng = np.random.default_rng([seed, 7])
     town = bool(rng.random() < recipe.streets)
     scene = (street if town else apron)(seed).at(float(rng.uniform(0, 5)))
-    scene = joined(
-        scene, pasted(scene, np.random.default_rng([seed, 11]), recipe.paste, recipe.labels)
-    )
+    # What serves aircraft drives on no street: else every car there might be a tractor.
+    kinds = {name: n for name, n in recipe.labels.items() if not town or name in ROAD}
+    scene = joined(scene, pasted(scene, np.random.default_rng([seed, 11]), recipe.paste, kinds))
     boxes = scene.objects.boxes
     more = clutter(rng, boxes, town and rng.random() < 0.75) if recipe.clutter else None
     if more is not None:

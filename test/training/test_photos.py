@@ -13,7 +13,7 @@ from airside_perception.sim.materials import row
 from training import photos as module
 from training.photos import Shooting, photos, repainted
 from training.roll import Roll
-from training.stages import Recipe, staged
+from training.stages import ROAD, Recipe, staged
 
 LABELS = {name: index for index, name in enumerate(CLASSES)}
 SHOOTING = Shooting(Recipe(LABELS, 0.5, paste=6), 160, 96, 30, 6, 3.0, 0.12, views=4)
@@ -152,3 +152,18 @@ def test_a_recipe_is_made_plain():
     assert not recipe.clutter
     assert recipe.paste == 0
     assert recipe.streets == 0.5
+
+
+def test_streets_get_no_apron_vehicles_and_people_stand_near():
+    near, people, extra = 0, 0, set()
+    for seed in range(12):
+        street = Recipe(LABELS, 1.0, False, 40)
+        before, after = staged(seed, street.plain()).scene, staged(seed, street).scene
+        own = len(before.objects)
+        extra |= set(after.objects.classes[own:])
+        for name, box in zip(after.objects.classes[own:], after.objects.boxes[own:], strict=True):
+            people += name == 'person'
+            near += name == 'person' and np.hypot(*box[:2]) <= 14.0
+    assert extra <= set(ROAD)
+    assert {'person', 'car'} <= extra
+    assert 0.4 < near / people < 0.8  # a fifth of them would be there if they stood anywhere
