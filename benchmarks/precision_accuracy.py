@@ -75,9 +75,7 @@ class Answers:
         return mean(precisions(kept, self.classes, self.images).values())
 
 
-def precisions(
-    frames: Sequence[Frame], classes: Sequence[str], images: bool
-) -> dict[str, float]:
+def precisions(frames: Sequence[Frame], classes: Sequence[str], images: bool) -> dict[str, float]:
     """{class: average precision}, points."""
     if images:
         found = {name: in_images(frames, name) for name in classes}

@@ -54,6 +54,7 @@ class Crew:
         ]
         self.held: dict[int, Any] = {}
         self._wanted = len(kept)
+        self._error: Exception | None = None
         self._take, self._full = take, full
         self._thread = threading.Thread(target=self._receive, daemon=True)
 
@@ -74,10 +75,12 @@ class Crew:
         """For a moment.
 
         Raises:
-            RuntimeError: nobody is left to wait for.
+            RuntimeError: a process has died, or what it made could not be taken in.
         """
-        if not any(process.is_alive() for process in self._processes):
-            raise RuntimeError('every process that makes data has died; its traceback is above')
+        if self._error is not None:
+            raise RuntimeError(f'data could not be taken in: {self._error}') from self._error
+        if any(process.exitcode is not None for process in self._processes):
+            raise RuntimeError('a process that makes data has died; its traceback is above')
         self._stop.wait(0.05)
 
     def wait_for_held(self) -> list[Any]:
@@ -87,6 +90,12 @@ class Crew:
         return [self.held[number] for number in sorted(self.held)]
 
     def _receive(self) -> None:
+        try:
+            self._take_in()
+        except Exception as error:  # noqa: BLE001  (handed over to whoever waits)
+            self._error = error
+
+    def _take_in(self) -> None:
         while not self._stop.is_set():
             if self._full():
                 self._stop.wait(0.05)

@@ -25,6 +25,8 @@ from airside_perception.sim.shade import Lighting
 from airside_perception.types import Float32, Float64, Int64
 from training.stages import Recipe, staged
 
+AROUND = 4
+"""Plain pictures of a scene: to every side, as the shipped rig looks."""
 SAME_LENS = 200
 """Scenes that follow each other and have the same lens."""
 
@@ -86,7 +88,7 @@ def photos(seed: int, shooting: Shooting, plain: bool = False) -> list[Photo]:
     found = []
     # Undistorting a lens's pixels takes as long as three pictures: it serves many scenes.
     model = _model(np.random.default_rng([seed // SAME_LENS, 17]), shooting, plain)
-    for number in range(shooting.views):
+    for number in range(AROUND if plain else shooting.views):
         at_vehicle = plain or rng.random() < 0.5
         spot = stage.spots[0 if at_vehicle else int(rng.integers(len(stage.spots)))]
         yaw = number * np.pi / 2 if at_vehicle else rng.uniform(-np.pi, np.pi)

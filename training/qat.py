@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,7 @@ def run(subject: Subject, out: Path, options: argparse.Namespace) -> None:
     with (
         subject.pool(int(state.seconds) + 1) as pool,
         open(out / sitting.LOG, 'a', encoding='utf-8') as log,
+        ExitStack() as stack,
     ):
 
         def write(line: dict[str, Any]) -> None:
@@ -158,7 +160,7 @@ def run(subject: Subject, out: Path, options: argparse.Namespace) -> None:
             log.write(json.dumps(line) + '\n')
             log.flush()
 
-        lessons = subject.lessons(pool, state.step)
+        lessons = stack.enter_context(closing(subject.lessons(pool, state.step)))
         judge = subject.validation(pool)
         if not state.scores:
             state.scores['fp32'] = _rounded(judge(state.teacher))

@@ -17,6 +17,8 @@ from training.worlds import Pool
 
 TAKEN = 500_000_000
 """How far the seeds of pictures that are taken lie above those of drawn ones."""
+DRAWINGS = 3
+"""Most drawings at one look, so that learning goes on."""
 
 
 class Sources:
@@ -78,7 +80,9 @@ class Sources:
         """Gives it what was taken meanwhile; draws if its share of drawn ones is due."""
         if self._roll:
             gallery.add(self._roll.take(self._training.batch, wait), rng)
-        if self._pool and gallery.drawn <= (1 - self._training.taken) * gallery.made:
+        for _ in range(DRAWINGS if self._pool else 0):
+            if gallery.drawn > (1 - self._training.taken) * gallery.made:
+                break
             gallery.extend(self._pool, rng, generator)
 
     def held_out(self) -> list[Photo]:

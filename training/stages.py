@@ -90,7 +90,7 @@ def _with(scene: Scene, mesh: Mesh, owner: np.ndarray, objects: Objects) -> Scen
 
 
 def _spots(rng: np.random.Generator, boxes: Float64, count: int) -> Float64:
-    """Places [<= count, 2] near the vehicle's own, in no object; the first is the origin."""
+    """Places [<= count, 2] near the vehicle's own, in no object; first the origin, if free."""
     spots = rng.uniform(-1, 1, (count, 2)) * [30.0, 5.0]
     spots[0] = 0.0
     offset = spots[:, None] - boxes[None, :, :2]

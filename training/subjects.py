@@ -45,10 +45,11 @@ class Subject(Protocol):
     Attributes:
         name: of its files; input_name: of its input.
         network: without batch norm, fp32, on the accelerator.
-        seeds: seconds of earlier training, whose scenes do not come again.
+        past: seconds of earlier training, whose scenes do not come again.
     """
 
     name: str
+    past: int
     input_name: str
     network: nn.Module
 

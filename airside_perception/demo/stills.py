@@ -32,7 +32,9 @@ def telling_moment(results: Sequence[Result], bag: Path) -> tuple[Moment, float]
     if not both:
         raise PerceptionError(f'{bag}: no stamp of {TRUTH} has fused objects')
     truth, _ = max(both, key=lambda pair: _seen_twice(pair[1]))
-    moment = next(moments(results, bag, {truth.stamp_ns}))
+    moment = next(moments(results, bag, {truth.stamp_ns}), None)
+    if moment is None:
+        raise PerceptionError(f'{bag}: no cloud at {truth.stamp_ns} ns, where most is seen')
     return moment, (moment.stamp_ns - results[0].stamp_ns) / 1e9
 
 

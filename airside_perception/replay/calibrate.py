@@ -114,9 +114,9 @@ def calibrate(
         old = card.thresholds.get(name, 0.0)
         before = card.calibration[name].lowest(old) if name in card.calibration else old
         after = float(classes[name].curve(min(before, 1.0))) if name in classes else old
-        if choose and name in classes:
+        if choose:
             after = CAUTIOUS
-            if classes[name].hits >= FEW_HITS:
+            if name in classes and classes[name].hits >= FEW_HITS:
                 after = float(classes[name].curve(balanced(samples[name], asked[name])))
         thresholds[name] = (old, math.floor(after * 10**DIGITS) / 10**DIGITS)
     note = {

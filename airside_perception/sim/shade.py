@@ -36,6 +36,8 @@ ROUGH, SHADOWS, LAMP_SHADOWS = 60.0, 200.0, 45.0
 """Distances, metres, beyond which the ground is smooth and nothing has a shadow."""
 LIFT = 0.01
 """How far above its surface a point looks for the light, metres."""
+
+
 def surfaces(
     scene: Scene,
     caster: Caster,

@@ -182,3 +182,5 @@ def test_thresholds_are_chosen_where_that_is_asked_for(
     # a score is right with its fourth power: best F1 at about half of the best that F1 can be
     assert 0.2 < after.thresholds['car'] < 0.6
     assert after.thresholds['person'] == 0.3  # none is there to choose by
+    # nor is there a detection of some classes at all: they are not let through either
+    assert min(after.thresholds.values()) > 0.1

@@ -90,6 +90,9 @@ def test_boxes_are_around_what_is_visible(monkeypatch):
 def test_plain_pictures_have_nothing_added():
     plain, more = photos(9, SHOOTING, plain=True), photos(9, SHOOTING)
     scene = staged(9, SHOOTING.recipe.plain()).scene
+    six = photos(9, replace(SHOOTING, views=6), plain=True)
+    assert len(six) == 4  # one to every side
+    np.testing.assert_array_equal(six[0].image, plain[0].image)
     assert len(scene.objects) < len(staged(9, replace(SHOOTING.recipe, paste=30)).scene.objects)
     labels = {int(n) for photo in plain for n in photo.label[photo.state >= 0]}
     assert labels <= {LABELS[name] for name in scene.objects.classes}
