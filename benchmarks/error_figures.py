@@ -129,7 +129,7 @@ class Losses:
         """{what stands there: what such false alarms cost alone, and their number}."""
         count: Counter[str] = Counter()
         for item in self._judged[-1][1].values():  # the widest ruler: what is really nothing
-            for place in np.flatnonzero(np.array(item.kinds) == BACKGROUND).tolist():
+            for place in np.flatnonzero(np.array(item.kinds, object) == BACKGROUND).tolist():
                 frame, row = int(item.found.frames[place]), int(item.found.rows[place])
                 count[causes[frame].get(row, 'not known')] += 1
 

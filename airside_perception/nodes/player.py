@@ -27,6 +27,8 @@ LATCHED_DEPTH = 100
 DEPTH = 10
 POLL_S = 0.05
 LINGER_S = 0.5
+CLOCK_WAIT_S = 2.0
+"""Longest wait for a subscriber of /clock once all topics have one."""
 
 
 class Recorded(Protocol):
@@ -112,6 +114,12 @@ class Player(Node):
                     self.get_logger().warning(
                         f'after {timeout_s:g} s nobody listens to {", ".join(missing)}'
                     )
+                return
+            time.sleep(POLL_S)
+        # Who takes the topics takes the time as well; discovery finds one after the other.
+        moment = min(deadline, time.monotonic() + CLOCK_WAIT_S)
+        while rclpy.ok() and time.monotonic() < moment:
+            if self._clock_output.get_subscription_count():
                 return
             time.sleep(POLL_S)
 
