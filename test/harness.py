@@ -143,9 +143,20 @@ class Harness:
         self, name: str, condition: Callable[[Any, dict[str, str]], Any], fresh: bool = True
     ) -> tuple[Any, dict[str, str]]:
         """The same, for a node of another process."""
+        from diagnostic_msgs.msg import DiagnosticArray
+
         got = self.forget_diagnostics() if fresh else self._diagnostics
+        patience = time.monotonic() + 10.0
+        again: list[Any] = []
 
         def find() -> Any:
+            if not got and not again and time.monotonic() > patience:
+                # Every node reports once a second: a subscription that heard none for ten seconds
+                # was lost in discovery, which a second one tells from a node that says nothing.
+                again.append(
+                    self.node.create_subscription(DiagnosticArray, '/diagnostics', got.append, 50)
+                )
+                self.executor.wake()
             for array in list(got):
                 for status in array.status:
                     values = {item.key: item.value for item in status.values}
@@ -155,7 +166,14 @@ class Harness:
                         return status, values
             return None
 
-        return self.until(find, f'diagnostics of {name}; last {got[-1:]}')
+        try:
+            return self.until(find, f'diagnostics of {name}')
+        except AssertionError as error:
+            count = self.node.count_publishers('/diagnostics')
+            raise AssertionError(f'{error}; {count} publishers; last {got[-1:]}') from None
+        finally:
+            for subscription in again:
+                self.node.destroy_subscription(subscription)
 
     def close(self) -> None:
         import rclpy
