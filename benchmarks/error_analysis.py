@@ -15,7 +15,6 @@ Runs of a network are kept by the bytes of its model and card: a new model runs 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import pickle
 import sys
@@ -47,13 +46,12 @@ from airside_perception.replay.settings import (
 )
 from airside_perception.replay.truth import read_image_truth, read_truth
 from airside_perception.resources import model_file
-from airside_perception.sim.apron import apron
 from airside_perception.sim.frames import START_NS
-from airside_perception.sim.street import street
+from benchmarks.drives import add_options, fingerprint, make, world
 from benchmarks.error_causes import Surroundings
 from benchmarks.error_figures import analysed
 from benchmarks.error_text import text
-from benchmarks.fusion_gain import CONDITIONS, FLOOR, STREETS, WITHIN, make
+from benchmarks.fusion_gain import FLOOR, WITHIN
 from benchmarks.oracle import centre_inside
 
 LIDARS = ('apron_centerpoint.onnx', 'apron_pointpillars.onnx')
@@ -120,7 +118,7 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
         aliases = aliases_of([settings.lidar.card])
         judged = judge(moments, results, transforms, aliases, {}, bag.name)
         frames = [frame.in_range(0.0, WITHIN) for frame in judged[LIDAR_TOPIC].frames]
-        scenario = street(seed) if seed % STREETS == STREETS - 1 else apron(seed, family)
+        scenario = world(seed, family)
         clouds = {}
         for record in reader.records([POINTS_TOPIC]):
             cloud = messages.point_cloud(reader.message(record))
@@ -137,20 +135,14 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
         return Sample(tuple(frames), tuple(causes), own[LIDAR_TOPIC])
 
 
-def fingerprint(model: str) -> str:
-    """Of the bytes of a model and its card."""
-    path = model_file(model)
-    content = path.read_bytes() + path.with_suffix('.yaml').read_bytes()
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
 def samples(folder: Path, model: str, given: argparse.Namespace) -> Iterator[Sample]:
     """What a network makes of every drive, from the folder where it is kept."""
-    first, end = (int(word) for word in given.seeds.split(':'))
-    for seed in range(first, end):
-        for condition in given.conditions.split(','):
+    path = model_file(model)
+    network = fingerprint([path, path.with_suffix('.yaml')])
+    for seed in given.seeds:
+        for condition in given.conditions:
             bag = make(folder, seed, condition, given.family, given.frames)
-            kept = folder / f'errors_{bag.name}_{given.frames}_{fingerprint(model)}.pickle'
+            kept = bag.with_name(f'{bag.name}_errors_{network}.pickle')
             if kept.is_file():
                 yield Sample(*pickle.loads(kept.read_bytes()))
                 continue
@@ -166,17 +158,10 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--seeds', default='6000:6060', help='first:end; default: %(default)s')
-    parser.add_argument(
-        '--conditions', default=','.join(CONDITIONS), help='of these; default: all'
-    )
-    parser.add_argument('--family', default='held_out', help='layouts of aprons: train, held_out')
-    parser.add_argument('--frames', type=int, default=1, help='of each drive, 10 a second')
+    add_options(parser)
     parser.add_argument(
         '--models', help='comma-separated files of models/; default: lidar networks and camera'
     )
-    parser.add_argument('--cache', type=Path, help='folder that keeps bags and detections')
-    parser.add_argument('--json', type=Path, help='write the figures to this file as well')
     given = parser.parse_args()
     answer: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -194,7 +179,8 @@ def main() -> int:
             print(f'error: {error}', file=sys.stderr)
             return 2
     if given.json:
-        tree = {'seeds': given.seeds, 'family': given.family, 'floor': FLOOR, 'models': answer}
+        seeds = f'{given.seeds.start}:{given.seeds.stop}'
+        tree = {'seeds': seeds, 'family': given.family, 'floor': FLOOR, 'models': answer}
         content = json.dumps(tree, indent=1).replace('NaN', 'null').replace('Infinity', 'null')
         given.json.write_text(content + '\n', encoding='utf-8')
     return 0

@@ -50,30 +50,16 @@ from airside_perception.replay.evaluate import every_network, with_floor, withou
 from airside_perception.replay.judge import aliases_of
 from airside_perception.replay.report import thresholds
 from airside_perception.replay.runner import CAMERA_TOPIC, LIDAR_TOPIC, Runner, read_transforms
-from airside_perception.replay.settings import POINTS_TOPIC, Settings, load_settings
+from airside_perception.replay.settings import Settings, load_settings
 from airside_perception.replay.truth import Moment, read_image_truth, read_truth
-from airside_perception.resources import resource
-from airside_perception.sim.apron import apron
-from airside_perception.sim.conditions import conditions
-from airside_perception.sim.drive import write_drive
-from airside_perception.sim.frames import RATE
-from airside_perception.sim.rig import load_rig
-from airside_perception.sim.street import street
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Boxes3D
+from benchmarks.drives import add_options, fingerprint, make
 
-CONDITIONS: Mapping[str, tuple[str, str]] = {
-    'clear': ('day', 'clear'),
-    'fog': ('day', 'fog'),
-    'rain': ('day', 'rain'),
-    'night': ('night', 'clear'),
-}
 NETWORK_FLOOR, FLOOR = 0.02, 0.05
 """Lowest scores of networks that are recorded, and lowest probability that is looked at."""
 WITHIN = 80.0
 FOLDS = 10
-STREETS = 3
-"""One in so many seeds is a street, the others are aprons."""
 Detections = Mapping[str, Boxes3D]
 
 
@@ -192,17 +178,6 @@ def _perfect(
 def _truth(moment: Moment, aliases: Mapping[str, str]) -> Truth:
     names = tuple(aliases.get(name, name) for name in moment.truth.classes)
     return replace(moment.truth, classes=names)
-
-
-def make(folder: Path, seed: int, condition: str, family: str, frames: int) -> Path:
-    """The bag of a seed in a condition; made where it is not there."""
-    out = folder / f'{family}_{condition}_{seed}'
-    if not (out / 'metadata.yaml').is_file():
-        world = street(seed) if seed % STREETS == STREETS - 1 else apron(seed, family)
-        weather = conditions(seed, *CONDITIONS[condition])
-        rig = load_rig(resource('config', 'rig.yaml'))
-        write_drive(world, rig, frames / RATE, seed, out, overwrite=True, conditions=weather)
-    return out
 
 
 Choice = Callable[[int, Moments], Detections]
@@ -408,18 +383,10 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--seeds', default='6000:6060', help='first:end; default: %(default)s')
-    parser.add_argument(
-        '--conditions', default=','.join(CONDITIONS), help='of these; default: all'
-    )
-    parser.add_argument('--family', default='held_out', help='layouts of aprons: train, held_out')
-    parser.add_argument('--frames', type=int, default=1, help='of each drive, 10 a second')
+    add_options(parser)
     parser.add_argument('--bags', type=Path, nargs='+', help='take these bags instead')
     parser.add_argument('--params', type=Path, help='ROS parameter file; default: the shipped one')
-    parser.add_argument('--cache', type=Path, help='folder that keeps bags and detections')
-    parser.add_argument('--json', type=Path, help='write the figures to this file as well')
     given = parser.parse_args()
-    first, end = (int(word) for word in given.seeds.split(':'))
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.cache or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -430,8 +397,8 @@ def main() -> int:
                 for number, bag in enumerate(given.bags):
                     moments += record(bag, number, 'given', given.params)
             else:
-                for seed in range(first, end):
-                    for condition in given.conditions.split(','):
+                for seed in given.seeds:
+                    for condition in given.conditions:
                         moments += _known(folder, seed, condition, given)
         except PerceptionError as error:
             print(f'error: {error}', file=sys.stderr)
@@ -440,7 +407,12 @@ def main() -> int:
         table = measured(moments)
     print(text(table))
     if given.json:
-        answer = {'frames': len(moments), 'seeds': given.seeds, 'family': given.family, **table}
+        answer = {
+            'frames': len(moments),
+            'seeds': f'{given.seeds.start}:{given.seeds.stop}',
+            'family': given.family,
+            **table,
+        }
         content = json.dumps(answer, indent=1).replace('NaN', 'null')
         given.json.write_text(content + '\n', encoding='utf-8')
     return 0
@@ -448,23 +420,27 @@ def main() -> int:
 
 def _known(folder: Path, seed: int, condition: str, given: argparse.Namespace) -> list[Moments]:
     """What the networks find in a drive, from the folder where it is kept."""
-    kept = folder / f'{given.family}_{condition}_{seed}_{given.frames}.pickle'
+    bag = make(folder, seed, condition, given.family, given.frames)
+    with BagReader(bag) as reader:
+        topics = tuple(reader.topics)
+    settings, networks = _settings(topics, given.params)
+    kept = bag.with_name(f'{bag.name}_{networks}.pickle')
     if kept.is_file():
         found: list[Moments] = pickle.loads(kept.read_bytes())
-        return [
-            replace(item, fusion=_settings(tuple(item.lenses), given.params)) for item in found
-        ]
-    bag = make(folder, seed, condition, given.family, given.frames)
+        return [replace(item, fusion=settings) for item in found]
     found = record(bag, seed, condition, given.params)
     kept.write_bytes(pickle.dumps(found))
     return found
 
 
 @cache
-def _settings(cameras: tuple[str, ...], params: Path | None) -> FusionConfig:
-    """The fusion's settings as they are now, for the sensors of a frame that was kept."""
-    topics = [f'/sensing/camera/{name}/image' for name in cameras]
-    return load_settings([*topics, POINTS_TOPIC], params, 1).fusion
+def _settings(topics: tuple[str, ...], params: Path | None) -> tuple[FusionConfig, str]:
+    """The fusion's settings as they are now, and the fingerprint of all networks."""
+    settings = load_settings(topics, params, 1)
+    networks = [camera.network for camera in settings.cameras]
+    every = [network for network in (*networks, settings.lidar) if network is not None]
+    files = [path for network in every for path in (network.path, Path(network.card.path))]
+    return settings.fusion, fingerprint(dict.fromkeys(files))
 
 
 if __name__ == '__main__':

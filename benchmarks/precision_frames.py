@@ -21,16 +21,10 @@ from airside_perception.evaluate.frames import Truth
 from airside_perception.evaluate.images import flat
 from airside_perception.files import write_whole
 from airside_perception.types import Float32, Image, PointCloud
+from benchmarks import drives
 
-CONDITIONS: tuple[tuple[str, str, str], ...] = (
-    ('clear', 'day', 'clear'),
-    ('fog', 'day', 'fog'),
-    ('rain', 'day', 'rain'),
-    ('night', 'night', 'clear'),
-)
-"""Name, light and weather; those of `benchmarks.fusion_gain`. Seeds take them in turn."""
-STREETS = 3
-"""One in so many seeds is a street, the others are aprons."""
+CONDITIONS = tuple((name, *sky) for name, sky in drives.CONDITIONS.items())
+"""Name, light and weather. Seeds take them in turn."""
 STEP = 0.004
 """Metres; int16 reaches 131 m."""
 QUALITY = 95
@@ -73,16 +67,15 @@ def shoot(seed: int, condition: tuple[str, str, str] | None = None) -> Shot:
     """Simulates a frame, in the condition of its seed or another. Needs open3d."""
     from airside_perception.geometry import move_cloud
     from airside_perception.resources import resource
-    from airside_perception.sim.apron import apron
     from airside_perception.sim.conditions import conditions
     from airside_perception.sim.frames import RATE, drive
     from airside_perception.sim.rig import BASE, load_rig
-    from airside_perception.sim.street import street
 
     name, light, weather = condition or condition_of(seed)
-    world = street(seed) if seed % STREETS == STREETS - 1 else apron(seed, FAMILY)
     rig = load_rig(resource('config', 'rig.yaml'))
-    (frame,) = drive(world, rig, 1 / RATE, seed, conditions(seed, light, weather))
+    (frame,) = drive(
+        drives.world(seed, FAMILY), rig, 1 / RATE, seed, conditions(seed, light, weather)
+    )
     cloud = move_cloud(frame.cloud, rig.lidar2base, BASE)
     points = np.ascontiguousarray(cloud.points[:, :4])
     return Shot(
