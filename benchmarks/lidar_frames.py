@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from airside_perception.deploy.compare.labels import UNLABELLED, read_objects
 from airside_perception.geometry import apply, invert, points_inside, transform
 from airside_perception.types import Float64, by_score
 
@@ -114,17 +115,16 @@ def kitti(scan: Path, calibration: Path, label: Path) -> Frame:
     points = np.fromfile(scan, np.float32).reshape(-1, 4)
     points[:, 2] += np.float32(LIDAR_HEIGHT)
     names, boxes, notes, unlabelled = [], [], [], []
-    for line in label.read_text(encoding='utf-8').splitlines():
-        kind, truncated, occluded, *numbers = line.split()
-        values = np.array(numbers, np.float64)
-        if kind == 'DontCare':
-            unlabelled.append(values[1:5])
+    for kind, values in read_objects(label):
+        if kind == UNLABELLED:
+            unlabelled.append(values[3:7])
             continue
-        height, width, length = values[5:8]
-        x, y, z = apply(invert(base2camera), values[None, 8:11])[0]
+        truncated, occluded = values[:2]
+        height, width, length = values[7:10]
+        x, y, z = apply(invert(base2camera), values[None, 10:13])[0]
         names.append(KITTI[kind])
-        boxes.append([x, y, z + height / 2, length, width, height, -values[11] - np.pi / 2])
-        cut = f', {float(truncated):.0%} out of the image' if float(truncated) else ''
+        boxes.append([x, y, z + height / 2, length, width, height, -values[13] - np.pi / 2])
+        cut = f', {truncated:.0%} out of the image' if truncated else ''
         notes.append(f'{kind}, {OCCLUSION[int(occluded)]}{cut}')
     rows = np.array(boxes, np.float64).reshape(-1, 7)
     regions = np.array(unlabelled, np.float64).reshape(-1, 4)

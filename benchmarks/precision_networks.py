@@ -157,7 +157,8 @@ class _Maker:
         self._card = load_card(source.with_suffix('.yaml'))
         self._images = isinstance(self._card, CameraCard)
         self._judged = PICTURES if self._images else CLOUDS
-        self._data = folder / 'calibration' / type(self._card).__name__
+        seeds = hashlib.sha256(str(list(self._seeds)).encode()).hexdigest()[:8]
+        self._data = folder / 'calibration' / f'{type(self._card).__name__}_{seeds}'
         digest = hashlib.sha256(source.read_bytes())
         digest.update(json.dumps(list(self._seeds)).encode())
         self._identity = digest.hexdigest()
@@ -233,7 +234,11 @@ class _Maker:
 
     def _files(self) -> Path:
         if not self._data.is_dir():
-            (pictures if self._images else clouds)(shots(self._frames, self._seeds), self._data)
+            part = self._data.with_name(
+                f'.{self._data.name}'
+            )  # never taken for a whole one
+            (pictures if self._images else clouds)(shots(self._frames, self._seeds), part)
+            part.rename(self._data)
         return self._data
 
     def _feeds(self, most: int) -> Feeds:

@@ -252,22 +252,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     cache: Path = options.cache
+    sources = {name: options.models / f'{name}.onnx' for name in options.networks}
+    for name, source in tuple(sources.items()):
+        if not source.is_file():
+            print(f'{source} is not there: left out', file=sys.stderr)
+            del sources[name]
+    if not sources:
+        return 1
     paths = shots(cache / 'frames', _seeds(options.seeds), options.every_condition)
     calibration = cache / 'frames', _seeds(options.calibration)
     rows = tuple(dict.fromkeys((FP32, *options.rows)))
     every: dict[str, dict[str, Network]] = {}
-    for name in options.networks:
-        source: Path = options.models / f'{name}.onnx'
-        if not source.is_file():
-            print(f'{source} is not there: left out', file=sys.stderr)
-            continue
+    for name, source in sources.items():
         trained = [path for path in options.qat if (path / f'{name}_qdq.onnx').is_file()]
         every[name] = networks(
             source, cache / 'networks', calibration, next(iter(trained), None), rows,
             options.budget,
         )  # fmt: skip
-    if not every or options.prepare:
-        return not every
+    if options.prepare:
+        return 0
     report: dict[str, Any] = {
         'seeds': options.seeds,
         'frames': len(paths),

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from airside_perception.camera.detector import CameraDetector
 from airside_perception.card import CameraCard, find_card
 from airside_perception.config import CameraConfig
+from airside_perception.deploy.compare.labels import UNLABELLED, read_objects
 from airside_perception.deploy.resize import resize_network
 from airside_perception.engine import open_engine
 from airside_perception.evaluate import frames as judged
@@ -100,17 +101,16 @@ class Seen:
 def kitti(image: Path, label: Path) -> Sight:
     """An image of the KITTI object layout."""
     names, boxes, asked, unlabelled = [], [], [], []
-    for line in label.read_text(encoding='utf-8').splitlines():
-        kind, truncated, occluded, *rest = line.split()
-        values = np.array(rest, np.float64)
-        if kind == 'DontCare':
-            unlabelled.append(values[1:5])
+    for kind, values in read_objects(label):
+        box = values[3:7]
+        if kind == UNLABELLED:
+            unlabelled.append(box)
             continue
-        near = np.hypot(values[8], values[10]) < WITHIN
+        near = np.hypot(values[10], values[12]) < WITHIN
         called = ('person',) if kind in RIDERS else KITTI.get(kind, NAMES)
         names.append(called)
-        boxes.append(values[1:5])
-        clear = occluded in ('0', '1') and float(truncated) <= 0.5
+        boxes.append(box)
+        clear = values[1] in (0, 1) and values[0] <= 0.5
         asked.append(bool(near and clear and kind in KITTI))
     return _sight(image, names, boxes, asked, unlabelled)
 

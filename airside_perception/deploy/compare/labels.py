@@ -74,7 +74,7 @@ def read_truth(
         ConfigError: the labels or the calibration are missing or malformed.
     """
     folder = Path(folder)
-    rows = _labels(folder / 'label_2' / f'{name}.txt')
+    rows = read_objects(folder / 'label_2' / f'{name}.txt')
     published = set(card.published)
     names = [tuple(n for n in NAMES.get(row[0], ()) if n in published) for row in rows]
     objects = [i for i, row in enumerate(rows) if row[0] != UNLABELLED]
@@ -97,8 +97,15 @@ def read_truth(
     return Truth(kept, boxes, asked, judged)
 
 
-def _labels(path: Path) -> list[tuple[str, Float64]]:
-    """[(kind, 14 numbers)]: truncated, occluded, alpha, box 4, size h w l, place x y z, angle."""
+def read_objects(path: Path) -> list[tuple[str, Float64]]:
+    """[(kind, 14 numbers)] of a label file of KITTI.
+
+    The numbers: truncated, occluded, alpha, box x1 y1 x2 y2 (pixels), height, width, length,
+    place x y z of the bottom in the camera's frame (metres), angle about y (radians).
+
+    Raises:
+        ConfigError: not readable, or a line without a class and its numbers.
+    """
     found = []
     for number, line in enumerate(_lines(path), 1):
         kind, *words = line.split()
