@@ -107,7 +107,14 @@ class Pool:
         while len(self._worlds) < min(self._size, 4 * count):
             self._crew.wait()
         worlds = self._worlds
-        return [worlds[int(n)] for n in rng.integers(len(worlds), size=count)]
+        drawn = [worlds[int(n)] for n in rng.integers(len(worlds), size=count)]
+        if self._device.type == 'cuda':
+            # A scene that is replaced gives its memory to the next one, not before it was read.
+            stream = torch.cuda.current_stream(self._device)
+            for world in drawn:
+                for tensor in vars(world).values():
+                    tensor.record_stream(stream)
+        return drawn
 
     def held_out(self) -> Sequence[World]:
         """The scenes that were to be kept, by seed; waits for them."""

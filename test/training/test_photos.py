@@ -11,6 +11,7 @@ from airside_perception.sim.apron import apron
 from airside_perception.sim.bodies import CLASSES
 from airside_perception.sim.materials import row
 from training import photos as module
+from training.paste import city_car
 from training.photos import Shooting, photos, repainted
 from training.roll import Roll
 from training.stages import ROAD, Recipe, staged
@@ -170,3 +171,18 @@ def test_streets_get_no_apron_vehicles_and_people_stand_near():
     assert extra <= set(ROAD)
     assert {'person', 'car'} <= extra
     assert 0.4 < near / people < 0.8  # a fifth of them would be there if they stood anywhere
+
+
+def test_city_cars_are_shorter_than_the_simulators_and_fill_their_boxes():
+    lengths = []
+    for seed in range(200):
+        car = city_car(np.random.default_rng(seed))
+        low, high = car.mesh.extents
+        assert car.label == 'car'
+        # mirrors stand out of the box to the sides, nothing does along it
+        np.testing.assert_allclose([low[0], high[0]], np.array([-0.5, 0.5]) * car.box[3], atol=0.03)
+        np.testing.assert_allclose(high[2], car.box[5], atol=1e-6)
+        np.testing.assert_allclose(car.footprint[2], high[0] - low[0], atol=1e-6)
+        lengths.append(car.box[3])
+    assert 3.0 <= min(lengths) < 3.15
+    assert np.mean(np.array(lengths) < 3.5) > 0.4
