@@ -160,14 +160,15 @@ def _perfect(
     transforms: TransformBuffer,
     aliases: Mapping[str, str],
 ) -> dict[int, dict[str, Boxes3D]]:
-    """{stamp: {camera: what is visible, lifted}}: a network that errs nowhere."""
+    """{stamp: {camera: what must be seen, lifted}}: a network that errs nowhere."""
     found: dict[int, dict[str, Boxes3D]] = {}
     for camera in settings.cameras:
         card, lens = camera.network.card, lenses[camera.name]
         sharp = replace(camera.network.config, pixel_sigma=1.0, side_sigma=0.02)
         for stamp_ns, boxes in read_image_truth(reader, camera.name).items():
             names = tuple(aliases.get(name, name) for name in boxes.classes)
-            rows = [row for row, name in enumerate(names) if name in card.published]
+            must = boxes.scores > 0.0
+            rows = [row for row, n in enumerate(names) if must[row] and n in card.published]
             sure = replace(boxes, classes=names, scores=np.full(len(names), 0.99)).select(rows)
             pose = transforms.lookup(sharp.ground_frame, lens.frame_id, stamp_ns)
             lifted = lift(sure, lens, pose, card.sizes, sharp)

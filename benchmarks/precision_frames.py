@@ -85,8 +85,9 @@ def shoot(seed: int, condition: tuple[str, str, str] | None = None) -> Shot:
         {camera: Image(0, image.frame_id, image.data) for camera, image in frame.images.items()},
         Truth(frame.objects.classes, frame.objects.boxes, points=frame.points),
         {
-            camera: Truth(boxes.classes, flat(boxes.xyxy))
+            camera: Truth(must.classes, flat(must.xyxy))
             for camera, boxes in frame.objects2d.items()
+            for must in (boxes.select(boxes.scores > 0.0),)
         },
     )
 

@@ -127,7 +127,7 @@ def judge_images(
     """Frames of flat boxes (`evaluate.images`) of one camera: one for every image of the truth.
 
     Args:
-        visible: {stamp of an image: what can be seen in it}.
+        visible: {stamp of an image: what can be seen in it}; of score 0 is what need not be found.
         results: of that camera's topic with boxes in the image.
         aliases, name: as in `judge`.
     """
@@ -135,7 +135,8 @@ def judge_images(
     judged = Judged()
     start = min(visible, default=0)
     for stamp_ns, boxes in sorted(visible.items()):
-        truth = Truth(tuple(aliases.get(n, n) for n in boxes.classes), flat(boxes.xyxy))
+        names = tuple(aliases.get(n, n) for n in boxes.classes)
+        truth = Truth(names, flat(boxes.xyxy), asked=boxes.scores > 0.0)
         answer = answers.pop(stamp_ns, None)
         judged.silent += answer is None
         found = NOTHING if answer is None else _flat_found(answer.detections)

@@ -1,9 +1,10 @@
 """What is really there, as a recording says it.
 
 `/ground_truth/objects` (Detection3DArray) holds every object that some sensor could see;
-`/ground_truth/camera/NAME/objects` (Detection2DArray) what is visible in an image. What these
-messages have no room for may stand in `/ground_truth/details` (std_msgs/String), one JSON object a
-stamp, which then takes the place of the first:
+`/ground_truth/camera/NAME/objects` (Detection2DArray) what is visible in an image: with score 1
+what must be found, with score 0 what need not be and may be. What these messages have no room for
+may stand in `/ground_truth/details` (std_msgs/String), one JSON object a stamp, which then takes
+the place of the first:
 
     {"stamp_ns": 1, "conditions": {"light": "night", "weather": "rain"}, "objects": [
      {"class": "car", "box": [x, y, z, length, width, height, yaw], "velocity": [vx, vy],
@@ -93,6 +94,8 @@ def read_truth(reader: BagReader) -> list[Moment]:
 
 def read_image_truth(reader: BagReader, camera: str) -> dict[int, Boxes2D]:
     """{stamp of an image: what is visible in it}; empty where the bag does not say.
+
+    Boxes of score 0 need not be found, and may be.
 
     Raises:
         BagError: damaged.

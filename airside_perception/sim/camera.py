@@ -159,22 +159,35 @@ def take(
 
 
 def visible(
-    picture: Picture, scene: Scene, stamp_ns: int, frame_id: str, least: int = 20
+    picture: Picture,
+    scene: Scene,
+    stamp_ns: int,
+    frame_id: str,
+    least: int = 20,
+    barely: int | None = None,
 ) -> Boxes2D:
-    """The boxes around what a picture shows of each object, of at least `least` pixels."""
+    """The boxes around what a picture shows of each object.
+
+    Args:
+        picture: of the scene.
+        stamp_ns, frame_id: of the boxes.
+        least: pixels of an object that must be found: its score is 1.
+        barely: pixels of an object that need not be found, and may be: its score is 0. None: there
+            are no such boxes.
+    """
+    barely = least if barely is None else barely
     spans = ndimage.find_objects(picture.instance + 1, max_label=len(scene.objects))
-    rows = [
-        i
+    shown = [
+        0 if span is None else np.count_nonzero(picture.instance[span] == i)
         for i, span in enumerate(spans)
-        if span is not None and np.count_nonzero(picture.instance[span] == i) >= least
     ]
+    rows = [i for i, count in enumerate(shown) if count >= max(min(least, barely), 1)]
     xyxy = [
         (spans[i][1].start, spans[i][0].start, spans[i][1].stop, spans[i][0].stop) for i in rows
     ]
+    scores = np.array([shown[i] >= least for i in rows], np.float64)
     names = tuple(scene.objects.classes[i] for i in rows)
-    return Boxes2D(
-        stamp_ns, frame_id, np.array(xyxy, np.float64).reshape(-1, 4), np.ones(len(rows)), names
-    )
+    return Boxes2D(stamp_ns, frame_id, np.array(xyxy, np.float64).reshape(-1, 4), scores, names)
 
 
 def _light_of(

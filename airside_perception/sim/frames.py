@@ -26,7 +26,14 @@ from airside_perception.sim.rig import BASE, LIDAR, Rig
 from airside_perception.sim.rolling import spin
 from airside_perception.sim.scene import Objects, Scenario, Scene
 from airside_perception.sim.shade import Lighting
-from airside_perception.sim.truth import LEAST_PIXELS, Rays, Sight, details, towards
+from airside_perception.sim.truth import (
+    BARELY_PIXELS,
+    LEAST_PIXELS,
+    Rays,
+    Sight,
+    details,
+    towards,
+)
 from airside_perception.types import Boxes2D, Boxes3D, Float32, Float64, Image, Int64, PointCloud
 
 START_NS = 1_700_000_000_000_000_000
@@ -53,7 +60,8 @@ class Frame:
         twist: its speed (m/s) and turn rate (rad/s).
         cloud: in the frame `lidar`; its field `t` is the time of each point, seconds after the
             stamp, 0 or less.
-        images, objects2d: by camera name; boxes around what is visible of each object.
+        images, objects2d: by camera name; boxes around what is visible of each object. Of score 0
+            are those of fewer than LEAST_PIXELS, down to BARELY_PIXELS: they need not be found.
         objects: every labelled object in reach, in base_link; scores are 1.
         velocities: float64 [N, 2] of `objects`, m/s in base_link's axes.
         sight: what the sensors got of `objects`.
@@ -241,7 +249,8 @@ class _Rigged:
         drops = np.random.default_rng([self._seed, 99, row])
         picture = take(lens, scene, caster, lighting, noise, self._looks[name], drops)
         seen = self._asked[name].towards(scene, caster, lens.camera2base[:3, 3])
-        boxes = visible(picture, scene, stamp_ns, lens.model.frame_id, LEAST_PIXELS)
+        frame_id = lens.model.frame_id
+        boxes = visible(picture, scene, stamp_ns, frame_id, LEAST_PIXELS, BARELY_PIXELS)
         return _Shot(picture, boxes, seen)
 
     def finished(self, pending: _Pending) -> Frame:

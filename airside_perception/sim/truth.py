@@ -31,6 +31,8 @@ from airside_perception.types import Float32, Float64, Int64
 DETAILS = '/ground_truth/details'
 LEAST_PIXELS = 20
 """Smallest visible part of an object that counts as seen by a camera."""
+BARELY_PIXELS = 6
+"""Smallest visible part of an object that may be found in a picture, and need not be."""
 
 
 @dataclass(frozen=True)

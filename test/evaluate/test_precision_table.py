@@ -121,9 +121,22 @@ def test_a_frame_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert made[2:] == [(4, 'fog'), (4, 'rain'), (4, 'night')]
 
 
-def test_the_simulator_gives_a_frame_with_everything() -> None:
+def test_the_simulator_gives_a_frame_with_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip('open3d', reason='the simulator casts rays with it')
+    from airside_perception.sim import frames
+
+    seen, drive = [], frames.drive
+
+    def watched(*given: object) -> object:
+        for frame in drive(*given):
+            seen.append(frame)
+            yield frame
+
+    monkeypatch.setattr(frames, 'drive', watched)
     made = precision_frames.shoot(7003)
+    for name, boxes in seen[0].objects2d.items():  # what need not be found is not asked for
+        assert len(made.visible[name]) == (boxes.scores == 1.0).sum()
+    assert any((boxes.scores == 0.0).any() for boxes in seen[0].objects2d.values())
     assert made.condition == 'night'
     assert len(made.cloud) > 10_000
     assert made.cloud.points[:, 2].min() > -3.0  # in base_link, the ground is at 0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip('open3d', reason='the benchmark makes drives with the simulator')
 
-from airside_perception.config import FusionConfig
+from airside_perception.config import CameraConfig, FusionConfig
 from airside_perception.evaluate.frames import Truth
 from airside_perception.transforms import TransformBuffer
+from airside_perception.types import Boxes2D
+from benchmarks import fusion_gain
 from benchmarks.fusion_gain import Moments, gain_error, judge, rows, text
 
 NAMES = ('car', 'person')
@@ -55,6 +58,21 @@ def test_thresholds_are_those_of_what_is_published(drive) -> None:
     assert len(item.shipped(item.published, 0.05)['lidar']) == 2
     network = item.shipped(item.network)  # chosen by what is published, with other scores
     assert network['lidar'].scores.tolist() == [0.45]
+
+
+def test_perfect_cameras_see_only_what_must_be_seen(rig, monkeypatch) -> None:
+    flat = rig.rectangles(rig.boxes(('car', 20, 3), ('car', 40, 3)), rig.lens(), rig.camera2base())
+    seen = Boxes2D(rig.STAMP, 'camera_optical', flat, [1.0, 0.0], ('car', 'car'))
+    monkeypatch.setattr(fusion_gain, 'read_image_truth', lambda reader, name: {rig.STAMP: seen})
+    card = SimpleNamespace(published=('car',), sizes=rig.SIZES)
+    network = SimpleNamespace(card=card, config=CameraConfig(ground_frame=rig.FRAME))
+    settings = SimpleNamespace(cameras=(SimpleNamespace(name='front', network=network),))
+    transforms = TransformBuffer()
+    transforms.set_static(rig.FRAME, 'camera_optical', rig.camera2base())
+    found = fusion_gain._perfect(None, settings, {'front': rig.lens()}, transforms, {})
+    boxes = found[rig.STAMP]['front']
+    assert len(boxes) == 1
+    assert boxes.boxes[0, 0] == pytest.approx(20, abs=1.0)
 
 
 def test_rows_are_what_their_names_say(drive) -> None:

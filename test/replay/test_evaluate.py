@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from airside_perception.evaluate.images import evaluate_images
+from airside_perception.evaluate.question import Question
 from airside_perception.messages import detections2d, detections3d
 from airside_perception.replay.__main__ import main
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.evaluate import Options, evaluate_bags
-from airside_perception.replay.judge import judge
+from airside_perception.replay.judge import judge, judge_images
 from airside_perception.replay.truth import DETAILS_TOPIC, read_truth
-from airside_perception.results import Result
+from airside_perception.results import IMAGE, Result
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Boxes2D, Boxes3D
 
@@ -184,6 +186,19 @@ def test_messages_that_are_missing_or_astray(with_truth: Callable[..., Path]) ->
     assert len(judged.frames[1].found) == 0
     unknown = judge(moments, results, TransformBuffer(), {}, {})['/a']
     assert unknown.strays == 2
+
+
+def test_what_barely_shows_in_an_image_is_neither_missed_nor_a_false_alarm() -> None:
+    corners = np.array([[0.0, 0, 40, 40], [60, 0, 64, 4], [80, 0, 84, 4]])
+    seen = Boxes2D(7, 'c', corners, [1.0, 0.0, 0.0], ('car',) * 3)
+    for found, expected in (((0, 1), (1, 1, 0)), ((1,), (1, 0, 0)), ((0, 0), (1, 1, 1))):
+        items = [
+            {'class': 'car', 'score': 0.9, **dict(zip(IMAGE, corners[row], strict=True))}
+            for row in found
+        ]
+        judged = judge_images({7: seen}, [Result(7, '/a_2d', 'c', tuple(items))], {})
+        counts = evaluate_images(judged.frames, Question(('car',))).counts
+        assert (counts.asked, counts.hits, counts.alarms) == expected
 
 
 def test_the_text_and_the_page(

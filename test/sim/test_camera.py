@@ -87,6 +87,19 @@ def test_what_is_hidden_or_tiny_has_no_box():
     assert set(np.unique(picture.instance)) <= {-1, 0, 2}
 
 
+def test_what_barely_shows_has_a_box_of_score_0():
+    scene = scene_of((6.0, 0.0), (14.0, 7.0))
+    picture = picture_of(scene)
+    large, small = sorted((int((picture.instance == n).sum()) for n in range(2)), reverse=True)
+    assert large > small > 0
+    for barely, scores in ((small + 1, [1.0]), (small, [1.0, 0.0]), (None, [1.0])):
+        boxes = visible(picture, scene, 0, 'camera', small + 1, barely)
+        assert sorted(boxes.scores, reverse=True) == scores
+    both = visible(picture, scene, 0, 'camera', small)
+    assert_array_equal(visible(picture, scene, 0, 'camera', small + 1, small).xyxy, both.xyxy)
+    assert_array_equal(both.scores, 1.0)
+
+
 def test_pixels_of_triangles_and_of_objects_are_counted():
     scene = scene_of((6.0, 0.0), (14.0, 7.0))
     picture = picture_of(scene)
@@ -166,3 +179,19 @@ def test_the_fast_caster_gives_the_same_picture():
     slow = picture_of(scene)
     assert (fast.instance == slow.instance).mean() > 0.99
     assert np.abs(fast.image.astype(int) - slow.image.astype(int)).mean() < 1.0
+
+
+def test_edges_of_boxes_lie_half_a_pixel_beyond_what_the_lens_projects():
+    """The convention of `Boxes2D` against that of `CameraModel`, over places between the pixels."""
+    pinhole = replace(LENS, model=replace(LENS.model, distortion=()))
+    rng = np.random.default_rng(3)
+    offsets = []
+    for _ in range(40):
+        x, y = float(rng.uniform(12, 20)), float(rng.uniform(-2, 2))
+        scene = scene_of((x, y))
+        (seen,) = visible(picture_of(scene, pinhole), scene, 0, 'camera', 20).xyxy
+        base2camera = invert(pinhole.camera2base)
+        pixels, _ = pinhole.model.project(apply(base2camera, corners(scene.objects.boxes)[0]))
+        offsets.append(seen - np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]))
+    assert np.abs(np.array(offsets) - 0.5).max() <= 0.5 + 1e-6
+    assert_allclose(np.mean(offsets, axis=0), 0.5, atol=0.15)

@@ -172,7 +172,16 @@ class TestDrive:
         assert truth.classes == frames[0].seen.classes
         assert_allclose(truth.boxes, frames[0].seen.boxes, atol=1e-9)
         flat = boxes2d(seen['/ground_truth/camera/left/objects'][0])
-        assert_allclose(flat.xyxy, frames[0].objects2d['left'].xyxy)
+        want = frames[0].objects2d['left']
+        want = want.select(np.argsort(-want.scores, kind='stable'))
+        assert_allclose(flat.xyxy, want.xyxy)
+        assert_allclose(flat.scores, want.scores)
+
+    def test_what_barely_shows_need_not_be_found(self, rig):
+        """Boxes of 6 to 19 pixels have score 0, those of more have 1."""
+        frames = drive(apron(MOVING), rig, 0.2, seed=1)
+        scores = [boxes.scores for frame in frames for boxes in frame.objects2d.values()]
+        assert set(np.concatenate(scores)) == {0.0, 1.0}
 
     def test_ground_truth_in_space_falls_on_that_in_the_pictures(self, rig):
         """The centre of an object that is wholly in view lies in its box in the picture."""
