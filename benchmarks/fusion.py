@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from airside_perception.camera.lift import lift
+from airside_perception.camera.lift import EDGE, lift
 from airside_perception.config import CameraConfig, FusionConfig
 from airside_perception.fusion import CameraView, Fusion
 from airside_perception.fusion.viewport import Viewport, front_faces, see
@@ -60,7 +60,7 @@ def _seen(lidar: Boxes3D, camera2base: np.ndarray, rng: np.random.Generator) -> 
     """Boxes that one camera reports: those in view, jittered, filled up with false ones."""
     (seen,) = see([Viewport.of(LENS)], [invert(camera2base)], lidar.boxes, [np.empty((0, 7))])
     found = np.flatnonzero(seen.visible)
-    xyxy = seen.xyxy[found] + rng.normal(0, 1.0, (len(found), 4))
+    xyxy = seen.xyxy[found] + EDGE + rng.normal(0, 1.0, (len(found), 4))
     names = [lidar.classes[i] for i in found]
     false = 3 * CAMERA_BOXES
     corner = rng.uniform([100, 370], [1100, 420], (false, 2))

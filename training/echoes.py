@@ -110,7 +110,8 @@ def air(scans: int, loss: Loss, generator: torch.Generator) -> Air:
     low, high = math.log(40.0), math.log(300.0)
     visibility = torch.where(foggy, torch.exp(low + (high - low) * amount), math.inf)
     rain = torch.where(rainy, 2 + 33 * amount, 0.0)
-    extinction = 3 / visibility + 1.076e-3 * rain.pow(0.67) * math.log(10) / 10
+    falling = 1.076e-3 * rain.pow(0.67) * math.log(10) / 10
+    extinction = torch.maximum(3 / visibility, falling)  # a visibility in rain has the rain in it
     wetness = torch.where(rainy, (0.55 + rain / 40).clamp(max=1.0), 0.0)
     return Air(extinction, visibility, rain, torch.where(foggy, 0.3, wetness))
 

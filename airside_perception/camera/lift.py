@@ -30,6 +30,8 @@ from airside_perception.types import Boxes2D, Boxes3D, Float64
 NEWTON_STEPS = 8
 GOOD_FIT = 0.1
 """Largest difference, in pixels, between the image of the face and the 2D box."""
+EDGE = 0.5
+"""What an edge of `Boxes2D` lies beyond the same place in pixels of `CameraModel`."""
 SINGULAR = 1.0
 """Determinant, in pixels^4, of derivatives that say nothing; usual is the focal length^4."""
 DIFFERENCE = 1e-6
@@ -65,7 +67,7 @@ def lift(
     """
     height = _height(camera2ground)
     view = _View(camera, np.asarray(camera2ground, dtype=np.float64)[:3, :3])
-    faces, slopes, found = view.fit(boxes.xyxy, height / config.max_range)
+    faces, slopes, found = view.fit(boxes.xyxy - EDGE, height / config.max_range)
     boxes = boxes.select(found)
     priors = np.array([sizes[name] for name in boxes.classes]).reshape(-1, 3)
 

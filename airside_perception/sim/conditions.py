@@ -2,8 +2,8 @@
 
 Visibility is the meteorological optical range: the distance at which contrast falls to 5 % (WMO),
 so light falls by exp(-a r) with a = 3 / visibility. Fog's droplets are larger than the wavelength
-of either sensor, and one coefficient serves both (Kim, McArthur and Korevaar, 2001). Rain adds
-1.076 R^0.67 dB/km at R mm/h (Carbonneau and Wisely, 1998).
+of either sensor, and one coefficient serves both (Kim, McArthur and Korevaar, 2001). Rain of R mm/h
+takes 1.076 R^0.67 dB/km (Carbonneau and Wisely, 1998); a visibility measured in rain has that in it.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ class Conditions:
 
     @property
     def extinction(self) -> float:
-        """Share of light lost a metre, 1/m."""
+        """Share of light lost a metre, 1/m: by the visibility, or by the rain where that is more."""
         decibels = 1.076e-3 * self.rain**0.67
-        return float(3.0 / self.visibility + decibels * np.log(10) / 10)
+        return float(max(3.0 / self.visibility, decibels * np.log(10) / 10))
 
     def sky(self) -> Light:
         """What the cameras need: clouds take the sun away, dusk colours it, night ends it."""

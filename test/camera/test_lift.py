@@ -73,11 +73,14 @@ def standing_faces(camera2ground: np.ndarray, seed: int = 0, count: int = 300) -
 def images_of_faces(
     boxes: np.ndarray, camera: CameraModel, camera2ground: np.ndarray
 ) -> np.ndarray:
-    """2D boxes [N, 4] around the nearest side of camera-facing boxes; NaN where not seen."""
+    """2D boxes [N, 4] around the nearest side of camera-facing boxes; NaN where not seen.
+
+    Boxes have edges, of which the first pixel's are 0 and 1; a projection has its centre at 0.
+    """
     rear = corners(boxes)[:, [1, 2, 5, 6]]  # the box looks away from the camera
     pixels, _ = camera.project(apply(invert(camera2ground), rear.reshape(-1, 3)))
     pixels = pixels.reshape(-1, 4, 2)
-    return np.concatenate([pixels.min(axis=1), pixels.max(axis=1)], axis=1)
+    return np.concatenate([pixels.min(axis=1), pixels.max(axis=1)], axis=1) + 0.5
 
 
 def inside(xyxy: np.ndarray) -> np.ndarray:
@@ -127,13 +130,13 @@ def test_boxes_of_any_shape_meet_their_image_again(lens: str, place: str) -> Non
     pixels, _ = camera.project(apply(invert(camera2ground), ground))
     odd = error >= 2.0
     expected = np.stack([xyxy[rows, ::2].mean(axis=1), xyxy[rows, 3]], axis=1)
-    np.testing.assert_allclose(pixels[odd], expected[odd], atol=0.01)
+    np.testing.assert_allclose(pixels[odd], expected[odd] - 0.5, atol=0.01)
 
 
 def ahead(reach: float, height: float = 2.0, width: float = 1.8, tall: float = 1.5) -> np.ndarray:
-    """2D box of a face straight ahead of a level camera."""
+    """2D box of a face straight ahead of a level camera: by its edges, see `images_of_faces`."""
     top, bottom = 360 + 600 * (height - tall) / reach, 360 + 600 * height / reach
-    return np.array([640 - 300 * width / reach, top, 640 + 300 * width / reach, bottom])
+    return np.array([640 - 300 * width / reach, top, 640 + 300 * width / reach, bottom]) + 0.5
 
 
 def along(lifted: Boxes3D) -> np.ndarray:
@@ -281,7 +284,7 @@ def test_a_sliver_keeps_its_contact() -> None:
     """Off the axis no upright face is 200 pixels wide and 4 high; its place is still known."""
     flat = [80.0, 600.0, 280.0, 604.0]
     lifted = lift(boxes_2d([flat]), LENSES['pinhole'], mount(), SIZES, CameraConfig())
-    ray = mount()[:3, :3] @ LENSES['pinhole'].rays([[180.0, 604.0]])[0]
+    ray = mount()[:3, :3] @ LENSES['pinhole'].rays([[179.5, 603.5]])[0]
     contact = mount()[:3, 3] - ray * 2.0 / ray[2]
     reach = np.hypot(*(contact[:2] - [1.5, -0.4]))
     away = lifted.boxes[0, :2] - [1.5, -0.4]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from airside_perception.camera.lift import lift
+from airside_perception.camera.lift import EDGE, lift
 from airside_perception.config import CameraConfig
 from airside_perception.fusion import CameraView
 from airside_perception.fusion.viewport import Viewport, see
@@ -58,7 +58,7 @@ def seen_by(
 ) -> CameraView:
     """What a camera at `pose` reports of objects: 2D boxes around them, lifted to the ground."""
     camera = camera or lens()
-    xyxy = rectangles(objects, camera, pose) + jitter
+    xyxy = rectangles(objects, camera, pose) + EDGE + jitter
     flat = Boxes2D(STAMP, 'camera_optical', xyxy, np.full(len(objects), score), objects.classes)
     config = CameraConfig(ground_frame=FRAME, pixel_sigma=2.0, side_sigma=0.0)
     lifted = lift(flat, camera, pose, SIZES, config)

@@ -38,9 +38,13 @@ def test_contrast_falls_to_5_percent_at_the_visibility(visibility):
 
 
 def test_rain_loses_as_many_decibels_as_the_formula_says():
-    dry, wet = Conditions(), Conditions(weather='rain', rain=20.0)
-    lost = np.exp(-1000 * (wet.extinction - dry.extinction))
-    assert_allclose(-10 * np.log10(lost), 1.076 * 20**0.67, rtol=1e-6)
+    wet = Conditions(weather='rain', rain=20.0)
+    assert_allclose(-10 * np.log10(np.exp(-1000 * wet.extinction)), 1.076 * 20**0.67, rtol=1e-6)
+
+
+def test_a_visibility_in_rain_has_the_rain_in_it():
+    wet = Conditions(weather='rain', rain=20.0, visibility=500.0)
+    assert_allclose(wet.extinction, Conditions(visibility=500.0).extinction)
 
 
 def test_there_is_less_light_the_later_it_is_and_no_shadow_without_a_sun():
