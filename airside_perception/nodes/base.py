@@ -21,6 +21,7 @@ from airside_perception.errors import PerceptionError
 from airside_perception.nodes.diagnostics import Diagnostics, Report
 from airside_perception.nodes.opening import NotReadyError, lingering
 from airside_perception.nodes.parameters import Parameters
+from airside_perception.nodes.worker import Worker
 
 Config = TypeVar('Config')
 
@@ -148,6 +149,13 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
     def close(self) -> None:
         """Frees everything, whatever the state; the node is not used after it."""
         self._release()
+
+    def make_worker(
+        self, work: Callable[[Any], None], failed: Callable[[Any, Exception], None]
+    ) -> Worker[Any]:
+        """A worker whose messages diagnostics follow; arguments as those of `Worker`."""
+        diagnostics = self.diagnostics
+        return Worker(self.get_name(), work, failed, diagnostics.begun, diagnostics.ended)
 
     def guarded(self, topic: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
         """A callback that drops and reports what it cannot take, and never ends the node."""

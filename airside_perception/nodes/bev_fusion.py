@@ -45,8 +45,8 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         self._result: Any = None
         self._collector: Collector[Detection3DArray] | None = None
         self._synchronizer: Any = None
-        self._worker: Worker[Gathered[Detection3DArray]] = Worker(
-            'bev_fusion', self._work, self._failed
+        self._worker: Worker[Gathered[Detection3DArray]] = self.make_worker(
+            self._work, self._failed
         )
         self._inputs: list[Any] = []
         self._topics: dict[str, str] = {}

@@ -23,7 +23,6 @@ from airside_perception.nodes.parameter_services import ParameterServices
 from airside_perception.nodes.serving import Serving
 from airside_perception.nodes.swap import Swap
 from airside_perception.nodes.tf import TfSource
-from airside_perception.nodes.worker import Worker
 from airside_perception.parameter import flat_values
 
 Config = TypeVar('Config', bound=EngineConfig)
@@ -49,7 +48,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
         self.swap = Swap(self)
         self._building: Opening[Serving] | None = None
         self._replacing = threading.Lock()  # between two frames: `serving` and `config` as a pair
-        self._worker: Worker[Any] = Worker(name, self._work, self._failed)
+        self._worker = self.make_worker(self._work, self._failed)
         self._inputs: list[Any] = []
         self._parameter_services = ParameterServices(self, self.swap.set)
 

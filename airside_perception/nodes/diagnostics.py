@@ -30,6 +30,14 @@ SILENCE_S = 1.0
 DELAY_LIMIT_MS = 1000.0
 """Processing that has been too slow for this long is an error, not only a warning."""
 
+HANG_LEAST_MS, HANG_TIMES, HANG_WAITS = 1000.0, 10.0, 2.0
+"""A message hangs when it has been in work for longer than all of these: so long, so many times
+`expected_time_ms`, so many times `tf_timeout_ms`, as it may wait for more than one transform."""
+
+OVERRUN_WINDOW_S, OVERRUN_LIMIT_PCT, OVERRUN_LEAST = 5.0, 50.0, 5
+"""Over so long a time, a larger share of overrun messages is a finding, if they are so many: two
+sensors in a row that speak at once are none. Nor are the first moments of an activation."""
+
 
 class Report:
     """One round of diagnostics: values, and the findings that decide level and message."""
@@ -82,12 +90,39 @@ class Input:
         )
 
 
+class Work:
+    """What the worker has done with the messages of the last `OVERRUN_WINDOW_S`."""
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.begun_at: float | None = None
+        self.begun: deque[float] = deque(maxlen=10000)
+        self.overrun: deque[float] = deque(maxlen=10000)
+
+    def in_work_ms(self, now: float) -> float:
+        """For how long the message that is in work now has been; 0 where none is."""
+        return 0.0 if self.begun_at is None else (now - self.begun_at) * 1e3
+
+    def overruns(self, now: float) -> tuple[int, int]:
+        """How many messages were overrun, of how many."""
+        for times in (self.begun, self.overrun):
+            while times and times[0] < now - OVERRUN_WINDOW_S:
+                times.popleft()
+        return len(self.overrun), len(self.overrun) + len(self.begun)
+
+
 class Diagnostics:
     """Counters of one node, published once a second on a steady clock; for any thread.
 
-    Keys: `processing_time_ms`, `is_processing_time_ms_in_expected_range`,
+    Keys: `in_work_ms`, `processing_time_ms`, `is_processing_time_ms_in_expected_range`,
     `consecutive_processing_delay_ms`, `pipeline_latency_ms`, `input/<name>/{age_ms,hz}`,
-    `processed`, `dropped/{overrun,late,error}`, `last_error`, and what the node adds in `extra`.
+    `processed`, `dropped/{overrun,overrun_pct,late,error}`, `last_error`, and what the node adds
+    in `extra`.
+
+    Args:
+        node: its `active` and `config` are read.
+        extra: adds what else there is to say.
+        now: a steady clock, in seconds.
 
     Attributes:
         problem: why the last transition failed; empty where it did not.
@@ -122,6 +157,7 @@ class Diagnostics:
         self._latency_ms = float('nan')
         self._slow_since: float | None = None
         self._cycle_at: float | None = None
+        self._work = Work(now())
         self._array = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         self._debug = {
             name: node.create_lifecycle_publisher(Float64, f'~/debug/{name}', QoSProfile(depth=10))
@@ -135,6 +171,7 @@ class Diagnostics:
             self._inputs = {name: Input(self._now()) for name in names}
             self._slow_since = self._cycle_at = None
             self._times, self._slowest = [], None
+            self._work = Work(self._now())
 
     def received(self, name: str) -> None:
         """A message of input `name` has arrived."""
@@ -142,10 +179,22 @@ class Diagnostics:
             if name in self._inputs:
                 self._inputs[name].arrivals.append(self._now())
 
+    def begun(self) -> None:
+        """A message is in work from now on."""
+        with self._lock:
+            self._work.begun_at = self._now()
+            self._work.begun.append(self._work.begun_at)
+
+    def ended(self) -> None:
+        """The message is no longer in work, whatever came of it."""
+        with self._lock:
+            self._work.begun_at = None
+
     def overrun(self) -> None:
         """A message was replaced by a newer one before its turn."""
         with self._lock:
             self.dropped_overrun += 1
+            self._work.overrun.append(self._now())
 
     def late(self) -> None:
         """A message came after its set was made."""
@@ -228,7 +277,8 @@ class Diagnostics:
         elif not active:
             report.find(STALE, 'not active')
         if active:
-            self._fill_times(report)
+            hangs = self._fill_work(report, now)
+            self._fill_times(report, hangs)
             for name, source in self._inputs.items():
                 report.add(f'input/{name}/age_ms', source.age_s(now) * 1e3)
                 report.add(f'input/{name}/hz', source.hz(now))
@@ -251,16 +301,47 @@ class Diagnostics:
                 )
         self._times = []
 
-    def _fill_times(self, report: Report) -> None:
+    def _fill_work(self, report: Report, now: float) -> bool:
+        """Whether the message in work hangs; then it is no news that others are overrun."""
+        config = self._node.config
+        spent_ms = self._work.in_work_ms(now)
+        limit_ms = max(
+            HANG_LEAST_MS, HANG_TIMES * config.expected_time_ms, HANG_WAITS * config.tf_timeout_ms
+        )
+        report.add('in_work_ms', spent_ms)
+        overrun, count = self._work.overruns(now)
+        share = 100.0 * overrun / count if count else 0.0
+        report.add('dropped/overrun_pct', share)
+        if spent_ms > limit_ms:
+            report.find(
+                ERROR,
+                f'in_work_ms {spent_ms:.0f}, limit {limit_ms:.0f}: '
+                'a message is still in work, nothing comes out',
+            )
+        elif (
+            share > OVERRUN_LIMIT_PCT
+            and overrun >= OVERRUN_LEAST
+            and now - self._work.since >= OVERRUN_WINDOW_S
+        ):
+            report.find(
+                WARN,
+                f'dropped/overrun_pct {share:.0f}, limit {OVERRUN_LIMIT_PCT:.0f}: {overrun} of '
+                f'{count} messages in {OVERRUN_WINDOW_S:g} s came while others were in work',
+            )
+        return spent_ms > limit_ms
+
+    def _fill_times(self, report: Report, hangs: bool) -> None:
         self._slowest = max(self._times, default=self._slowest)
         if self._slowest is None or self._cycle_at is None:
+            if hangs:
+                report.add('is_processing_time_ms_in_expected_range', False)
             return
         # up to the last message: a sensor that is silent is not slow
         slow_since = self._cycle_at if self._slow_since is None else self._slow_since
         delay_ms = (self._cycle_at - slow_since) * 1e3
         good = self._slowest <= self._limit_ms
         report.add('processing_time_ms', self._slowest)
-        report.add('is_processing_time_ms_in_expected_range', good)
+        report.add('is_processing_time_ms_in_expected_range', good and not hangs)
         report.add('consecutive_processing_delay_ms', delay_ms)
         report.add('pipeline_latency_ms', self._latency_ms)
         if not good:

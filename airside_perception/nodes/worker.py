@@ -18,6 +18,9 @@ class Worker(Generic[Item]):
         name: of the thread.
         work: called with the newest item; an exception from it ends this item, not the thread.
         failed: called with the item and the exception that `work` raised.
+        begun: called before `work`.
+        ended: called after it, and after `failed`. If that raised, it is not called: the thread
+            has died, and what was begun stays begun for everybody to see.
     """
 
     def __init__(
@@ -25,10 +28,14 @@ class Worker(Generic[Item]):
         name: str,
         work: Callable[[Item], None],
         failed: Callable[[Item, Exception], None],
+        begun: Callable[[], None] = lambda: None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._work = work
         self._failed = failed
+        self._begun = begun
+        self._ended = ended
         self._slot: Item | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -83,7 +90,9 @@ class Worker(Generic[Item]):
                 if self._stopping:
                     return
                 item, self._slot = self._slot, None
+            self._begun()
             try:
                 self._work(item)  # type: ignore[arg-type]  # not None: wait_for has seen to that
             except Exception as error:  # noqa: BLE001  # whatever it is, the next frame may be good
                 self._failed(item, error)  # type: ignore[arg-type]  # as above
+            self._ended()

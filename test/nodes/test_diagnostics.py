@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
@@ -38,6 +40,7 @@ class Node:
 
     def __init__(self):
         self.active = True
+        self.config = SimpleNamespace(expected_time_ms=50.0, tf_timeout_ms=50.0)
         self.logger, self.published = Logger(), []
 
     def create_publisher(self, *_):
@@ -174,3 +177,88 @@ def test_rates_and_ages_of_inputs(made):
     assert diagnostics.silent_inputs(0.5) == [('image', pytest.approx(10.1))]
     diagnostics.received('another')  # nobody watches that one
     assert 'input/another/hz' not in report(diagnostics).values
+
+
+@pytest.mark.parametrize(
+    ('expected_ms', 'tf_ms', 'limit_ms'),
+    [(50.0, 50.0, 1000.0), (300.0, 50.0, 3000.0), (50.0, 1000.0, 2000.0)],
+)
+def test_a_message_that_is_in_work_for_too_long_is_an_error(made, expected_ms, tf_ms, limit_ms):
+    diagnostics, node, clock = made
+    node.config = SimpleNamespace(expected_time_ms=expected_ms, tf_timeout_ms=tf_ms)
+    diagnostics.processed(0, 20.0, limit_ms=expected_ms)
+    diagnostics.begun()
+    clock.s += limit_ms / 1e3 - 0.1
+    found = report(diagnostics)
+    assert (found.level, found.message) == (OK, 'running')
+    assert float(found.values['in_work_ms']) == pytest.approx(limit_ms - 100.0)
+    clock.s += 0.2
+    found = report(diagnostics)
+    assert found.level == ERROR
+    assert found.message == (
+        f'in_work_ms {limit_ms + 100:.0f}, limit {limit_ms:.0f}: '
+        'a message is still in work, nothing comes out'
+    )
+    assert found.values['is_processing_time_ms_in_expected_range'] == 'False'
+    node.active = False
+    assert report(diagnostics).level == STALE
+    node.active = True
+    diagnostics.ended()
+    found = report(diagnostics)
+    assert (found.level, found.values['in_work_ms']) == (OK, '0')
+    assert found.values['is_processing_time_ms_in_expected_range'] == 'True'
+
+
+def test_the_first_message_that_hangs_is_an_error_too(made):
+    diagnostics, _, clock = made
+    diagnostics.begun()
+    clock.s += 1.1
+    found = report(diagnostics)
+    assert found.level == ERROR
+    assert found.values['is_processing_time_ms_in_expected_range'] == 'False'
+
+
+def feed(diagnostics, clock, seconds, hz, worked_on):
+    """Messages at a rate, of which every `worked_on`-th is worked on and the others overrun."""
+    for number in range(round(seconds * hz)):
+        if number % worked_on == 0:
+            diagnostics.begun()
+            diagnostics.ended()
+        else:
+            diagnostics.overrun()
+        clock.s += 1 / hz
+
+
+def test_most_messages_overrun_for_some_time_is_a_warning(made):
+    diagnostics, _, clock = made
+    feed(diagnostics, clock, 20.0, hz=10.0, worked_on=3)
+    found = report(diagnostics)
+    assert found.level == WARN
+    assert float(found.values['dropped/overrun_pct']) == pytest.approx(66.0, abs=2.0)
+    assert found.message.startswith('dropped/overrun_pct 6')
+    assert ', limit 50: 3' in found.message
+    assert ' messages in 5 s came while others were in work' in found.message
+    feed(diagnostics, clock, 5.1, hz=10.0, worked_on=1)
+    found = report(diagnostics)
+    assert (found.level, found.values['dropped/overrun_pct']) == (OK, '0')
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'hz', 'worked_on'),
+    [
+        (20.0, 10.0, 2),  # half of them, not more
+        (4.0, 30.0, 3),  # just activated
+        (20.0, 1.0, 3),  # too few to tell
+    ],
+)
+def test_some_messages_overrun_are_none(made, seconds, hz, worked_on):
+    diagnostics, _, clock = made
+    feed(diagnostics, clock, seconds, hz, worked_on)
+    assert report(diagnostics).level == OK
+
+
+def test_one_pause_is_no_overrun(made):
+    diagnostics, _, clock = made
+    feed(diagnostics, clock, 10.0, hz=30.0, worked_on=1)
+    feed(diagnostics, clock, 1.0, hz=30.0, worked_on=30)
+    assert report(diagnostics).level == OK

@@ -95,3 +95,36 @@ def test_stop_finishes_the_item_in_work_and_forgets_the_waiting_one(log):
     log.free.release()
     worker.stop()
     assert log.done == [1, 3]
+
+
+def test_begin_and_end_of_every_item_are_told(log):
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
+    worker = Worker('test', log.work, log.fail, begun.release, ended.release)
+    worker.start()
+    for item in ('good', 'bad'):
+        worker.put(item)
+        assert log.entered.acquire(timeout=5.0)
+        assert begun.acquire(blocking=False)
+        assert not ended.acquire(blocking=False)
+        log.free.release()
+        assert ended.acquire(timeout=5.0)
+    worker.stop()
+    assert len(log.failed) == len(log.done) == 1
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_what_killed_the_thread_has_begun_and_never_ends():
+    told = []
+
+    def fatal(item, error):
+        raise ValueError('a bug')
+
+    def ended():
+        told.append('ended')
+
+    worker = Worker('test', lambda item: 1 / 0, fatal, lambda: told.append('begun'), ended)
+    worker.start()
+    worker.put(1)
+    worker._thread.join(5.0)
+    assert told == ['begun']
+    worker.stop()
