@@ -18,16 +18,21 @@ from airside_perception.errors import ConfigError
 
 Config = TypeVar('Config')
 TYPES: dict[str, type] = {
-    'bool': bool, 'int': int, 'float': float, 'str': str, 'tuple[str, ...]': tuple,
+    'bool': bool, 'int': int, 'float': float, 'str': str,
+    'tuple[str, ...]': tuple, 'tuple[float, ...]': tuple,
 }  # fmt: skip
-"""Annotations that a field may have; as ROS parameters a tuple is an array of strings."""
+"""Annotations that a field may have; as ROS parameters a tuple is an array."""
 WORDS = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a string'}
-"""What a value must be, for people; anything else is a list of strings."""
+"""What a value must be, for people."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One setting: what ROS calls a parameter with its descriptor."""
+    """One setting: what ROS calls a parameter with its descriptor.
+
+    Attributes:
+        element: type of the elements where `type` is tuple.
+    """
 
     name: str
     type: type
@@ -39,6 +44,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     live: bool = False
     swap: bool = False
+    element: type = str
 
     def check(self, value: Any) -> Any:
         """`value` in the type of this parameter.
@@ -46,15 +52,12 @@ class Parameter:
         Raises:
             ConfigError: wrong type, not finite, out of range or not among the choices.
         """
-        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if self.type is tuple and isinstance(value, list):
-            value = tuple(value)
-        strings = not isinstance(value, tuple) or all(isinstance(item, str) for item in value)
+        if self.type is tuple:
+            return self._check_list(value)
+        value = _as_float(value) if self.type is float else value
         kind: Any = type(value)  # not isinstance: a bool is no number here
-        if kind is not self.type or not strings:
-            expected = WORDS.get(self.type, 'a list of strings')
-            raise ConfigError(f'{self.name} = {value!r}: expected {expected}')
+        if kind is not self.type:
+            raise ConfigError(f'{self.name} = {value!r}: expected {WORDS[self.type]}')
         if self.type is float and not math.isfinite(value):
             raise ConfigError(f'{self.name} = {value!r}: expected a finite number')
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
@@ -64,6 +67,22 @@ class Parameter:
             known = ', '.join(map(repr, self.choices))
             raise ConfigError(f'{self.name} = {value!r}: not one of {known}')
         return value
+
+    def _check_list(self, value: Any) -> tuple[Any, ...]:
+        numbers = self.element is float
+        found = tuple(value) if isinstance(value, (list, tuple)) else (None,)
+        found = tuple(map(_as_float, found)) if numbers else found
+        if any(type(item) is not self.element for item in found):
+            what = 'numbers' if numbers else 'strings'
+            raise ConfigError(f'{self.name} = {value!r}: expected a list of {what}')
+        if numbers and not all(map(math.isfinite, found)):
+            raise ConfigError(f'{self.name} = {value!r}: expected finite numbers')
+        return found
+
+
+def _as_float(value: Any) -> Any:
+    """A whole number as the float that it is meant as; anything else as it is."""
+    return float(value) if type(value) is int else value
 
 
 def parameter(
@@ -119,7 +138,8 @@ def specs(
                 found.append(Parameter(f'{item.name}.{name}', float, float(default), **of_class))
         else:
             kind = TYPES[str(item.type)]
-            found.append(Parameter(item.name, kind, item.default, **meta))
+            element = float if 'float' in str(item.type) else str
+            found.append(Parameter(item.name, kind, item.default, element=element, **meta))
     return tuple(found)
 
 

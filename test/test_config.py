@@ -32,6 +32,7 @@ class Knobs:
     on: bool = parameter(True, 'On.')
     names: tuple[str, ...] = parameter((), 'Names.')
     free: float = parameter(0.0, 'Any finite number.')
+    place: tuple[float, ...] = parameter((0.0, 0.0), 'Place.')
     limits: dict[str, float] = per_class('Limit.', low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
@@ -74,12 +75,17 @@ def test_per_class_parameters() -> None:
 
 
 def test_values_in_and_out() -> None:
-    values = {'speed': 2, 'mode': 'b', 'names': ['x', 'y'], 'limits.car': 0.5}
+    values = {'speed': 2, 'mode': 'b', 'names': ['x', 'y'], 'limits.car': 0.5, 'place': [1, 0.5]}
     knobs = from_values(Knobs, values, {'limits': {'car': 0.1, 'person': 0.2}})
     assert knobs == Knobs(
-        speed=2.0, mode='b', names=('x', 'y'), limits={'car': 0.5, 'person': 0.2}
+        speed=2.0,
+        mode='b',
+        names=('x', 'y'),
+        place=(1.0, 0.5),
+        limits={'car': 0.5, 'person': 0.2},
     )
     assert isinstance(knobs.speed, float)
+    assert all(isinstance(number, float) for number in knobs.place)
     assert flat_values(knobs)['limits.person'] == 0.2
     changed = replace_values(knobs, {'limits.person': 0.9, 'count': 5})
     assert changed.limits == {'car': 0.5, 'person': 0.9}
@@ -103,6 +109,10 @@ def test_values_in_and_out() -> None:
         ('names', 'x', 'expected a list of strings'),
         ('names', [1], 'expected a list of strings'),
         ('names', None, 'expected a list of strings'),
+        ('place', 1.0, 'expected a list of numbers'),
+        ('place', ['x'], 'expected a list of numbers'),
+        ('place', [True], 'expected a list of numbers'),
+        ('place', [0.0, float('inf')], 'expected finite numbers'),
         ('limits.car', 2.0, r'outside \[0, 1\]'),
         ('limits.tree', 0.5, "unknown parameter 'limits.tree'"),
         ('sped', 1.0, "unknown parameter 'sped' for Knobs; known: count"),

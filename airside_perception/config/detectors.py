@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from airside_perception.errors import ConfigError
 from airside_perception.parameter import parameter, per_class
 
+NO_BOX = (0.0,) * 6
+"""No point is in it: a box that is as wide as 0 has no room below its upper sides."""
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -184,10 +187,17 @@ class LidarConfig(EngineConfig):
     )  # fmt: skip
     min_range: float = parameter(
         0.0,
-        'Points nearer than this to the origin of target_frame, seen from above, are left out '
-        '(ego vehicle).',
+        'Points nearer than this to the origin of target_frame, seen from above, are left out. '
+        'It blinds the sides of the vehicle; for its body, use ego_box.',
         unit='m', low=0.0, high=20.0, live=True,
     )  # fmt: skip
+    ego_box: tuple[float, ...] = parameter(
+        NO_BOX,
+        "The vehicle's own body, [x_min, y_min, z_min, x_max, y_max, z_max] in metres in "
+        'target_frame: points in it (minimum <= x < maximum, likewise y and z) are left out. All '
+        'zeros: none.',
+        live=True,
+    )
     intensity_scale: float = parameter(
         1.0,
         'Factor that brings the intensity of this sensor to 0..1.',
@@ -206,3 +216,19 @@ class LidarConfig(EngineConfig):
         'Standard deviation of the yaw of a box.',
         unit='rad', low=0.001, high=3.2, live=True,
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        box = self.ego_box
+        if len(box) not in (0, 6):
+            raise ConfigError(
+                f'ego_box = {list(box)}: expected [x_min, y_min, z_min, x_max, y_max, z_max], or '
+                'all zeros for none'
+            )
+        if not any(box):
+            return
+        for axis, low, high in zip('xyz', box[:3], box[3:], strict=True):
+            if low >= high:
+                raise ConfigError(
+                    f'ego_box = {list(box)}: {axis}_min = {low:g} is not less than {axis}_max = '
+                    f'{high:g}'
+                )

@@ -16,7 +16,9 @@ struct Frame {
     float thresholds[128];     // lowest value of every label; inf where a label is dropped
     unsigned char groups[128]; // suppression group of every label
     float motion[3][4];        // from the frame of the points to that of the network, row by row
-    unsigned char padding[304];
+    float ego_low[3];          // m, points in [low, high) along all axes are left out
+    float ego_high[3];
+    unsigned char padding[280];
 };
 
 static_assert(sizeof(Frame) == 1024, "frame.py counts on it");

@@ -14,13 +14,13 @@ FRAME = np.dtype(
     {
         'names': [
             'points', 'most', 'max_detections', 'min_range2', 'intensity_scale', 'nms_iou',
-            'nms_iou_across', 'moved', 'thresholds', 'groups', 'motion',
+            'nms_iou_across', 'moved', 'thresholds', 'groups', 'motion', 'ego_low', 'ego_high',
         ],
         'formats': [
             'i4', 'i4', 'i4', 'f4', 'f4', 'f4', 'f4', 'i4', ('f4', (LABELS,)), ('u1', (LABELS,)),
-            ('f4', (3, 4)),
+            ('f4', (3, 4)), ('f4', (3,)), ('f4', (3,)),
         ],
-        'offsets': [0, 4, 8, 12, 16, 20, 24, 28, 32, 544, 672],
+        'offsets': [0, 4, 8, 12, 16, 20, 24, 28, 32, 544, 672, 720, 732],
         'itemsize': 1024,
     }
 )  # fmt: skip
@@ -38,6 +38,7 @@ Fields:
     groups: suppression group of every label.
     moved: 1 if the points are in another frame than the network, 0 if not.
     motion: from their frame to that of the network, the upper rows of `geometry.transform`.
+    ego_low, ego_high: m, in the network's frame; points in this box are left out, see `lidar.ego`.
 """
 
 MOST_ROWS = 1000

@@ -62,6 +62,14 @@ __device__ __forceinline__ float4 moved(const Frame* frame, float4 p) {
   return {at[0], at[1], at[2], p.w};
 }
 
+// Whether a point in the frame of the network is one of the vehicle's own body (lidar/ego.py).
+__device__ __forceinline__ bool on_ego(const Frame* frame, float4 p) {
+  const float* low = frame->ego_low;
+  const float* high = frame->ego_high;
+  return p.x >= low[0] && p.x < high[0] && p.y >= low[1] && p.y < high[1] && p.z >= low[2] &&
+         p.z < high[2];
+}
+
 // Rules 1 and 2 of lidar/pillars.py, a thread a point. `state`, with which number_pillars works,
 // goes back to zero here.
 KERNEL bin_points(const Frame* __restrict__ frame, const float4* __restrict__ points,
@@ -79,8 +87,8 @@ KERNEL bin_points(const Frame* __restrict__ frame, const float4* __restrict__ po
     const float column = __fmul_rn(__fsub_rn(p.x, g.x0), g.sx);
     const float row = __fmul_rn(__fsub_rn(p.y, g.y0), g.sy);
     const float range2 = __fadd_rn(__fmul_rn(p.x, p.x), __fmul_rn(p.y, p.y));
-    if (!(range2 < frame->min_range2) && p.z >= g.z0 && p.z < g.z1 && column >= 0.0f &&
-        column < static_cast<float>(g.columns) && row >= 0.0f &&
+    if (!(range2 < frame->min_range2) && !on_ego(frame, p) && p.z >= g.z0 && p.z < g.z1 &&
+        column >= 0.0f && column < static_cast<float>(g.columns) && row >= 0.0f &&
         row < static_cast<float>(g.rows)) {
       cell = static_cast<int32_t>(row) * g.columns + static_cast<int32_t>(column);
     }

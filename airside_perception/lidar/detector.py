@@ -15,6 +15,7 @@ from airside_perception.geometry import move_cloud
 from airside_perception.lidar.anchors import AnchorDecoder
 from airside_perception.lidar.candidates import Candidates
 from airside_perception.lidar.centers import CenterDecoder
+from airside_perception.lidar.ego import ego_box, on_ego
 from airside_perception.lidar.encoder import Encoder
 from airside_perception.lidar.labels import Labels, intensity_column
 from airside_perception.lidar.pillars import Grid
@@ -69,7 +70,7 @@ class LidarDetector:
         if lidar2target is not None:
             cloud = move_cloud(cloud, lidar2target, config.target_frame)
             laps('move')
-        points = self._usable(cloud, config.min_range)
+        points = self._usable(cloud, config)
         pillars = self._grid.fill(points)
         laps('pillars')
         canvas = self._encoder.encode(points, pillars, config.intensity_scale)
@@ -101,15 +102,17 @@ class LidarDetector:
         with np.errstate(over='ignore'):
             return canvas.astype(self._dtype, copy=False)
 
-    def _usable(self, cloud: PointCloud, min_range: float) -> Float32:
+    def _usable(self, cloud: PointCloud, config: LidarConfig) -> Float32:
         """Points [N, 3 or more]: x, y, z, then the intensity if the network needs it."""
         points = cloud.points
         if self.card.needs_intensity:
             column = intensity_column(self.card, cloud)
             points = points if column == 3 else points[:, [0, 1, 2, column]]
-        if min_range > 0.0:
-            near = np.square(points[:, 0]) + np.square(points[:, 1]) < np.float32(min_range**2)
-            points = points[~near]
+        if config.min_range > 0.0:
+            near2 = np.float32(config.min_range**2)
+            points = points[~(np.square(points[:, 0]) + np.square(points[:, 1]) < near2)]
+        if any(config.ego_box):
+            points = points[~on_ego(points, *ego_box(config))]
         return points
 
     def _suppress(self, found: Candidates, config: LidarConfig) -> Int64:

@@ -11,6 +11,7 @@ from airside_perception.cuda.frame import FRAME, LABELS
 from airside_perception.cuda.queue import Queue
 from airside_perception.errors import ConfigError
 from airside_perception.lidar.candidates import logits_of
+from airside_perception.lidar.ego import ego_box
 from airside_perception.lidar.labels import Labels, intensity_column
 from airside_perception.types import Float64, PointCloud
 
@@ -90,6 +91,7 @@ class CloudBlock:
         frame['most'] = config.max_candidates
         frame['max_detections'] = config.max_detections
         frame['min_range2'] = np.float32(config.min_range**2)
+        frame['ego_low'][0], frame['ego_high'][0] = ego_box(config)
         frame['intensity_scale'] = config.intensity_scale
         frame['nms_iou'] = config.nms_iou
         frame['nms_iou_across'] = config.nms_iou_across

@@ -83,7 +83,7 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         if received and not usable:
             report.find(
                 WARN,
-                f'points/usable 0 of {received}: all are NaN, nearer than min_range, '
+                f'points/usable 0 of {received}: all are NaN, nearer than min_range, in ego_box, '
                 'or beyond the range of the network',
             )
         if pillars > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import difflib
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
@@ -262,13 +263,16 @@ def _descriptor(spec: Parameter) -> ParameterDescriptor:
 
 
 def _to_ros(spec: Parameter, value: Any) -> Any:
-    """An empty list has no type in ROS: a list of one empty name stands for it."""
-    return (list(value) or ['']) if spec.type is tuple else value
+    """An empty list has no type in ROS: one empty name, or the default numbers, stand for it."""
+    if spec.type is not tuple:
+        return value
+    return list(value) or ([''] if spec.element is str else list(spec.default))
 
 
 def _from_ros(spec: Parameter, value: Any) -> Any:
-    return (
-        tuple(name for name in value if name)
-        if spec.type is tuple and isinstance(value, (list, tuple))
-        else value
-    )
+    if spec.type is not tuple:
+        return value
+    if value is None and spec.element is float:  # [] in a parameter file
+        return spec.default
+    is_list = isinstance(value, (list, tuple, array.array))
+    return tuple(item for item in value if item != '') if is_list else value

@@ -20,7 +20,7 @@ def offsets(dtype: np.dtype) -> list[int]:
 
 @pytest.mark.skipif(bool(unavailable()), reason=unavailable())
 def test_fields() -> None:
-    frame, result = np.zeros(12, np.int32), np.zeros(9, np.int32)
+    frame, result = np.zeros(14, np.int32), np.zeros(9, np.int32)
     constants = np.zeros(3, np.int32)
     kernels = emulate('frame_probe.cu', folder=Path(__file__).parent)
     kernels.kernel('probe')(1, 1, frame, result, constants)

@@ -143,7 +143,7 @@ def test_settings_change_between_clouds(network: Path, queue: Any) -> None:
         {}, {'score_thresholds': {'car': 0.9}}, {'score_threshold': 0.5}, {'nms_iou': 1.0},
         {'nms_iou': 1.0, 'nms_iou_across': 1.0}, {'nms_iou': 0.01}, {'nms_iou_across': 0.1},
         {'max_detections': 3}, {'max_candidates': 7, 'nms_iou': 0.9}, {'min_range': 19.0},
-        {'intensity_scale': 0.5}, {},
+        {'ego_box': (-20.0, -10.0, -2.0, 5.0, 30.0, 2.0)}, {'intensity_scale': 0.5}, {},
     ):  # fmt: skip
         plain.config = detector.config = LidarConfig(**changes)
         found = detector.detect(points)

@@ -13,12 +13,14 @@ from airside_perception.card import POINT_FEATURES, LidarCard
 from airside_perception.cuda.frame import FRAME
 from airside_perception.errors import ConfigError, EngineError
 from airside_perception.geometry import from_quaternion, move_cloud, rotation_z, transform
+from airside_perception.lidar.ego import on_ego
 from airside_perception.lidar.encoder import Encoder
 from airside_perception.lidar.gpu_pillars import MOST_CAPACITY, PillarKernels
 from airside_perception.lidar.pillars import Grid
 from airside_perception.types import PointCloud
 
 FP32, FP16, HWC8 = ('linear', np.float32), ('linear', np.float16), ('hwc8', np.float16)
+NO_EGO = np.zeros((2, 3), np.float32)
 KINDS = pytest.mark.parametrize('kind', [FP32, FP16, HWC8], ids=['fp32', 'fp16', 'hwc8'])
 
 
@@ -73,6 +75,7 @@ class Bench:
         min_range: float = 0.0,
         scale: float = 1.0,
         motion: np.ndarray | None = None,
+        ego: np.ndarray = NO_EGO,
     ) -> bytes:
         """Draws a cloud; returns everything that came of it as bytes."""
         block = np.full((self.capacity, 4), np.nan, np.float32)
@@ -80,6 +83,7 @@ class Bench:
         frame = np.zeros(1, FRAME)
         frame['points'], frame['intensity_scale'] = len(points), scale
         frame['min_range2'] = np.float32(min_range**2)
+        frame['ego_low'], frame['ego_high'] = ego
         if motion is not None:
             frame['moved'], frame['motion'] = 1, motion[:3]
         self.kernels.enqueue(self.queue.upload(frame), self.queue.upload(block))
@@ -102,15 +106,17 @@ class Bench:
         min_range: float = 0.0,
         scale: float = 1.0,
         motion: np.ndarray | None = None,
+        ego: np.ndarray = NO_EGO,
     ) -> None:
         """Draws a cloud and compares it with the specification."""
-        self.draw(points, min_range, scale, motion)
+        self.draw(points, min_range, scale, motion, ego)
         points = points[: self.capacity]
         if motion is not None:
             points = move_cloud(PointCloud(0, 'lidar', points), motion, 'base_link').points
         if min_range > 0.0:
             near = np.square(points[:, 0]) + np.square(points[:, 1]) < np.float32(min_range**2)
             points = points[~near]
+        points = points[~on_ego(points, *ego)]
         expected, drawn = Grid.of(self.card).fill(points), self.kernels.drawn()
         np.testing.assert_array_equal(drawn.cells, expected.cells)
         np.testing.assert_array_equal(drawn.starts, expected.starts)
@@ -237,6 +243,34 @@ def test_points_near_the_sensor_and_intensity(queue: Any) -> None:
     inside = bench.kernels.drawn().in_range
     bench.check(points, scale=1 / 255)
     assert 0 < inside < bench.kernels.drawn().in_range
+
+
+def box_of(*corners: float) -> np.ndarray:
+    return np.reshape(np.float32(corners), (2, 3))
+
+
+def test_points_on_the_vehicle_are_left_out(queue: Any) -> None:
+    bench = Bench(queue, make_card())
+    points, found = cloud(bench.card, 2000), []
+    for box in ((0.0,) * 6, (-0.5, -0.7, -0.3, 0.61, 0.4, 1.7), (-9.0,) * 3 + (9.0,) * 3):
+        bench.check(points, ego=box_of(*box))  # by a value in the frame, on the same kernels
+        found.append(bench.kernels.drawn().in_range)
+    assert found[0] > found[1] > found[2] == 0
+
+
+def test_points_on_the_sides_of_the_vehicle(queue: Any) -> None:
+    card = make_card(limits=(-2.0, -2.0, -1.0, 2.0, 2.0, 3.0), pillar=(0.5, 0.5))
+    box = box_of(-1.1, -0.7, 0.1, 1.3, 0.9, 1.7)
+    near = [np.nextafter(box, np.float32(to)) for to in (-9, 9)]
+    x, y, z = (axis.ravel() for axis in np.meshgrid(*np.concatenate([box, *near]).T))
+    points = np.stack([x, y, z, np.zeros_like(x)], axis=1)
+    bench = Bench(queue, card)
+    bench.check(points, ego=box)
+    assert bench.kernels.drawn().in_range == 6**3 - 3**3
+    rotation = rotation_z(0.4) @ from_quaternion(0.01, -0.02, 0.0, 1.0)
+    motion = transform(rotation, np.array([0.3, -0.2, 0.1]))
+    points[:, :3] = (points[:, :3] - motion[:3, 3]) @ rotation  # on the sides once it is moved
+    bench.check(points.astype(np.float32), motion=motion, ego=box)
 
 
 def test_points_are_moved_as_on_the_cpu(queue: Any) -> None:

@@ -175,6 +175,26 @@ def test_points_on_the_ego_vehicle_are_left_out(detector: LidarDetector) -> None
     np.testing.assert_allclose(detector.detect(points).boxes[:, 0], [3.5])
 
 
+def test_the_body_of_the_vehicle_is_left_out_and_who_stands_beside_it_is_not(
+    detector: LidarDetector,
+) -> None:
+    roof, beside = (1.2, 1.2, 2.5, 0.9), (3.2, 1.2, 0.5, 0.4)
+    points = cloud(roof, beside)
+    loose = LidarConfig(nms_iou=1.0, nms_iou_across=1.0)
+    detector.config = loose
+    assert detector.detect(points).classes == ('car', 'person')
+    detector.config = replace(loose, ego_box=(-3.0, -2.0, 0.0, 3.0, 2.0, 3.0))
+    found = detector.detect(points)
+    assert found.classes == ('person',)
+    assert detector.last_usable == 1
+    np.testing.assert_allclose(found.boxes[:, 0], [3.5])
+    moved = cloud(*[(x - 10.0, y, z, i) for x, y, z, i in (roof, beside)])
+    lidar2target = np.eye(4)
+    lidar2target[0, 3] = 10.0
+    found = detector.detect(moved, lidar2target)  # the box is in the frame of the network
+    assert found.classes == ('person',)
+
+
 def test_intensity_is_found_by_name_and_scaled(detector: LidarDetector) -> None:
     detector.config = LidarConfig(intensity_scale=1 / 255)
     fields = ('x', 'y', 'z', 'ring', 'intensity')

@@ -175,6 +175,35 @@ def test_a_cloud_without_a_usable_point_is_a_warning(lidar, sensors, far):
     assert 'points/usable' not in status.message
 
 
+def test_the_body_of_the_vehicle_is_a_live_parameter(lidar, harness):
+    assert len(lidar.see()) == 1  # of one point, at (6, 1, 2) in base_link
+    assert harness.set(lidar.node, ego_box=[4.0, -1.5, 0.0, 8.0, 1.5, 3.0]).successful
+    assert lidar.node.config.ego_box == (4.0, -1.5, 0.0, 8.0, 1.5, 3.0)
+    assert len(lidar.see()) == 0
+    status, _ = harness.diagnosis(lidar.node, lambda _, values: values['points/usable'] == '0')
+    assert 'in ego_box' in status.message
+    for box, said in (
+        ([4.0, -1.5, 0.0, 4.0, 1.5, 3.0], 'x_min = 4 is not less than x_max = 4'),
+        ([4.0, -1.5, 0.0, 8.0], 'expected [x_min, y_min, z_min, x_max, y_max, z_max]'),
+        ([4.0, -1.5, 0.0, 8.0, 1.5, float('nan')], 'expected finite numbers'),
+    ):
+        result = harness.set(lidar.node, ego_box=box)
+        assert not result.successful
+        assert said in result.reason
+    assert len(lidar.see()) == 0
+    assert harness.set(lidar.node, ego_box=[0.0] * 6).successful
+    assert len(lidar.see()) == 1
+
+
+@pytest.mark.parametrize('given', [None, [3.0, -2.0, 0.0, 5.5, 2.0, 2.0], [3, -2, 0, 6, 2, 2]])
+def test_the_body_of_the_vehicle_from_a_parameter_file(harness, sensors, networks, given):
+    # None: what rclpy makes of [] in a file
+    lidar = Lidar(harness, sensors, networks, ego_box=given)
+    assert lidar.node.config.ego_box == tuple(map(float, given or [0.0] * 6))
+    assert harness.set(lidar.node, ego_box=[1.0, -2.0, 0.0, 9.0, 2.0, 3.0]).successful
+    assert len(lidar.see()) == 0
+
+
 def test_five_million_points_do_no_harm(lidar, sensors):
     points = np.zeros((5_000_000, 4), np.float32)
     points[:, 0] = np.linspace(0.0, 14.0, len(points), dtype=np.float32)
