@@ -42,6 +42,12 @@ class FusionConfig:
         'Groups that the camera networks report; only their lidar boxes are penalised if unseen.',
     )
     queue_size: int = parameter(10, 'Messages kept of each source.', low=2, high=100)
+    queue_ms: float = parameter(
+        1000.0,
+        'Beyond these, what came in the last so many ms is kept, up to ten times as many; longer '
+        'than the slowest detector takes more than the fastest.',
+        unit='ms', low=0.0, high=10000.0,
+    )  # fmt: skip
     sync_slop_ms: float = parameter(
         40.0, 'Largest difference of the stamps of one set.', unit='ms', low=0.0, high=1000.0
     )

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from airside_perception.errors import ConfigError, MessageError
+from airside_perception.fusion.attendance import Attendance, Register
+from airside_perception.fusion.rhythm import Rhythm
 
 Message = TypeVar('Message')
 
 JUMP_NS = 1_000_000_000
 """Stamps, or a clock, that go back further than this have jumped; less is disorder."""
+MOST = 10
+"""So many times its size a queue may hold for the sake of its duration."""
 
 
 class Added(enum.Enum):
@@ -54,14 +58,20 @@ class Collector(Generic[Message]):
     - before that, once nothing better can come: every source has its message, was passed over (a
       newer message of it is there), or is silent. Complete sets are left to the synchroniser
       then, unless `complete_sets`.
-    Sets have rising stamps; what belongs to a set that was made is stale. Not thread-safe.
+    Sets have rising stamps; what belongs to a set that was made is stale. Messages wait until
+    there are more than `queue_size` of their source, and as many more as came in the last
+    `queue_ns`, up to `MOST` times as many. Only stamps that advance count: a source whose stamp
+    stands still is silent, and so is one whose stamps are further behind the last set than the
+    time after which a source is silent: it would hold up the others for as long as it is behind.
+    Not thread-safe.
 
     Attributes:
         sources: names by rank.
         deadline_ns, silence_ns: may be changed between calls.
         counts: `complete` and `incomplete` sets, `resets`, `stale.SOURCE` (messages after their
-            set), `unused.SOURCE` (messages that no set took: of a faster source, or overtaken),
-            `missing.SOURCE` (sets without it).
+            set), `repeated.SOURCE` (messages with the stamp of the one before), `unused.SOURCE`
+            (messages that no set took: of a faster source, or overtaken), `missing.SOURCE` (sets
+            without it).
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class Collector(Generic[Message]):
         slop_ns: int,
         silence_ns: int,
         queue_size: int = 10,
+        queue_ns: int = 0,
         complete_sets: bool = False,
     ) -> None:
         if not sources or len(set(sources)) != len(sources):
@@ -79,7 +90,8 @@ class Collector(Generic[Message]):
         self.sources = tuple(sources)
         self.deadline_ns, self.silence_ns = deadline_ns, silence_ns
         self.counts: Counter[str] = Counter()
-        self._slop_ns, self._queue_size, self._complete_sets = slop_ns, queue_size, complete_sets
+        self._slop_ns, self._complete_sets = slop_ns, complete_sets
+        self._queue_size, self._queue_ns = queue_size, queue_ns
         self.clear()
 
     def clear(self) -> None:
@@ -87,9 +99,8 @@ class Collector(Generic[Message]):
         # {source: {stamp: (message, arrival)}}
         self._waiting: dict[str, dict[int, tuple[Message, int]]] = {n: {} for n in self.sources}
         self._now: int | None = None
-        self._heard: dict[str, int] = {}
-        self._newest: dict[str, int] = {}
-        self._period: dict[str, int] = {}
+        self._rhythms = {name: Rhythm(0) for name in self.sources}
+        self._register = Register(self.sources)
         self._used: dict[str, int] = {}
         self._last: Gathered[Message] | None = None
 
@@ -97,9 +108,9 @@ class Collector(Generic[Message]):
         """Takes a message that arrived at `now_ns`; `flush` tells what can be fused now.
 
         Returns:
-            KEPT. STALE: its set was made without it, it is not kept, and a synchroniser needs not
-            see it. RESET: stamps or clock jumped back; it is kept, all else was forgotten, and a
-            synchroniser must be cleared too.
+            KEPT. STALE: its set was made without it, or its stamp is that of the message before
+            it; it is not kept, and a synchroniser needs not see it. RESET: stamps or clock jumped
+            back; it is kept, all else was forgotten, and a synchroniser must be cleared too.
 
         Raises:
             MessageError: a source that is not in `sources`.
@@ -110,15 +121,15 @@ class Collector(Generic[Message]):
         if jumped:
             self.clear()
             self.counts['resets'] += 1
-        self._hear(source, stamp_ns, now_ns)
+        if not self._hear(source, stamp_ns, now_ns):
+            self.counts[f'repeated.{source}'] += 1
+            return Added.STALE
         if self._late(source, stamp_ns):
             self.counts[f'stale.{source}'] += 1
             return Added.STALE
         queue = self._waiting[source]
         queue[stamp_ns] = (message, now_ns)
-        if len(queue) > self._queue_size:
-            del queue[min(queue)]
-            self.counts[f'unused.{source}'] += 1
+        self._trim(source, now_ns)
         return Added.RESET if jumped else Added.KEPT
 
     def complete(self, messages: Mapping[str, tuple[int, Message]]) -> Gathered[Message] | None:
@@ -165,20 +176,46 @@ class Collector(Generic[Message]):
                     ready.append(self._take(stamp))
         return ready
 
+    def holds(self) -> bool:
+        """Whether messages wait, for others or for their deadline."""
+        return any(self._waiting.values())
+
+    def still_ns(self, source: str) -> int:
+        """For how long messages of `source` have come whose stamps do not advance."""
+        return self._rhythms[source].still_ns
+
+    def attendance(self, source: str) -> Attendance | None:
+        """How `source` takes part in the last sets; None while there is nothing to tell from."""
+        return self._register.attendance(source)
+
     def _jumped(self, source: str, stamp_ns: int, now_ns: int) -> bool:
         now = now_ns if self._now is None else self._now
-        return max(self._newest.get(source, stamp_ns) - stamp_ns, now - now_ns) > JUMP_NS
+        return max(self._newest(source, stamp_ns) - stamp_ns, now - now_ns) > JUMP_NS
 
-    def _hear(self, source: str, stamp_ns: int, now_ns: int) -> None:
-        """Notes when a source spoke last, and how far its stamps are apart."""
+    def _newest(self, source: str, default: int) -> int:
+        newest = self._rhythms[source].newest
+        return default if newest is None else newest
+
+    def _hear(self, source: str, stamp_ns: int, now_ns: int) -> bool:
+        """Notes when a source spoke, and how far its stamps are apart; whether this one is new."""
         if self._now is None:  # at the start all count as live, so that the first set can wait
-            self._heard = dict.fromkeys(self.sources, now_ns)
+            self._rhythms = {name: Rhythm(now_ns) for name in self.sources}
         self._now = now_ns if self._now is None else max(now_ns, self._now)
-        self._heard[source] = self._now
-        newest = self._newest.get(source, stamp_ns)
-        if stamp_ns > newest:
-            self._period[source] = stamp_ns - newest
-        self._newest[source] = max(stamp_ns, newest)
+        new = self._rhythms[source].hear(stamp_ns, self._now)
+        if new:
+            self._register.heard(source, stamp_ns, self._now)
+        return new
+
+    def _trim(self, source: str, now_ns: int) -> None:
+        """Drops the oldest messages of a queue that is full."""
+        queue = self._waiting[source]
+        while len(queue) > self._queue_size:
+            oldest = min(queue)
+            young = now_ns - queue[oldest][1] < self._queue_ns
+            if young and len(queue) <= MOST * self._queue_size:
+                return
+            del queue[oldest]
+            self.counts[f'unused.{source}'] += 1
 
     def _late(self, source: str, stamp_ns: int) -> bool:
         """Whether the set that a message belongs to was made, with or without it."""
@@ -188,11 +225,14 @@ class Collector(Generic[Message]):
         if after <= 0 or stamp_ns <= self._used.get(source, stamp_ns - 1):
             return True
         # a little newer than a set that lacks it: nearer to that set than to the next?
-        reach = min(self._slop_ns, self._period.get(source, 0) // 2)
+        reach = min(self._slop_ns, self._rhythms[source].period // 2)
         return source in self._last.missing and after <= reach
 
     def _live(self, source: str, now_ns: int) -> bool:
-        return now_ns - self._heard.get(source, now_ns) <= self.silence_ns
+        rhythm, behind = self._rhythms[source], 0
+        if self._last is not None and rhythm.newest is not None:
+            behind = self._last.stamp_ns - rhythm.newest
+        return max(now_ns - rhythm.heard, behind) <= self.silence_ns
 
     def _due(self, now_ns: int) -> int | None:
         """The stamp of the oldest pacing message whose set is due."""
@@ -220,10 +260,10 @@ class Collector(Generic[Message]):
 
     def _settled(self, source: str, stamp: int) -> bool:
         """Whether no message of `source` can come that fits `stamp` better than what it has."""
-        if self._newest.get(source, stamp - 1) >= stamp:
+        if self._newest(source, stamp - 1) >= stamp:
             return True
         best = self._near(stamp).get(source)
-        return best is not None and stamp - best <= self._period.get(source, 0) // 2
+        return best is not None and stamp - best <= self._rhythms[source].period // 2
 
     def _take(self, stamp: int) -> Gathered[Message]:
         stamps = self._near(stamp)
@@ -236,6 +276,8 @@ class Collector(Generic[Message]):
         """Makes a set, and drops what can be in no later one."""
         missing = tuple(name for name in self.sources if name not in stamps)
         self._used.update(stamps)
+        pacing = next(name for name in self.sources if stamps.get(name) == stamp)
+        self._register.made(stamp, pacing, stamps)
         for name, queue in self._waiting.items():
             limit = max(stamp, stamps.get(name, stamp))
             old = [own for own in queue if own <= limit]

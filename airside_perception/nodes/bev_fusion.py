@@ -20,7 +20,8 @@ from airside_perception.errors import MessageError, PerceptionError
 from airside_perception.fusion.collect import Added, Collector, Gathered
 from airside_perception.nodes.base import RESULT, SENSOR, PerceptionNode, message_type, run
 from airside_perception.nodes.calibration import Calibration
-from airside_perception.nodes.diagnostics import ERROR, WARN, Report
+from airside_perception.nodes.diagnostics import Report
+from airside_perception.nodes.fusion_findings import FusionFindings
 from airside_perception.nodes.tf import TfSource
 from airside_perception.nodes.worker import Worker
 from airside_perception.projection import CameraModel
@@ -51,6 +52,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         self._inputs: list[Any] = []
         self._topics: dict[str, str] = {}
         self._calibrations: dict[str, Calibration] = {}
+        self._findings: FusionFindings | None = None
         self._tf: TfSource | None = None
         self._deadline = self.create_timer(
             1.0, self._flush, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -78,9 +80,11 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
             slop_ns=round(config.sync_slop_ms * NS_PER_MS),
             silence_ns=round(config.silence_ms * NS_PER_MS),
             queue_size=config.queue_size,
+            queue_ns=round(config.queue_ms * NS_PER_MS),
         )
         self._tf = TfSource(self, config.tf_timeout_ms, on_jump=self._forget)
         self.diagnostics.watch(*config.sources)
+        self._findings = FusionFindings(self._topics, self._calibrations)
         self._worker.start()
         self._subscribe(config)
 
@@ -117,7 +121,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         if self._tf is not None:
             self._tf.close()  # ends a wait of the worker
         self._worker.stop()
-        self._topics, self._calibrations = {}, {}
+        self._topics, self._calibrations, self._findings = {}, {}, None
 
     def on_free(self) -> None:
         """Forgets views and sets."""
@@ -125,7 +129,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         self._pipeline = self._result = self._collector = self._tf = None
 
     def report(self, report: Report) -> None:
-        """Adds what the last set held, and which sources are silent."""
+        """Adds what the last set held, and what keeps sources out of the sets."""
         if self._collector is not None:
             for name, count in sorted(self._collector.counts.items()):
                 report.add(f'sets/{name.replace(".", "/")}', count)
@@ -134,23 +138,15 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
                 report.add(f'fusion/{name}', getattr(self._result, name))
         if not self.active:
             return
-        limit_ms = self.config.silence_ms
-        silent = self.diagnostics.silent_inputs(limit_ms / 1e3)
-        for name, age in silent:
-            worst = name == 'lidar' or len(silent) == len(self.config.sources)
-            report.find(
-                ERROR if worst else WARN,
-                f'input/{name}/age_ms {age * 1e3:.0f}, limit {limit_ms:.0f}: '
-                f'nothing on {self._topics[name]}',
-            )
-        for name, calibration in self._calibrations.items():
-            report.add(f'input/{name}/calibrated', calibration.known)
+        if self._findings is not None and self._collector is not None:
+            self._findings.find(report, self._collector, self.diagnostics, self.config)
         if self._tf is not None and self._tf.jumps:
             report.add('time_jumps', self._tf.jumps)
 
     def _on_detections(self, name: str, message: Detection3DArray) -> None:
         self.diagnostics.received(name)
         stamp = messages.stamp_ns(message.header.stamp)
+        self._findings.arrived(name, self._collector)
         added = self._collector.add(name, stamp, message, time.monotonic_ns())
         if added is Added.RESET:
             self.get_logger().warning(
@@ -226,6 +222,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         for name, failure in failures.items():
             self.failed(self._topics[name], failure)
         self._objects.publish(messages.detections3d(result.boxes, message_type))
+        self._findings.published()
         if self._markers.get_subscription_count():
             from airside_perception.nodes.markers import markers
 

@@ -123,6 +123,7 @@ class Runner(Closing):
             slop_ns=round(fusion.sync_slop_ms * NS_PER_MS),
             silence_ns=round(fusion.silence_ms * NS_PER_MS),
             queue_size=fusion.queue_size,
+            queue_ns=round(fusion.queue_ms * NS_PER_MS),
             complete_sets=True,
         )
 

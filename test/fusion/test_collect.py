@@ -13,10 +13,13 @@ SOURCES = ('lidar', 'front', 'left')
 
 
 def collector(sources=SOURCES, **changes) -> Collector[str]:
-    values = {'deadline': 50, 'slop': 40, 'silence': 300, 'queue_size': 10, **changes}
+    values = {'deadline': 50, 'slop': 40, 'silence': 300, 'queue': 0, 'queue_size': 10, **changes}
     return Collector(
         sources,
-        **{f'{name}_ns': values.pop(name) * MS for name in ('deadline', 'slop', 'silence')},
+        **{
+            f'{name}_ns': values.pop(name) * MS
+            for name in ('deadline', 'slop', 'silence', 'queue')
+        },
         **values,
     )
 
@@ -218,6 +221,80 @@ def test_the_queue_is_bounded() -> None:
     assert item.counts['unused.front'] == 1
     feed(item, ('lidar', 0, 1))
     assert flush(item, 51)[0][1] == ['lidar 0', 'front 10']
+
+
+def drive(item: Collector[str], until: int, **messages: list[tuple[int, int]]) -> list:
+    """(time, stamp, sources) of sets, looked for every 5 ms; of (stamp, arrival) by source."""
+    events = sorted((at, name, ms) for name, found in messages.items() for ms, at in found)
+    made = []
+    for now in range(0, until, 5):
+        while events and events[0][0] <= now:
+            _, name, ms = events.pop(0)
+            feed(item, (name, ms, now))
+        made += [(now, g.stamp_ns // MS, tuple(g.messages)) for g in item.flush(now * MS)]
+    return made
+
+
+def every(period: int, start: int = 0, end: int = 3000, *, late: int = 0) -> list[tuple[int, int]]:
+    """(stamp, arrival) of a source, milliseconds."""
+    return [(ms, ms + late) for ms in range(start, end, period)]
+
+
+def test_what_came_lately_waits_for_a_lidar_that_takes_long() -> None:
+    lidar, front = every(100, late=450), every(33, late=20)
+    short = collector(('lidar', 'front'), silence=1000, complete_sets=True)
+    assert {sources for *_, sources in drive(short, 3000, lidar=lidar, front=front)} == {
+        ('lidar',)
+    }
+    item = collector(('lidar', 'front'), silence=1000, queue=1000, complete_sets=True)
+    made = drive(item, 3000, lidar=lidar, front=front)
+    assert len(made) == 26
+    assert all(sources == ('lidar', 'front') for *_, sources in made)
+    assert item.attendance('front').share == 1.0
+    assert item.attendance('front').delay_ns < -400 * MS
+
+
+def test_a_queue_of_a_duration_is_bounded_all_the_same() -> None:
+    item = collector(('lidar', 'front'), queue_size=3, queue=1000)
+    feed(item, *(('front', ms, ms) for ms in range(100)))
+    assert len(item._waiting['front']) == 30
+    assert item.counts['unused.front'] == 70
+    feed(item, ('front', 2000, 2000))
+    assert len(item._waiting['front']) == 3
+
+
+def test_a_camera_that_fits_no_set_is_known_by_its_offset() -> None:
+    item = collector(('lidar', 'front'), silence=1000)
+    made = drive(item, 3000, lidar=every(100, late=30), front=every(100, 50, late=20))
+    assert all(sources == ('lidar',) for *_, sources in made)
+    seen = item.attendance('front')
+    assert (seen.taken, seen.share, abs(seen.offset_ns)) == (0, 0.0, 50 * MS)
+
+
+def test_a_lidar_whose_stamps_stand_still_stops_nobody_else() -> None:
+    item = collector(('lidar', 'front'))
+    frozen = [(0, at) for at in range(0, 3000, 100)]
+    made = drive(item, 3000, lidar=frozen, front=every(100))
+    assert [stamp for _, stamp, _ in made] == list(range(0, 3000, 100))
+    assert item.counts['repeated.lidar'] == 29
+    assert item.still_ns('lidar') == 2900 * MS
+    assert item.still_ns('front') == 0
+
+
+def test_messages_of_one_stamp_are_one_message() -> None:
+    item = collector(('lidar', 'front'))
+    assert feed(item, ('lidar', 0, 0), ('lidar', 0, 1)) == [Added.KEPT, Added.STALE]
+    assert item.still_ns('lidar') == 1 * MS
+    feed(item, ('lidar', 100, 100))
+    assert item.still_ns('lidar') == 0
+
+
+def test_a_lidar_with_another_clock_does_not_hold_up_the_cameras() -> None:
+    item = collector(('lidar', 'front'))
+    slow = [(ms - 500_000, ms) for ms in range(1000, 3000, 100)]
+    made = drive(item, 3000, lidar=slow, front=every(100))
+    assert [stamp for _, stamp, _ in made] == list(range(0, 3000, 100))
+    assert item.attendance('lidar').offset_ns < -499_000 * MS
 
 
 def test_the_end_of_a_recording_drains_what_waits() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from airside_perception import messages
 from airside_perception.nodes.base import message_type
 from airside_perception.nodes.bev_fusion import BevFusionNode
+from airside_perception.nodes.diagnostics import Report
 from airside_perception.types import Boxes3D
 
 NAME = '/bev_fusion'
@@ -241,6 +244,105 @@ def test_boxes_are_taken_to_the_time_of_the_lidar(harness):
     found = fusion.result(T0 + 530 * MS)
     assert found.boxes[0, 0] == pytest.approx(9.7)  # 0.3 m nearer after 30 ms
     assert found.covariances[0, 0, 0] > 0.3
+
+
+def test_a_camera_whose_stamps_fit_no_set_is_named_with_its_offset(fusion):
+    assert fusion.harness.set(fusion.node, deadline_ms=20.0).successful
+
+    def send():
+        stamp = fusion.send(lidar=[(10.0, 0.0)])
+        fusion.inputs['front'].publish(boxes(stamp + 50 * MS, [(10.2, 0.0)]))
+        fusion.result(stamp)
+        return [text for text in findings(fusion) if text.startswith('input/front/share_pct')]
+
+    (text,) = fusion.harness.until(send, 'the finding')
+    assert text.startswith('input/front/share_pct 0, limit 50: in 0 of the last ')
+    assert 'its stamps are ' in text
+    assert '50.0 ms off (median; sync_slop_ms 40)' in text
+    status, values = fusion.diagnosis(
+        lambda status, values: 'input/front/share_pct 0' in status.message
+    )
+    assert status.level == b'\x01'
+    assert abs(float(values['input/front/offset_ms'])) == 50.0
+    assert float(values['input/lidar/share_pct']) == 100.0
+
+
+def findings(fusion):
+    """What the node would say now of its inputs."""
+    report = Report()
+    fusion.node.report(report)
+    return [text for _, text in report.findings]
+
+
+def test_stamps_that_stand_still_are_an_error_of_their_source(fusion):
+    def send():
+        for name in fusion.inputs:
+            fusion.inputs[name].publish(boxes(0, [(10.0, 0.0)]))
+
+    def find():
+        send()
+        found = findings(fusion)
+        return len(found) == 3 and found
+
+    found = sorted(fusion.harness.until(find, 'three findings'))
+    for text, name in zip(found, ('front', 'lidar'), strict=False):
+        assert text.startswith(f'input/{name}/still_ms ')
+        assert text.endswith(
+            f'limit 1000: the stamps on {NAME}/input/{name}/detections do not advance'
+        )
+    assert found[2].startswith('nothing published for ')
+    status, values = fusion.diagnosis(
+        lambda status, values: send() or 'do not advance' in status.message
+    )
+    assert status.level == b'\x02'
+    assert int(values['sets/repeated/lidar']) > 1
+
+
+def test_sets_without_a_result_are_an_error(fusion):
+    assert fusion.harness.set(fusion.node, deadline_ms=20.0, tf_timeout_ms=0.0).successful
+
+    def find():
+        fusion.stamp += 100 * MS
+        for name in fusion.inputs:
+            fusion.inputs[name].publish(boxes(fusion.stamp, [(10.0, 0.0)], frame='nowhere'))
+        return [text for text in findings(fusion) if text.startswith('nothing published')]
+
+    (text,) = fusion.harness.until(find, 'the finding')
+    assert 'limit 1.0, in which messages arrived and ' in text
+    fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[]))
+    assert not any(text.startswith('nothing published') for text in findings(fusion))
+
+
+def test_what_waits_for_a_source_that_may_still_come_is_no_error(fusion):
+    assert fusion.harness.set(fusion.node, deadline_ms=5000.0, silence_ms=60000.0).successful
+    started = time.monotonic()
+
+    def send():
+        fusion.send(front=[(10.0, 0.0)])
+        assert findings(fusion) == []
+        return time.monotonic() > started + 1.5
+
+    fusion.harness.until(send, 'more than the second that is allowed')
+    assert not fusion.objects
+
+
+def test_a_camera_without_a_camera_info_is_named(fusion, sensors):
+    def send():
+        fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[]))
+        return findings(fusion)
+
+    (text,) = fusion.harness.until(send, 'the finding')
+    assert text.startswith('input/front/calibrated False for ')
+    assert text.endswith(
+        f'limit 2.0: nothing on {NAME}/input/front/camera_info; its boxes are matched by their '
+        'places alone'
+    )
+    infos = fusion.harness.publisher(
+        CameraInfo, f'{NAME}/input/front/camera_info', qos_profile_sensor_data
+    )
+    fusion.harness.until(
+        lambda: infos.publish(sensors.info()) or not send(), 'no finding any longer'
+    )
 
 
 def test_live_settings_count_from_the_next_set_on(fusion):
