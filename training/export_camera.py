@@ -29,6 +29,7 @@ from training.camera_recipe import CameraTraining, load, parse
 from training.evaluate_camera import dump
 from training.export import illegal_on_dla, write_onnx
 
+CONFIG = 'training/yolox.yaml'
 TOLERANCE = 2e-3
 """Largest difference between ONNX Runtime and torch, of outputs of the order of 1 to 10."""
 
@@ -109,27 +110,19 @@ def command(config: str, saved: Mapping[str, Any]) -> str:
     return ' '.join([*words, *(f'--set {key}={value}' for key, value in then.items())])
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--config', default='training/yolox.yaml')
-    parser.add_argument('--run', default='output/camera', help='folder that training wrote')
-    parser.add_argument('--models', default='models')
-    options = parser.parse_args()
-    saved = sitting.chosen(Path(options.run))
-    training = parse(saved['training'])
-    network = training.network()
-    network.load_state_dict(saved['average'])
-    models = Path(options.models)
-    models.mkdir(parents=True, exist_ok=True)
-    path = models / f'{training.name}.onnx'
-    error = export_onnx(network, training, path)
-    about = {
+def described(
+    training: CameraTraining, saved: Mapping[str, Any], network: nn.Module, config: str
+) -> dict[str, Any]:
+    """What a run says about itself, for `about` of the card.
+
+    Args:
+        training: its recipe; saved: its state; network: its weights.
+        config: YAML that the recipe is set beside.
+    """
+    return {
         'source': 'trained by this project from random weights, on pictures of its own simulator',
         'licence': 'Apache-2.0',
-        'recipe': command(options.config, saved),
+        'recipe': command(config, saved),
         'training': (
             f'seed {training.seed}, {saved["made"]} pictures of simulated aprons and streets '
             f'(scene seeds from {training.first_scene}), {saved["step"]} steps of '
@@ -143,6 +136,26 @@ def main() -> None:
         ),
         'accuracy': 'not measured yet: python -m training.evaluate_camera',
     }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--config', default=CONFIG)
+    parser.add_argument('--run', default='output/camera', help='folder that training wrote')
+    parser.add_argument('--models', default='models')
+    options = parser.parse_args()
+    saved = sitting.chosen(Path(options.run))
+    training = parse(saved['training'])
+    network = training.network()
+    network.load_state_dict(saved['average'])
+    models = Path(options.models)
+    models.mkdir(parents=True, exist_ok=True)
+    path = models / f'{training.name}.onnx'
+    error = export_onnx(network, training, path)
+    about = described(training, saved, network, options.config)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     text = card(training, sha256, about)
     path.with_suffix('.yaml').write_text(text, encoding='utf-8')

@@ -100,7 +100,10 @@ def subject_of(run: str, onnx_path: str, config: str, device: torch.device, **ch
         network = training.network()
         if run:
             network.load_state_dict(saved['average'])
-            return CameraSubject(training, folded_camera(network), device, {}, past)
+            own = parse_camera(saved['training'])
+            about = export_camera.described(own, saved, network, config or export_camera.CONFIG)
+            text = yaml.safe_load(export_camera.card(training, '', about))
+            return CameraSubject(training, folded_camera(network), device, text, past)
         whole = folded_camera(network)
         _load(whole, onnx_path)
         return CameraSubject(training, whole, device, _card(onnx_path), past)
@@ -109,7 +112,9 @@ def subject_of(run: str, onnx_path: str, config: str, device: torch.device, **ch
     if run:
         state = {k: v for k, v in saved['average'].items() if not k.startswith('dense.vel')}
         nn.ModuleDict({'dense': dense, 'pillars': pillars}).load_state_dict(state)
-        return LidarSubject(lidar, pillars, folded(dense), device, {}, past)
+        about = export.described(parse_lidar(saved['training']), saved, dense)
+        text = yaml.safe_load(export.card(lidar, pillars, '', about, {}))
+        return LidarSubject(lidar, pillars, folded(dense), device, text, past)
     text = _card(onnx_path)
     whole = folded(dense)
     _load(whole, onnx_path)
@@ -151,7 +156,13 @@ def _updated(card: dict[str, Any], sha256: str, about: dict[str, Any]) -> dict[s
 
 
 class CameraSubject:
-    """A YOLOX-family network."""
+    """A YOLOX-family network.
+
+    Args:
+        training: the recipe; network: without batch norm; device: accelerator.
+        card: of the network as it was trained, as YAML has it.
+        past: see `Subject`.
+    """
 
     input_name = 'images'
 
@@ -205,13 +216,18 @@ class CameraSubject:
         export_camera.write_legal(network, self.example(0), path)
 
     def card(self, sha256: str, about: dict[str, Any]) -> str:
-        if self._card:
-            return dump_camera(_updated(self._card, sha256, about))
-        return export_camera.card(self.training, sha256, about)
+        return dump_camera(_updated(self._card, sha256, about))
 
 
 class LidarSubject:
-    """The dense network behind pillars; their feature net stays as it is, in fp32."""
+    """The dense network behind pillars; their feature net stays as it is, in fp32.
+
+    Args:
+        training: the recipe; network: without batch norm; device: accelerator.
+        pillars: the feature net.
+        card: of the network as it was trained, as YAML has it.
+        past: see `Subject`.
+    """
 
     input_name = 'canvas'
 
@@ -282,9 +298,7 @@ class LidarSubject:
             raise ValueError(f'{path}: not for the DLA: {", ".join(bad)}')
 
     def card(self, sha256: str, about: dict[str, Any]) -> str:
-        if self._card:
-            return export.dump(_updated(self._card, sha256, about))
-        return export.card(self.training, self._pillars, sha256, about, {})
+        return export.dump(_updated(self._card, sha256, about))
 
 
 def sha256_of(path: Path) -> str:

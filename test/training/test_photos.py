@@ -180,7 +180,9 @@ def test_city_cars_are_shorter_than_the_simulators_and_fill_their_boxes():
         low, high = car.mesh.extents
         assert car.label == 'car'
         # mirrors stand out of the box to the sides, nothing does along it
-        np.testing.assert_allclose([low[0], high[0]], np.array([-0.5, 0.5]) * car.box[3], atol=0.03)
+        np.testing.assert_allclose(
+            [low[0], high[0]], np.array([-0.5, 0.5]) * car.box[3], atol=0.03
+        )
         np.testing.assert_allclose(high[2], car.box[5], atol=1e-6)
         np.testing.assert_allclose(car.footprint[2], high[0] - low[0], atol=1e-6)
         lengths.append(car.box[3])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip('torch', reason='training needs torch')
 onnx = pytest.importorskip('onnx', reason='the export needs onnx')
@@ -19,9 +21,10 @@ from airside_perception.deploy.calibrate import read_for, with_qdq  # noqa: E402
 from airside_perception.deploy.lint import lint  # noqa: E402
 from airside_perception.engine.graph import has_qdq  # noqa: E402
 from airside_perception.engine.qdq import scales as stored_scales  # noqa: E402
-from training import camera_recipe, recipe  # noqa: E402
+from airside_perception.replay.judge import aliases_of  # noqa: E402
+from training import camera_recipe, export_camera, recipe, train, train_camera  # noqa: E402
 from training.camera_network import folded as folded_camera  # noqa: E402
-from training.export import folded, write_onnx  # noqa: E402
+from training.export import card, dump, folded, write_onnx  # noqa: E402
 from training.heads import head_of  # noqa: E402
 from training.qat import Run, export  # noqa: E402
 from training.quantize import (  # noqa: E402
@@ -73,10 +76,13 @@ def as_trained(network):
 
 def subjects():
     """Both kinds of networks without batch norm, with their adapters."""
-    first = CameraSubject(camera(), folded_camera(as_trained(camera().network())), CPU, {}, 0)
+    whole = folded_camera(as_trained(camera().network()))
+    text = yaml.safe_load(export_camera.card(camera(), '', {}))
+    first = CameraSubject(camera(), whole, CPU, text, 0)
     pillars = lidar().pillar_net()
     dense = folded(as_trained(head_of(lidar(), CPU).network()))
-    return [first, LidarSubject(lidar(), pillars, dense, CPU, {}, 0)]
+    text = yaml.safe_load(card(lidar(), pillars, '', {}, {}))
+    return [first, LidarSubject(lidar(), pillars, dense, CPU, text, 0)]
 
 
 @pytest.fixture(params=[0, 1], ids=['camera', 'lidar'])
@@ -199,8 +205,8 @@ def test_what_is_written_is_read_by_the_package(subject, tmp_path):
     said = export(state, tmp_path, inputs)
     assert 'every layer is one of the DLA' in said
     path = tmp_path / f'{subject.name}.onnx'
-    card = load_card(path.with_suffix('.yaml'))
-    assert 'int8' in card.about
+    read = load_card(path.with_suffix('.yaml'))
+    assert 'int8' in read.about
     known, notes = read_for(path, path.with_suffix('.scales.json'))
     assert not notes
     for_dla = json.loads((tmp_path / f'{subject.name}.dla.scales.json').read_text())
@@ -208,13 +214,11 @@ def test_what_is_written_is_read_by_the_package(subject, tmp_path):
     assert all(for_dla[name] >= value * (1 - 1e-6) for name, value in known.items())
     both = onnx.load(str(tmp_path / f'{subject.name}_qdq.onnx'))
     assert has_qdq(both)
-    assert load_card(tmp_path / f'{subject.name}_qdq.yaml').sha256 != card.sha256
+    assert load_card(tmp_path / f'{subject.name}_qdq.yaml').sha256 != read.sha256
 
 
 def test_a_network_of_models_is_gone_on_with(tmp_path):
     """Weights and pillar feature net come back from the files that training wrote."""
-    from training.export import card, dump
-
     training = lidar()
     dense = folded(as_trained(head_of(training, CPU).network()))
     pillars = training.pillar_net().eval()
@@ -243,7 +247,21 @@ def test_a_network_of_models_is_gone_on_with(tmp_path):
         subject_of('', str(path), str(config), CPU, neck=8)
 
 
-def recipe_values(training):
-    from dataclasses import asdict
+@pytest.mark.parametrize('kind', ['camera', 'lidar'])
+def test_the_card_of_a_run_says_what_its_export_would(kind, tmp_path):
+    """Which classes of the simulator a label answers for above all: else they are false alarms."""
+    training, make = (camera(), train_camera) if kind == 'camera' else (lidar(), train)
+    make.Run(training, CPU).save(tmp_path)
+    found = subject_of(str(tmp_path), '', '', CPU)
+    path = tmp_path / 'net.yaml'
+    path.write_text(found.card('abc', {'int8': {'recipe': 'some'}}), encoding='utf-8')
+    read = load_card(path)
+    assert read.sha256 == 'abc'
+    assert {'int8', 'source', 'licence', 'training', 'parameters'} <= set(read.about)
+    assert f'seed {training.seed}' in read.about['training']
+    known = aliases_of([read])
+    assert {known[name] for name in ('truck', 'fuel_truck', 'catering_truck')} == {'truck'}
 
-    return asdict(training)
+
+def recipe_values(training):
+    return dataclasses.asdict(training)
