@@ -12,14 +12,18 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import rclpy
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
 from airside_perception.errors import PerceptionError
 from airside_perception.nodes.diagnostics import Diagnostics, Report
 from airside_perception.nodes.opening import NotReadyError, lingering
+from airside_perception.nodes.parameter_services import ParameterServices
 from airside_perception.nodes.parameters import Parameters
 from airside_perception.nodes.worker import Worker
 
@@ -59,6 +63,10 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         self.diagnostics = Diagnostics(self, self.report)
         self.active = False
         self.broken = ''
+        self._parameter_services = ParameterServices(self, self.set_values)
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                service.callback = functools.partial(self._on_change_state, service.callback)
 
     @property
     def config(self) -> Config:
@@ -79,6 +87,14 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
 
     def report(self, report: Report) -> None:
         """Adds what this node has to say to its diagnostics; called once a second."""
+
+    async def set_values(self, items: list[Parameter]) -> SetParametersResult:
+        """Sets parameters as a whole or not at all.
+
+        Raises:
+            ParameterNotDeclaredException: there is no such parameter.
+        """
+        return self.set_parameters_atomically(items)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """unconfigured -> inactive."""
@@ -176,6 +192,20 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         if not isinstance(error, PerceptionError):
             cause = ''.join(traceback.format_exception(error)).rstrip()
         self.diagnostics.dropped(topic, cause)
+
+    def _on_change_state(self, answer: Callable[..., Any], request: Any, response: Any) -> Any:
+        """Refuses a transition that the state does not have: in rclpy it would end the process."""
+        wanted = request.transition
+        there = {item[1]: item[0] for item in self._state_machine.available_transitions}
+        if wanted.label in there or (not wanted.label and wanted.id in there.values()):
+            return answer(request, response)
+        name, state = wanted.label or wanted.id, self._state_machine.current_state[1]
+        self.get_logger().warning(
+            f'transition {name} refused: the node is {state}, '
+            f'which has {", ".join(sorted(there)) or "none"}'
+        )
+        response.success = False
+        return response
 
     def _transition(
         self, name: str, step: Callable[[], None], failure: TransitionCallbackReturn

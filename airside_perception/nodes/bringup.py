@@ -101,7 +101,8 @@ class Node:
             while _now() < end:
                 answer = await _result(future, ANSWER_S)
                 if answer is not None:
-                    return bool(answer.success)
+                    # refused may be the second of two that were both on their way
+                    return bool(answer.success) or await self.state(ANSWER_S) == after
                 # no answer yet: it works, or the request went to a process that died before
                 state = await self.state(ANSWER_S)
                 if state == after:
@@ -234,14 +235,19 @@ class BringUp:
             return f'its lifecycle services {SILENT} within {START_S:g} s'
         if state in ('inactive', 'active'):
             return ''
+        if state != 'unconfigured':
+            return f'it is {state}, not unconfigured'
         return await self._change(
             node, 'configure', Transition.TRANSITION_CONFIGURE, 'unconfigured', 'inactive'
         )
 
     async def _activate(self, node: Node) -> str:
         """Why the node is not active now; empty where it is."""
-        if await node.state(ANSWER_S) == 'active':
+        state = await node.state(ANSWER_S)
+        if state == 'active':
             return ''
+        if state != 'inactive':  # somebody else, or an error, has moved it
+            return f'it is {state}, not inactive' if state else f'its lifecycle services {SILENT}'
         return await self._change(
             node, 'activate', Transition.TRANSITION_ACTIVATE, 'inactive', 'active'
         )

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from airside_perception.card import ModelCard
@@ -19,7 +21,6 @@ from airside_perception.errors import DeviceError, PerceptionError
 from airside_perception.nodes.base import RELIABLE_SENSOR, SENSOR, PerceptionNode
 from airside_perception.nodes.diagnostics import SILENCE_S, STALE, WARN, Report
 from airside_perception.nodes.opening import BUSY, CancelledError, NotReadyError, Opening, Say
-from airside_perception.nodes.parameter_services import ParameterServices
 from airside_perception.nodes.serving import Serving
 from airside_perception.nodes.swap import Swap
 from airside_perception.nodes.tf import TfSource
@@ -50,7 +51,6 @@ class DetectorNode(PerceptionNode[Config], ABC):
         self._replacing = threading.Lock()  # between two frames: `serving` and `config` as a pair
         self._worker = self.make_worker(self._work, self._failed)
         self._inputs: list[Any] = []
-        self._parameter_services = ParameterServices(self, self.swap.set)
 
     @property
     def engine(self) -> Engine | None:
@@ -185,6 +185,10 @@ class DetectorNode(PerceptionNode[Config], ABC):
         serving, self.serving = self.serving, None
         if serving is not None:
             serving.close()
+
+    async def set_values(self, items: list[Parameter]) -> SetParametersResult:
+        """Sets parameters; those of a network in service come with that network."""
+        return await self.swap.set(items)
 
     def replace_serving(self, fresh: Serving, apply: Any) -> Serving | None:
         """Puts another network in service between two frames.

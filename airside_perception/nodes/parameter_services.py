@@ -1,8 +1,9 @@
-"""The services that set parameters, for nodes where a setting may take seconds to take effect.
+"""The services that set parameters: a setting may take seconds, and no request ends the node.
 
 rclpy's own answer when the call returns. These are coroutines: while one waits, the executor goes
 on with everything else, with one thread. They have a callback group of their own, as a callback
-that waits blocks the others of its group.
+that waits blocks the others of its group. And what rclpy's own raise on a request that it cannot
+read goes through the executor to the end of the process; here it is a refusal.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_parameters
+
+from airside_perception.errors import ConfigError
 
 Setter = Callable[[list[Parameter]], Awaitable[SetParametersResult]]
 
@@ -57,7 +60,19 @@ class ParameterServices:
 
     async def _set(self, items: Any) -> SetParametersResult:
         try:
-            return await self._set_values([Parameter.from_parameter_msg(item) for item in items])
-        except ParameterNotDeclaredException as error:
-            self._node.get_logger().warning(f'Failed to set parameters: {error}')
-            return SetParametersResult(successful=False, reason=str(error))
+            return await self._set_values([_parameter(item) for item in items])
+        except ConfigError as error:
+            reason = str(error)
+        except ParameterNotDeclaredException:  # which does not name it on every distribution
+            unknown = [item.name for item in items if not self._node.has_parameter(item.name)]
+            reason = f'unknown parameter {", ".join(map(repr, unknown))}'
+        self._node.get_logger().warning(f'Failed to set parameters: {reason}')
+        return SetParametersResult(successful=False, reason=reason)
+
+
+def _parameter(message: Any) -> Parameter:
+    try:
+        return Parameter.from_parameter_msg(message)
+    except ValueError as error:
+        kind = message.value.type
+        raise ConfigError(f'{message.name}: parameters have no type {kind}') from error

@@ -106,3 +106,41 @@ def test_a_reason_that_comes_twice_will_come_again(monkeypatch, reasons, count):
 def test_a_node_that_builds_its_engine_is_waited_for_without_being_counted(monkeypatch):
     building = [f'activate failed: x.engine {BUSY}: building {n} %' for n in (0, 0, 0, 40, 40, 60)]
     assert tries(monkeypatch, [*building, ''], seconds=1.5) > len(building)
+
+
+class Moved(Broken):
+    """A node that goes back to unconfigured by itself, once, when it has just been configured."""
+
+    def connect(self, ros):
+        if not hasattr(self, 'now'):
+            self.now, self.asked = 'unconfigured', []
+
+    async def state(self, limit_s):
+        if self.asked == ['unconfigured -> inactive']:
+            self.now = 'unconfigured'
+        return self.now
+
+    async def change(self, transition, before, after):
+        assert self.now == before
+        self.asked.append(f'{before} -> {after}')
+        self.now = after
+        return True
+
+
+def test_a_node_is_activated_from_inactive_only(monkeypatch):
+    monkeypatch.setattr(bringup, 'Node', Moved)
+
+    async def scene():
+        made = bringup.BringUp([('/a', None)], pause_s=0.01)
+        running = asyncio.create_task(made._wait_for_news(None))
+        made._started(made._nodes[0])
+        while getattr(made._nodes[0], 'now', '') != 'active':
+            await asyncio.sleep(0.01)
+        running.cancel()
+        return made._nodes[0]
+
+    node = asyncio.run(asyncio.wait_for(scene(), 20.0))
+    assert node.asked == [
+        'unconfigured -> inactive', 'unconfigured -> inactive', 'inactive -> active',
+    ]  # fmt: skip
+    assert node.reason == 'it is unconfigured, not inactive'
