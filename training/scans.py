@@ -18,6 +18,10 @@ from training.targets import Boxes
 REACH = 120.0
 GROUND = 1.0e4
 """Twice the area of a triangle that is the ground, square metres."""
+LONGEST = 20.0
+"""Length of the longest objects that are stretched, metres. What is longer are aircraft: only their
+hull is labelled, so wings, fin, engines and gear would stay where they were, and so would bridges,
+stairs and loaders at their doors."""
 Draw = Callable[..., Tensor]
 
 
@@ -50,7 +54,7 @@ class Variation:
 
     Attributes:
         scale: of the whole scan, 1 +- this.
-        stretch: of every object's length, width and height, 1 +- this.
+        stretch: of length, width and height of objects up to LONGEST, 1 +- this.
         slope: of the ground, standard deviation.
         waves: height of the ground's undulation, metres, most.
         banks: height of a bank or ditch beside the road, metres, most; half of the scans have one.
@@ -258,7 +262,11 @@ def _tilt(angles: Tensor) -> Tensor:
 def _stretch(
     triangles: Tensor, owner: Tensor, boxes: Tensor, factors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Objects scaled along their own axes about the middle of their underside, which stays."""
+    """Objects scaled along their own axes about the middle of their underside, which stays.
+
+    Those longer than LONGEST stay as they are.
+    """
+    factors = torch.where(boxes[:, 3:4] > LONGEST, 1.0, factors)
     axes = _turn(boxes[:, 6])
     linear = axes.transpose(1, 2) @ (factors[:, :, None] * axes)
     base = boxes[:, :3].clone()

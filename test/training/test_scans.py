@@ -13,7 +13,7 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 from airside_perception.sim.mesh import box  # noqa: E402  (after the check for torch)
 from training.lidars import MOST_RINGS, Lidar, random_lidar  # noqa: E402
 from training.recipe import load  # noqa: E402
-from training.scans import Surfaces, Variation, World, make_batch  # noqa: E402
+from training.scans import Surfaces, Variation, World, _stretch, make_batch  # noqa: E402
 from training.train import run  # noqa: E402
 from training.worlds import Recipe, build  # noqa: E402
 
@@ -88,6 +88,23 @@ def test_every_return_lies_on_the_ground_or_in_its_box(variation, margin, flat):
             assert raised.sum() == pytest.approx(returns.sum(), rel=0.05)
         else:
             assert within.sum() >= 0.95 * returns.sum()
+
+
+def test_an_aircraft_keeps_its_shape_since_only_its_hull_is_labelled():
+    """Every triangle of it stays, as its unlabelled wings do; a bus of 18 m is stretched."""
+    boxes, sizes = [], [(38.0, 4.0, 4.1), (18.0, 2.6, 3.1)]
+    for row, size in enumerate(sizes):
+        boxes.append([9.0 * row, 5.0, size[2] / 2, *size, 0.7])
+    parts = [box(b[3:6], (0, 0, 0), 0).moved((*b[:2], 0.0), b[6]).triangles for b in boxes]
+    triangles = torch.tensor(np.concatenate(parts), dtype=torch.float32)
+    owner = torch.arange(2).repeat_interleave(len(parts[0]))
+    before = torch.tensor(boxes, dtype=torch.float32)
+    factors = torch.tensor([[1.1, 0.9, 1.05]]).repeat(2, 1)
+    moved, after = _stretch(triangles, owner, before, factors)
+    torch.testing.assert_close(moved[owner == 0], triangles[owner == 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(after[1, 3:6], before[1, 3:6] * factors[1])
+    assert (moved[owner == 1] - triangles[owner == 1]).abs().max() > 0.5
 
 
 def test_objects_with_few_returns_are_not_counted():
