@@ -212,6 +212,9 @@ WRONG_LIDAR = [
     ({'classes': ['car', 'car']}, 'names one twice'),
     ({'classes': [1, 2]}, 'expected names'),
     ({'publish': {'lorry': 'truck'}}, "'lorry'"),
+    ({'sigmas': {'tree': [1, 1, 1]}}, "'tree' is not among the published classes"),
+    ({'sigmas': {'person': [1, 1]}}, 'expected 3 numbers'),
+    ({'sigmas': {'person': [1, 0, 1]}}, 'expected positive numbers'),
     ({'publish': {'car': 7}}, "'car': 7"),
     ({'thresholds': {'tree': 0.5}}, "'tree'"),
     ({'thresholds': {'person': 1.5}}, "'person': 1.5"),
@@ -262,6 +265,13 @@ WRONG_LIDAR = [
     ({'calibration': {'vehicle': {**CURVE, 'scores': [0.1, 0.5, 1]}}}, 'put a 0 before both'),
     ({'calibration': {'vehicle': {**CURVE, 'probabilities': [0.1, 0.5, 1]}}}, 'put a 0 before'),
 ]
+
+
+def test_a_lidar_card_may_say_how_far_boxes_of_a_class_lie_off(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, LIDAR, {'sigmas': {'vehicle': [0.4, 0.1, 0.2]}}))
+    assert isinstance(card, LidarCard)
+    assert card.sigmas == {'vehicle': (0.4, 0.1, 0.2)}
+    assert load_card(write(tmp_path, LIDAR)).sigmas == {}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(('change', 'message'), WRONG_LIDAR, ids=str)

@@ -174,6 +174,9 @@ class LidarCard(ModelCard):
             Scores are logits, one sigmoid a class.
         box_output, direction_output: [1, A * n, rows / stride, columns / stride] with n = 7 and 2;
             channel = anchor * n + k.
+        sigmas: {published class: (along, across, yaw)}, standard deviations of the centre along
+            and across the object, metres at 0 m, and of the yaw, radians; other classes have those
+            of LidarConfig.
     """
 
     limits: tuple[float, ...] = ()
@@ -193,6 +196,7 @@ class LidarCard(ModelCard):
     score_output: str = 'scores'
     box_output: str = 'boxes'
     direction_output: str = 'directions'
+    sigmas: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, int]:

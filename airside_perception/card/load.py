@@ -144,6 +144,11 @@ def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
             raise CardError(
                 f'{encoder.path}: feature {name!r} is not among {", ".join(POINT_FEATURES)}'
             )
+    table = reader.nested('sigmas', {})
+    sigmas = {name: table.numbers(name, 3) for name in table.left}
+    for name, values in sigmas.items():
+        if min(values) <= 0.0:
+            raise CardError(f'{table.path}: {name!r} is {values}, expected positive numbers')
     weight, bias = encoder.array('weight', 2), encoder.array('bias', 1)
     if weight.shape != (len(features), len(bias)):
         raise CardError(
@@ -162,11 +167,15 @@ def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
         bias=bias,
         zero_row=encoder.take('zero_row', bool, False),
         stride=output.count('stride'),
+        sigmas=sigmas,  # type: ignore[arg-type]  # three numbers each
         **_head(output, common),
     )
     for part in (shape, encoder, output):
         part.finish()
     _check_grid(shape.path, card)
+    for name in sigmas:
+        if name not in card.published:
+            raise CardError(f'{table.path}: {name!r} is not among the published classes')
     return card
 
 

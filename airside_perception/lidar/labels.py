@@ -8,7 +8,7 @@ from airside_perception.card import LidarCard
 from airside_perception.card.scores import network_threshold, published_scores
 from airside_perception.config import LidarConfig
 from airside_perception.errors import MessageError
-from airside_perception.types import Boxes3D, Float64, Int64, PointCloud, by_score
+from airside_perception.types import YAW, Boxes3D, Float64, Int64, PointCloud, by_score
 
 
 class Labels:
@@ -62,8 +62,24 @@ class Labels:
             boxes,
             scores,
             tuple(self.names[labels].tolist()),
-            _covariances(boxes, config),
+            self._covariances(boxes, labels, config),
         )
+
+    def _covariances(self, boxes: Float64, labels: Int64, config: LidarConfig) -> Float64:
+        """Covariances [N, 4, 4] of (x, y, z, yaw): of the card for a class, growing with range."""
+        plain = (config.position_sigma, config.position_sigma, config.yaw_sigma)
+        known = [self._card.sigmas.get(name, plain) for name in self.names.tolist()]
+        sigmas = np.array(known).reshape(-1, 3)[labels]
+        growth = config.position_sigma_per_m * np.hypot(boxes[:, 0], boxes[:, 1])
+        along, across = np.square(sigmas[:, :2] + growth[:, None]).T
+        c, s = np.cos(boxes[:, YAW]), np.sin(boxes[:, YAW])
+        covariances = np.zeros((len(boxes), 4, 4))
+        covariances[:, 0, 0] = across + (along - across) * c * c  # equal ones stay bit by bit
+        covariances[:, 1, 1] = across + (along - across) * s * s
+        covariances[:, 0, 1] = covariances[:, 1, 0] = (along - across) * c * s
+        covariances[:, 2, 2] = np.square(config.position_sigma + growth)
+        covariances[:, 3, 3] = np.square(sigmas[:, 2])
+        return covariances
 
 
 def intensity_column(card: LidarCard, cloud: PointCloud) -> int:
@@ -78,13 +94,3 @@ def intensity_column(card: LidarCard, cloud: PointCloud) -> int:
             'needs intensity: use a network without it, or let the driver publish it'
         )
     return cloud.fields.index('intensity')
-
-
-def _covariances(boxes: Float64, config: LidarConfig) -> Float64:
-    """Covariances [N, 4, 4] of (x, y, z, yaw): equal along all axes, growing with range."""
-    range_m = np.hypot(boxes[:, 0], boxes[:, 1])
-    sigma = config.position_sigma + config.position_sigma_per_m * range_m
-    covariances = np.zeros((len(boxes), 4, 4))
-    covariances[:, [0, 1, 2], [0, 1, 2]] = np.square(sigma)[:, None]
-    covariances[:, 3, 3] = config.yaw_sigma**2
-    return covariances

@@ -14,6 +14,7 @@ from airside_perception.config import LidarConfig
 from airside_perception.engine import open_engine
 from airside_perception.errors import EngineError, MessageError
 from airside_perception.lidar.detector import LidarDetector
+from airside_perception.lidar.labels import Labels
 from airside_perception.types import PointCloud
 
 CAR = (4.0, 2.0, 1.5, 0.75)
@@ -78,6 +79,21 @@ def test_covariances_grow_with_range(detector: LidarDetector) -> None:
     for box, covariance in zip(found.boxes, found.covariances, strict=True):
         sigma = 0.2 + 0.01 * np.hypot(box[0], box[1])
         np.testing.assert_allclose(covariance, np.diag([sigma**2] * 3 + [0.09]), rtol=1e-9)
+
+
+def test_covariances_of_a_class_are_those_of_its_card(detector: LidarDetector) -> None:
+    sigmas = {'car': (0.5, 0.1, 0.7)}
+    card = replace(detector.card, sigmas=sigmas)
+    config = LidarConfig(position_sigma=0.2, position_sigma_per_m=0.01, yaw_sigma=0.3)
+    boxes = np.array([[30.0, 0, 1, 4, 2, 1.5, 0.7], [30.0, 0, 1, 4, 2, 1.5, 0.7]])
+    labels = np.array([card.classes.index('car'), card.classes.index('person')])
+    found = Labels(card).publish(0, 'lidar', boxes, np.array([0.9, 0.8]), labels, config)
+    car, person = found.covariances
+    c, s = np.cos(0.7), np.sin(0.7)
+    turn = np.array([[c, -s], [s, c]])
+    np.testing.assert_allclose(car[:2, :2], turn @ np.diag([0.8**2, 0.4**2]) @ turn.T)
+    np.testing.assert_allclose(np.diag(car)[2:], [0.5**2, 0.7**2])
+    np.testing.assert_array_equal(person, np.diag([0.5**2] * 3 + [0.3**2]))
 
 
 def test_a_cloud_without_points_gives_no_boxes(detector: LidarDetector) -> None:
