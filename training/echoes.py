@@ -2,7 +2,9 @@
 
 The formulas are those of `airside_perception.sim.returns`, for many scans at once on the
 accelerator. Powers are in units of the weakest return that a sensor keeps half of the time, so a
-black (10 %) wall seen head-on at the lidar's reach has the power 1.
+black (10 %) wall seen head-on at the lidar's reach has the power 1. How they fall with the angle
+of incidence differs from scan to scan: as its cosine, like the simulator's, or less, since real
+surfaces are rough.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from airside_perception.sim.returns import DROPS, OVERLAP, PULSE, SOFT
-from training.lidars import Lidar
+from airside_perception.sim.returns import DROPS, HALO, OVERLAP, PULSE, RETRO, SOFT
+from training.lidars import MOST_RINGS, Lidar
 from training.raycast import Beams
 
 BLACK = 0.1
@@ -23,6 +25,10 @@ NEAREST = 1.0
 """Metres; nothing nearer is measured."""
 GLOSS, SPECKLE = 0.15, 0.15
 """Exponent of the cosine of incidence in the intensity, and its relative noise."""
+ROUGH, SMOOTH = 0.5, 1.1
+"""Exponents of the cosine of incidence in the power, from scan to scan; the simulator's is 1."""
+GLOW = 0.3
+"""Reflectivity that a retro-reflector beside a beam seems to have."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Loss:
         rings: most of the rings that are lost; every other scan loses some.
         beams: most of the beams that are lost one by one; every other scan loses some.
         fog, rain: shares of scans in fog of 40 to 300 m and in rain of 2 to 35 mm/h.
+        damp: share of the other scans whose ground is wet all the same.
+        halos: share of scans of sensors that retro-reflectors blind in neighbouring beams.
         gain: of the intensity, standard deviation of its logarithm; gamma: the same.
         mute: share of scans without any intensity.
     """
@@ -56,6 +64,8 @@ class Loss:
     beams: float = 0.0
     fog: float = 0.0
     rain: float = 0.0
+    damp: float = 0.0
+    halos: float = 0.0
     gain: float = 0.0
     gamma: float = 0.0
     mute: float = 0.0
@@ -83,7 +93,7 @@ class Echoes:
 
     Attributes:
         beam: int64; distance: float32, without noise; intensity: float32, 0..1.
-        hit: int64, row of `Met`, -1: a drop of fog or rain.
+        hit: int64, row of `Met`, -1: a drop of fog or rain, or a halo.
     """
 
     beam: Tensor
@@ -105,15 +115,18 @@ class Air:
 def air(scans: int, loss: Loss, generator: torch.Generator) -> Air:
     """Weather drawn for every scan, as `sim.conditions` draws it."""
     device = generator.device
-    kind, amount = torch.rand((2, scans), device=device, generator=generator)
+    kind, amount, chance, water = torch.rand((4, scans), device=device, generator=generator)
     foggy, rainy = kind < loss.fog, kind >= 1 - loss.rain
     low, high = math.log(40.0), math.log(300.0)
     visibility = torch.where(foggy, torch.exp(low + (high - low) * amount), math.inf)
     rain = torch.where(rainy, 2 + 33 * amount, 0.0)
     falling = 1.076e-3 * rain.pow(0.67) * math.log(10) / 10
-    extinction = torch.maximum(3 / visibility, falling)  # a visibility in rain has the rain in it
-    wetness = torch.where(rainy, (0.55 + rain / 40).clamp(max=1.0), 0.0)
-    return Air(extinction, visibility, rain, torch.where(foggy, 0.3, wetness))
+    hazy = torch.where(rainy, 3 * (1 + rain / 3) / 12_000, 3 / visibility)
+    extinction = torch.maximum(hazy, falling)  # a visibility in rain has the rain in it
+    damp = (0.2 + 0.4 * water) * (chance < loss.damp)
+    wetness = torch.where(rainy, (0.55 + rain / 40).clamp(max=1.0), damp)
+    wetness = torch.where(foggy, wetness.clamp(min=0.3), wetness)
+    return Air(extinction, visibility, rain, wetness)
 
 
 def echoes(
@@ -139,33 +152,41 @@ def echoes(
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, device=device, generator=generator)
 
-    def of_lidars(name: str) -> Tensor:
-        return torch.tensor([getattr(lidar, name) for lidar in lidars], device=device)
-
+    table = [(x.reach, 1 - x.dropout, len(x.elevations), x.firings) for x in lidars]
+    reach, answering, rings, firings = torch.tensor(table, device=device).unbind(1)
     weather = air(scans, loss, generator)
     scan = beams.scan[met.beam]
-    reach = of_lidars('reach').float()
-    power = surfaces.reflectivity[met.kind] * torch.sqrt(met.facing + 1e-3) / BLACK
+    fall = ROUGH + (SMOOTH - ROUGH) * uniform(scans)
+    bright = surfaces.reflectivity[met.kind]
+    if surfaces.retro is not None:
+        bright = torch.where(surfaces.retro[met.kind] > 0, RETRO, bright)
+    power = bright * (met.facing + 1e-3).pow(fall[scan]) / BLACK
     power = power * (reach[scan] / met.distance).square()
     power = power * torch.exp(-2 * weather.extinction[scan] * met.distance)
     wet = weather.wetness[scan] * met.ground
     power = power * (1 - 0.5 * wet) * (1 - wet * (1 - met.facing).pow(1.5))
     # A lidar equation, softened, since real surfaces are no Lambertian mirrors.
-    seen = torch.sigmoid(2 * torch.log(power)) * (1 - of_lidars('dropout').float()[scan])
-    seen = seen * (1 - surfaces.loss[met.kind])
-    working = _working(beams, lidars, loss, generator)
+    seen = torch.sigmoid(2 * torch.log(power)) * answering[scan] * (1 - surfaces.loss[met.kind])
+    working = _working(beams, firings, scans, loss, generator)
+    halo = _halos(met, beams, rings.long(), firings.long(), surfaces, loss, generator)
     kept = (uniform(len(scan)) < seen) & (met.distance > NEAREST) & working[met.beam]
+    kept = kept & ~torch.isfinite(halo)[met.beam]
 
-    stronger = torch.zeros(len(beams.scan), device=device)
-    stronger[met.beam[kept]] = power[kept]
+    glow = _glow(halo, reach[beams.scan], weather.extinction[beams.scan])
+    lit = uniform(len(glow)) < glow.square() / (glow.square() + 1) * answering[beams.scan]
+    stronger = torch.where(lit, glow, 0.0)
+    stronger[met.beam] = torch.where(kept, power, stronger[met.beam])
     soft = _droplets(weather, stronger, beams.scan, reach, generator)
+    cloudy = (soft > NEAREST) & torch.isfinite(soft)
+    soft = torch.where(cloudy, soft, torch.where(lit, halo, math.inf))
     soft = torch.where(working, soft, math.inf)
     ghost = torch.nonzero((soft > NEAREST) & torch.isfinite(soft)).flatten()
     covered = torch.zeros(len(beams.scan), dtype=torch.bool, device=device)
     covered[ghost] = True
     rows = torch.nonzero(kept & ~covered[met.beam]).flatten()
     intensity = _intensity(met, rows, power, surfaces, generator)
-    dim = 0.05 * uniform(len(ghost))
+    faded = _faded(glow[ghost]) * (1 + SPECKLE * (2 * uniform(len(ghost)) - 1))
+    dim = torch.where(cloudy[ghost], 0.05 * uniform(len(ghost)), GLOW * faded)
     beam = torch.cat([met.beam[rows], ghost])
     return Echoes(
         beam,
@@ -176,24 +197,68 @@ def echoes(
 
 
 def _working(
-    beams: Beams, lidars: Sequence[Lidar], loss: Loss, generator: torch.Generator
+    beams: Beams, firings: Tensor, scans: int, loss: Loss, generator: torch.Generator
 ) -> Tensor:
     """Beams [R] that dirt, broken rings and chance leave."""
-    device, scans = beams.scan.device, len(lidars)
+    device = beams.scan.device
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, device=device, generator=generator)
 
-    firings = torch.tensor([lidar.firings for lidar in lidars], device=device)
-    rings = max(len(lidar.elevations) for lidar in lidars)
     turn = beams.azimuth / firings[beams.scan]
     first, width = uniform(scans), 0.25 * uniform(scans) * (uniform(scans) < loss.sectors)
     working = torch.remainder(turn - first[beams.scan], 1.0) >= width[beams.scan]
     lost = loss.rings * uniform(scans) * (uniform(scans) < 0.5)
-    broken = uniform(scans, rings) < lost[:, None]
+    broken = uniform(scans, MOST_RINGS) < lost[:, None]
     working = working & ~broken[beams.scan, beams.row]
     thin = loss.beams * uniform(scans) * (uniform(scans) < 0.5)
     return working & (uniform(len(beams.scan)) >= thin[beams.scan])
+
+
+def _halos(
+    met: Met,
+    beams: Beams,
+    rings: Tensor,
+    firings: Tensor,
+    surfaces: Surfaces,
+    loss: Loss,
+    generator: torch.Generator,
+) -> Tensor:
+    """Distance [R] of the retro-reflector beside a beam that blinds it; inf: none does.
+
+    A beam looks past what its neighbours in ring or azimuth hit, and reports it all the same.
+    """
+    device, scan = beams.scan.device, beams.scan
+    nothing = torch.full((len(scan),), math.inf, device=device)
+    if not loss.halos or surfaces.retro is None:
+        return nothing
+    retro = surfaces.retro[met.kind] > 0
+    there, shining = nothing.clone(), nothing.clone()
+    there[met.beam] = met.distance
+    shining[met.beam] = torch.where(retro, met.distance, math.inf)
+    size = rings * firings
+    first = (size.cumsum(0) - size)[scan]  # beams of a scan go round, its rings one by one
+    step, around = rings[scan], size[scan]
+    place = torch.arange(len(scan), device=device) - first
+    near = torch.where(beams.row > 0, shining.roll(1), math.inf)
+    near = torch.minimum(near, torch.where(beams.row < step - 1, shining.roll(-1), math.inf))
+    for way in (-step, step):
+        near = torch.minimum(near, shining[first + torch.remainder(place + way, around)])
+    drawn = torch.rand(len(scan), device=device, generator=generator)
+    blooming = torch.rand(len(size), device=device, generator=generator) < loss.halos
+    struck = drawn < 0.5 * (1 - near / HALO).clamp(0, 1) * blooming[scan]
+    return torch.where(struck & (there > near + 0.3), near, math.inf)
+
+
+def _glow(halo: Tensor, reach: Tensor, extinction: Tensor) -> Tensor:
+    """Power [R] of beams that report a retro-reflector beside them: a grey wall's; 0: they do not.
+
+    Args:
+        halo: of `_halos`; reach (m), extinction (1/m): of the beams, [R].
+    """
+    at = halo.clamp(max=HALO)
+    power = GLOW / BLACK * (reach / at).square() * torch.exp(-2 * extinction * at)
+    return torch.where(torch.isfinite(halo), power, 0.0)
 
 
 def _droplets(
@@ -232,14 +297,20 @@ def _intensity(
     met: Met, rows: Tensor, power: Tensor, surfaces: Surfaces, generator: torch.Generator
 ) -> Tensor:
     """Intensity 0..1 that sensors report, corrected for range, of `rows` of `met`."""
-    kind, square = met.kind[rows], power[rows].square()
+    kind = met.kind[rows]
     noise = torch.randn(len(rows), device=power.device, generator=generator)
     shine = met.facing[rows].clamp(min=1e-3).pow(GLOSS)
-    plain = surfaces.reflectivity[kind] * shine * square / (square + 9)
+    plain = surfaces.reflectivity[kind] * shine * _faded(power[rows])
     plain = plain * (1 + SPECKLE * noise)
     if surfaces.retro is not None:
         plain = torch.where(surfaces.retro[kind] > 0, 0.97 + 0.02 * noise, plain)
     return plain.clamp(0, 1)
+
+
+def _faded(power: Tensor) -> Tensor:
+    """Share of the intensity that returns of so much power are reported with."""
+    square = power.square()
+    return square / (square + 9)
 
 
 def _varied(

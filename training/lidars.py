@@ -102,7 +102,7 @@ def random_lidar(rng: np.random.Generator) -> Lidar:
         np.radians(degrees + jitter),
         firings,
         float(height),
-        float(rng.uniform(60, 180)),
+        float(rng.uniform(70, 220)),
         float(rng.uniform(0.005, 0.035)),
         float(rng.choice([0.0, rng.uniform(0, 0.2)])),
     )

@@ -19,9 +19,9 @@ REACH = 120.0
 GROUND = 1.0e4
 """Twice the area of a triangle that is the ground, square metres."""
 LONGEST = 20.0
-"""Length of the longest objects that are stretched, metres. What is longer are aircraft: only their
-hull is labelled, so wings, fin, engines and gear would stay where they were, and so would stairs,
-bridges and loaders at their doors."""
+"""Length of the longest objects that are stretched, metres. What is longer are aircraft: of those
+only the hull is labelled, so wings, fin, engines and gear would stay where they were, and so would
+stairs, bridges and loaders at their doors."""
 Draw = Callable[..., Tensor]
 
 
