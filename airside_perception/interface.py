@@ -64,8 +64,8 @@ NODES = (
         'Images of one camera to boxes in the image, and to boxes on the ground plane.',
         CameraConfig,
         (
-            Topic('~/input/image', 'sensor_msgs/Image', 'any of the encodings below; with `compressed: true` it is `~/input/image/compressed`, sensor_msgs/CompressedImage', '/sensing/camera/<camera>/image'),
-            Topic('~/input/camera_info', 'sensor_msgs/CameraInfo', 'calibration: plumb_bob, rational_polynomial or equidistant', '/sensing/camera/<camera>/camera_info'),
+            Topic('~/input/image', 'sensor_msgs/Image', 'as the lens makes it; the rectified image only with `rectified: true`. With `compressed: true` it is `~/input/image/compressed`, sensor_msgs/CompressedImage', '/sensing/camera/<camera>/image'),
+            Topic('~/input/camera_info', 'sensor_msgs/CameraInfo', 'calibration: K and D (plumb_bob, rational_polynomial or equidistant); with `rectified: true` P and R', '/sensing/camera/<camera>/camera_info'),
             *TF,
         ),
         (
@@ -95,7 +95,7 @@ NODES = (
         (
             Topic('~/input/lidar/detections', 'vision_msgs/Detection3DArray', 'of lidar_detector', '/perception/lidar/detections'),
             Topic('~/input/<camera>/detections', 'vision_msgs/Detection3DArray', 'of each camera_detector', '/perception/camera/<camera>/detections'),
-            Topic('~/input/<camera>/camera_info', 'sensor_msgs/CameraInfo', 'for matching in the image plane', '/sensing/camera/<camera>/camera_info'),
+            Topic('~/input/<camera>/camera_info', 'sensor_msgs/CameraInfo', 'for matching in the image plane; see `rectified_cameras`', '/sensing/camera/<camera>/camera_info'),
             *TF,
         ),
         (

@@ -1,12 +1,13 @@
 """From points to pixels and back: the lens models of `sensor_msgs/CameraInfo`.
 
 Points lie in the camera's optical frame (REP-103: z forward, x right, y down); pixels are (u, v)
-of the image as it comes from the camera, the centre of the first pixel at (0, 0).
+of the image as it comes from the camera, or of the rectified one where the model says so, the
+centre of the first pixel at (0, 0).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +30,9 @@ PROFILE_STEPS = 1024
 NEWTON_STEPS = 30
 PIXEL_ACCURACY = 1e-7
 """Residual of the undistortion, in pixels."""
+NO_TURN = np.eye(3)
+ROTATION_ACCURACY = 1e-3
+"""How far the product of a rotation and its transpose may be from 1: files hold few digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +42,12 @@ class CameraModel:
     Attributes:
         frame_id: the optical frame.
         width, height: of the image, pixels.
-        matrix: K, float64 [3, 3], upper triangular.
+        matrix: float64 [3, 3], upper triangular: K; of a rectified image P[:3, :3].
         distortion: `plumb_bob` () or (k1, k2, p1, p2[, k3]), `rational_polynomial`
             (k1, k2, p1, p2, k3, k4, k5, k6), `equidistant` (k1, k2, k3, k4).
         model: one of those names.
+        rotation: R, float64 [3, 3], from the optical frame to that of the rectified image, which
+            differs from it where the cameras of a stereo pair are turned to face one way.
     """
 
     frame_id: str
@@ -50,22 +56,27 @@ class CameraModel:
     matrix: Float64
     distortion: tuple[float, ...] = ()
     model: str = 'plumb_bob'
+    rotation: Float64 = field(default_factory=lambda: NO_TURN)
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.matrix, dtype=np.float64)
-        matrix.flags.writeable = False
-        object.__setattr__(self, 'matrix', matrix)
+        for name in ('matrix', 'rotation'):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+        matrix = self.matrix
         object.__setattr__(self, 'distortion', tuple(float(k) for k in self.distortion))
         if self.width <= 0 or self.height <= 0:
             raise MessageError(f'camera image is {self.width} x {self.height} pixels')
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-            raise MessageError(f'camera matrix K is {matrix.tolist()}, expected 3 x 3 numbers')
+            raise MessageError(f'camera matrix is {matrix.tolist()}, expected 3 x 3 numbers')
         if matrix[0, 0] <= 0.0 or matrix[1, 1] <= 0.0:
             raise MessageError(
-                f'camera matrix K has fx = {matrix[0, 0]:g}, fy = {matrix[1, 1]:g}: not calibrated'
+                f'camera matrix has fx = {matrix[0, 0]:g}, fy = {matrix[1, 1]:g}: not calibrated'
             )
         if matrix[1, 0] != 0.0 or matrix[2].tolist() != [0.0, 0.0, 1.0]:
-            raise MessageError(f'camera matrix K is {matrix.tolist()}, not upper triangular')
+            raise MessageError(f'camera matrix is {matrix.tolist()}, not upper triangular')
+        if not _is_rotation(self.rotation):
+            raise MessageError(f'rectification R is {self.rotation.tolist()}, not a rotation')
         if self.model not in COEFFICIENTS:
             known = ', '.join(COEFFICIENTS)
             raise MessageError(f'distortion model {self.model!r} is not one of {known}')
@@ -89,6 +100,8 @@ class CameraModel:
             pixels of the others are NaN.
         """
         points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+        if self._turned:
+            points = points @ self.rotation.T
         depth = points[:, 2]
         valid = depth > NEAREST_DEPTH
         flat = points[:, :2] / np.where(valid, depth, 1.0)[:, None]
@@ -111,7 +124,11 @@ class CameraModel:
         flat = np.stack([x, y], axis=1)
         if not self._pinhole:
             flat = self._undistort(flat)
-        return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+        rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+        if self._turned:
+            rays = rays @ self.rotation
+            rays /= np.where(rays[:, 2:] > NEAREST_DEPTH, rays[:, 2:], np.nan)
+        return rays
 
     def _distort(self, flat: Float64) -> tuple[Float64, NDArray[np.bool_]]:
         """Distorted coordinates [N, 2] of undistorted ones, and where that is one-to-one.
@@ -194,6 +211,10 @@ class CameraModel:
         return flat
 
     @cached_property
+    def _turned(self) -> bool:
+        return not np.array_equal(self.rotation, NO_TURN)
+
+    @cached_property
     def _pinhole(self) -> bool:
         return self.model != 'equidistant' and not any(self.distortion)
 
@@ -227,6 +248,14 @@ class CameraModel:
         """Radii and distorted radii, both rising, of many angles: where Newton's method starts."""
         radii = np.tan(np.linspace(0.0, self._widest, PROFILE_STEPS, endpoint=False))
         return radii, radii * self._scale(radii * radii)
+
+
+def _is_rotation(matrix: Float64) -> bool:
+    """Whether this is [3, 3], orthogonal and no mirror image."""
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        return False
+    error = np.abs(matrix @ matrix.T - NO_TURN).max()
+    return bool(error < ROTATION_ACCURACY and np.linalg.det(matrix) > 0.0)
 
 
 def _horner(x: Float64, coefficients: tuple[float, ...]) -> Float64:

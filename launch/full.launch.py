@@ -110,7 +110,12 @@ def launch_nodes(context: LaunchContext) -> list[Any]:
     for name in cameras:
         add('camera_detector', CAMERA_NODE.format(name), [name])
     if on('use_fusion') and (lidar or cameras):
-        add('bev_fusion', 'bev_fusion', cameras, lidar=lidar, cameras=cameras or [''])
+        of = {name: parameters.for_node(CAMERA_NODE.format(name)) for name in cameras}
+        rectified = [name for name in cameras if of[name].get('rectified')]
+        add(
+            'bev_fusion', 'bev_fusion', cameras, lidar=lidar, cameras=cameras or [''],
+            rectified_cameras=rectified or [''],
+        )  # fmt: skip
     if not nodes:
         notes.append(LogInfo(msg='nothing to start: neither a lidar nor a camera is left'))
     bringup = BringUp(nodes).entities() if on('autostart') and nodes else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airside_perception.errors import MessageError
+from airside_perception.geometry import from_quaternion, rotation_z
 from airside_perception.projection import CameraModel
 
 K = np.array([[700.0, 0.0, 655.5], [0.0, 710.0, 350.25], [0.0, 0.0, 1.0]])
@@ -140,6 +143,23 @@ def test_skew_goes_both_ways() -> None:
     np.testing.assert_allclose(model.rays(pixels), [[0.2, 0.1, 1.0]])
 
 
+def test_a_rectified_image_is_turned() -> None:
+    turn = rotation_z(0.01) @ from_quaternion(0.02, -0.03, 0.0, 1.0)
+    lens = CameraModel('camera', 1280, 720, K)
+    model = replace(lens, rotation=turn)
+    points = np.random.default_rng(0).uniform([-3, -2, 2], [3, 2, 40], (50, 3))
+    pixels, valid = model.project(points)
+    np.testing.assert_allclose(pixels, lens.project(points @ turn.T)[0])
+    assert valid.all()
+    rays = model.rays(pixels)
+    np.testing.assert_allclose(rays, points / points[:, 2:], atol=1e-9)
+    back = turn.T @ [0.0, 0.0, -1.0]
+    assert model.project([back])[1].tolist() == [False]
+    aside = replace(lens, rotation=from_quaternion(0.0, np.sin(0.7), 0.0, np.cos(0.7)))
+    rays = aside.rays([[0.0, 350.0], [1279.0, 350.0]])  # 1.4 rad: one of them leads backwards
+    assert np.isfinite(rays).all(axis=1).sum() == 1
+
+
 def test_nothing_in_nothing_out() -> None:
     for lens in LENSES:
         assert camera(lens).rays(np.empty((0, 2))).shape == (0, 3)
@@ -161,6 +181,10 @@ def test_the_matrix_cannot_change_afterwards() -> None:
         ({'matrix': np.full((3, 3), np.nan)}, 'expected 3 x 3 numbers'),
         ({'matrix': np.eye(4)}, 'expected 3 x 3 numbers'),
         ({'matrix': K.T}, 'not upper triangular'),
+        ({'rotation': np.zeros((3, 3))}, r'R is \[\[0.*, not a rotation'),
+        ({'rotation': np.diag([1.0, 1.0, -1.0])}, 'not a rotation'),
+        ({'rotation': np.eye(2)}, 'not a rotation'),
+        ({'rotation': np.full((3, 3), np.nan)}, 'not a rotation'),
         ({'width': 0}, 'image is 0 x 720'),
         ({'model': 'thin_prism'}, "'thin_prism' is not one of plumb_bob"),
         ({'distortion': (0.1,)}, '1 distortion coefficients; plumb_bob has 0 or 4 or 5'),

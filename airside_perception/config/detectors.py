@@ -87,6 +87,11 @@ class CameraConfig(EngineConfig):
     compressed: bool = parameter(
         False, 'Subscribe to CompressedImage on <image topic>/compressed instead of Image.'
     )
+    rectified: bool = parameter(
+        False,
+        'The image is rectified (image_rect of image_proc): P and R of camera_info describe it. '
+        'false: it is as the lens makes it, and K and D do.',
+    )
     score_threshold: float = parameter(
         0.3, 'Lowest score of any detection.', low=0.0, high=1.0, live=True
     )

@@ -20,6 +20,11 @@ class FusionConfig:
 
     lidar: bool = parameter(True, 'Whether lidar boxes are fused (source "lidar").')
     cameras: tuple[str, ...] = parameter(('front',), 'Names of the fused cameras.')
+    rectified_cameras: tuple[str, ...] = parameter(
+        (),
+        'Those of them whose images are rectified, as their camera_detector has it; '
+        'full.launch.py and replay take this from there.',
+    )
     fusion_frame: str = parameter('base_link', 'Frame of the fused objects (z = 0 is the ground).')
     fixed_frame: str = parameter(
         'odom',
@@ -190,6 +195,11 @@ class FusionConfig:
         if len(set(names)) != len(names) or 'lidar' in self.cameras:
             raise ConfigError(
                 f'cameras = {list(self.cameras)}: names differ, and "lidar" is the lidar'
+            )
+        strangers = sorted(set(self.rectified_cameras) - set(self.cameras))
+        if strangers:
+            raise ConfigError(
+                f'rectified_cameras: {strangers[0]!r} is not among cameras = {list(self.cameras)}'
             )
         if not names:
             raise ConfigError('lidar = False and cameras = []: nothing to fuse')

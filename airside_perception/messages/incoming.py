@@ -266,12 +266,20 @@ def _usable(part: list[NDArray[Any]], near: np.float32, far: np.float32) -> NDAr
     return keep
 
 
-def camera_model(message: Any) -> CameraModel:
-    """sensor_msgs/CameraInfo.
+def camera_model(message: Any, rectified: bool = False) -> CameraModel:
+    """sensor_msgs/CameraInfo: of the image as the lens makes it, or of the rectified one.
+
+    Both have one camera_info, and its frame is the optical frame of the lens. K and D say where
+    the lens shows a point; P[:3, :3] says where a point that R has turned is in the rectified
+    image, which has no distortion. The fourth column of P is left out: it moves the origin from
+    the first camera of a stereo pair to the second, and the frame is that of the camera itself.
 
     Raises:
-        MessageError: an uncalibrated camera (K of zeros), or values that are no calibration.
+        MessageError: an uncalibrated camera (K, or where it is rectified P, of zeros), or values
+            that are no calibration.
     """
+    if rectified:
+        return _rectified(message)
     distortion, model = tuple(float(value) for value in message.d), message.distortion_model
     if not model and not any(distortion):  # many drivers leave it open for a perfect lens
         distortion, model = (), 'plumb_bob'
@@ -282,6 +290,22 @@ def camera_model(message: Any) -> CameraModel:
         np.array(message.k, dtype=np.float64).reshape(3, 3),
         distortion,
         model,
+    )
+
+
+def _rectified(message: Any) -> CameraModel:
+    matrix = np.array(message.p, dtype=np.float64).reshape(3, 4)[:, :3]
+    if matrix[0, 0] <= 0.0 or matrix[1, 1] <= 0.0:
+        raise MessageError(
+            f'camera_info has P with fx = {matrix[0, 0]:g}, fy = {matrix[1, 1]:g}: it describes '
+            'no rectified image'
+        )
+    return CameraModel(
+        message.header.frame_id,
+        int(message.width),
+        int(message.height),
+        matrix,
+        rotation=np.array(message.r, dtype=np.float64).reshape(3, 3),
     )
 
 

@@ -172,7 +172,7 @@ def camera_info_message(camera: CameraModel, stamp: int, types: MessageTypes) ->
         distortion_model=camera.model,
         d=_float64s(camera.distortion, types),
         k=np.asarray(k, dtype=np.float64).reshape(9),
-        r=np.eye(3).reshape(9),
+        r=camera.rotation.reshape(9),
         p=projection.reshape(12),
         binning_x=0,
         binning_y=0,

@@ -106,7 +106,8 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
             item.registerCallback(lambda _: self._flush())
         for name in config.cameras:
             topic = f'~/input/{name}/camera_info'
-            calibration = Calibration(self.resolve_topic_name(topic))
+            rectified = name in config.rectified_cameras
+            calibration = Calibration(self.resolve_topic_name(topic), rectified)
             self._calibrations[name] = calibration
             self._inputs.append(
                 self.create_subscription(CameraInfo, topic, calibration.take, SENSOR)

@@ -15,10 +15,14 @@ class Calibration:
     """The newest camera_info of one topic, and the camera model that it describes.
 
     `take` may be called from another thread than `read`.
+
+    Args:
+        rectified: whether the image is; see `messages.camera_model`.
     """
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, rectified: bool = False) -> None:
         self.topic = topic
+        self.rectified = rectified
         self._newest: CameraInfo | None = None
         self._content: tuple[Any, ...] = ()
         self._camera: CameraModel | None = None
@@ -43,12 +47,12 @@ class Calibration:
             raise MessageError(f'no calibration yet on {self.topic}')
         content = (
             info.header.frame_id, info.width, info.height, info.distortion_model,
-            bytes(info.k), bytes(info.d),
+            bytes(info.k), bytes(info.d), bytes(info.r), bytes(info.p),
         )  # fmt: skip
         if self._camera is None or content != self._content:
             self._camera = None
             try:
-                self._camera = messages.camera_model(info)
+                self._camera = messages.camera_model(info, self.rectified)
             except MessageError as error:
                 raise MessageError(f'{self.topic}: {error}') from error
             self._content = content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -19,6 +20,9 @@ from airside_perception.nodes.calibration import Calibration
 from airside_perception.nodes.detector import DetectorNode
 from airside_perception.nodes.diagnostics import Report
 from airside_perception.types import Boxes2D
+
+RECTIFIED = re.compile(r'[_/]rect(ified)?(_|/|$)')
+"""In the name of a topic: what image_proc and drivers call rectified images."""
 
 
 class CameraDetectorNode(DetectorNode[CameraConfig]):
@@ -65,9 +69,15 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         kind = Image
         if self.config.compressed:
             topic, kind = f'{topic}/compressed', CompressedImage  # as image_transport names it
-        self.calibration = Calibration(self.resolve_topic_name('~/input/camera_info'))
+        self.calibration = Calibration(
+            self.resolve_topic_name('~/input/camera_info'), self.config.rectified
+        )
         image = self.create_subscription(kind, topic, self.take, self.input_qos)
         self.topic = image.topic_name
+        if RECTIFIED.search(self.topic) and not self.config.rectified:
+            self.get_logger().warning(
+                f'{self.topic} is named like a rectified image; if it is one, set rectified: true'
+            )
         info = self.create_subscription(
             CameraInfo, '~/input/camera_info', self.calibration.take, SENSOR
         )

@@ -113,7 +113,8 @@ class Runner(Closing):
             self.close()
             raise
         self._calibrations = {
-            camera.name: Calibration(camera.info_topic) for camera in settings.cameras
+            camera.name: Calibration(camera.info_topic, camera.network.config.rectified)
+            for camera in settings.cameras
         }
         fusion = settings.fusion
         self._fusion = FusionPipeline(fusion)
@@ -250,10 +251,15 @@ class Runner(Closing):
 
 
 class Calibration:
-    """The camera model of the newest camera_info; one object for as long as nothing changes."""
+    """The camera model of the newest camera_info; one object for as long as nothing changes.
 
-    def __init__(self, topic: str) -> None:
+    Args:
+        rectified: whether the image is; see `messages.camera_model`.
+    """
+
+    def __init__(self, topic: str, rectified: bool = False) -> None:
         self.topic = topic
+        self._rectified = rectified
         self.camera: CameraModel | None = None
         self._content = b''
 
@@ -265,7 +271,7 @@ class Calibration:
         """
         if self.camera is None or data[12:] != self._content:
             self.camera, self._content = None, data[12:]
-            self.camera = messages.camera_model(message)
+            self.camera = messages.camera_model(message, self._rectified)
 
     def read(self) -> CameraModel:
         """The model.

@@ -115,7 +115,8 @@ def load_settings(
         reasons = '; '.join(f'{name}: {reason}' for name, reason in left_out.items())
         raise ConfigError(f'nothing to run: {reasons or "no sensor topics in the bag"}')
     names = tuple(camera.name for camera in cameras)
-    fusion = replace(fusion, lidar=lidar is not None, cameras=names)
+    # which images are rectified is asked of the cameras, so that the two cannot contradict
+    fusion = replace(fusion, lidar=lidar is not None, cameras=names, rectified_cameras=())
     return Settings(parameters, tuple(cameras), lidar, fusion, left_out)
 
 

@@ -31,6 +31,7 @@ def test_sources_are_ranked_and_groups_known_in_lower_case() -> None:
         ({'cameras': ['lidar']}, '"lidar" is the lidar'),
         ({'cameras': ['lidar'], 'lidar': False}, '"lidar" is the lidar'),
         ({'cameras': [], 'lidar': False}, 'nothing to fuse'),
+        ({'rectified_cameras': ['rear']}, r"'rear' is not among cameras = \['front'\]"),
         ({'fixed_frame': ''}, 'must be named'),
         ({'silence_ms': 20.0}, 'shorter than deadline_ms'),
         ({'class_groups': ['vehicle']}, "'vehicle' is not"),
@@ -56,7 +57,8 @@ def test_priors_of_classes_can_be_tuned_one_by_one() -> None:
 
 
 def test_every_threshold_is_a_scalar_with_two_bounds_and_live() -> None:
-    structural = {'lidar', 'cameras', 'fusion_frame', 'fixed_frame', 'class_groups',
+    structural = {'lidar', 'cameras', 'rectified_cameras',
+                  'fusion_frame', 'fixed_frame', 'class_groups',
                   'camera_groups', 'queue_size', 'queue_ms', 'sync_slop_ms'}  # fmt: skip
     for item in specs(FusionConfig, fusion_priors(['car'])):
         assert item.live == (item.name not in structural), item.name

@@ -170,6 +170,16 @@ def test_switches_leave_out_nodes_and_the_fusion_knows(
         assert made.notes == ['nothing to start: neither a lidar nor a camera is left']
 
 
+def test_the_fusion_knows_whose_images_are_rectified(launch_file, networks):
+    path = networks / 'params.yaml'
+    made = Made(launch_file, params_file=str(path))
+    assert made.parameters('/bev_fusion')['rectified_cameras'] == ['']
+    path.write_text(path.read_text() + 'camera_rear: {ros__parameters: {rectified: true}}\n')
+    made = Made(launch_file, params_file=str(path))
+    assert made.parameters('/bev_fusion')['rectified_cameras'] == ['rear']
+    assert made.parameters('/camera_rear')['rectified'] is True
+
+
 def test_text_that_looks_like_something_else_stays_text(launch_file, networks):
     path = networks / 'params.yaml'
     path.write_text(

@@ -348,6 +348,30 @@ def test_sensor_messages_round_trip(types):
     assert (again.width, again.height, again.model) == (640, 480, 'plumb_bob')
 
 
+def test_a_rectified_image_has_another_camera_than_the_lens(types):
+    matrix = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    lens = CameraModel('optical', 640, 480, matrix, (0.1, -0.2, 0.0, 0.001, 0.0), 'plumb_bob')
+    info = messages.camera_info_message(lens, STAMP, types)
+    info.p = np.array([430.0, 0, 310, -50.0, 0, 440, 250, 0, 0, 0, 1, 0])  # right of a stereo pair
+    info.r = rotation_z(0.1).reshape(9)
+    found = messages.camera_model(info, rectified=True)
+    assert_array_equal(found.matrix, [[430, 0, 310], [0, 440, 250], [0, 0, 1]])
+    assert_array_equal(found.rotation, rotation_z(0.1))
+    assert (found.frame_id, found.width, found.height) == ('optical', 640, 480)
+    assert found.distortion == ()
+    again = messages.camera_model(messages.camera_info_message(found, STAMP, types), True)
+    assert_array_equal((again.matrix, again.rotation), (found.matrix, found.rotation))
+    raw = messages.camera_model(info)
+    assert_array_equal(raw.matrix, matrix)
+    assert_array_equal(raw.rotation, np.eye(3))
+    assert raw.distortion == lens.distortion
+    info.k = np.zeros(9)  # nobody needs it
+    assert_array_equal(messages.camera_model(info, True).matrix, found.matrix)
+    info.p = np.zeros(12)
+    with pytest.raises(MessageError, match='P with fx = 0, fy = 0: it describes no rectified'):
+        messages.camera_model(info, True)
+
+
 def test_lens_without_a_model_is_perfect_only_without_coefficients():
     lens = CameraModel('optical', 64, 48, np.diag([50.0, 50, 1]), (), 'plumb_bob')
     info = messages.camera_info_message(lens, STAMP, _rosbags())

@@ -416,6 +416,20 @@ def test_markers_tell_the_evidence(fusion):
     assert array[1].lifetime.nanosec == 300 * MS
 
 
+def test_the_lens_of_a_rectified_image_is_another(harness, sensors):
+    fusion = Fusion(harness, cameras=('front', 'rear'), rectified_cameras=['rear'])
+    info = sensors.info(focal=60.0)
+    info.p = np.array([50.0, 0, 48, 0, 0, 50.0, 24, 0, 0, 0, 1, 0])
+    info.r = np.eye(3).reshape(9)
+    for name, focal in (('front', 60.0), ('rear', 50.0)):
+        infos = harness.publisher(
+            CameraInfo, f'{NAME}/input/{name}/camera_info', qos_profile_sensor_data
+        )
+        infos.publish(info)
+        harness.until(lambda: fusion.node._calibrations[name].known, 'the calibration')  # noqa: B023  called at once
+        assert fusion.node._calibrations[name].read().matrix[0, 0] == focal
+
+
 def test_a_camera_info_that_is_none_is_named_and_positions_still_count(fusion, sensors):
     infos = fusion.harness.publisher(
         CameraInfo, f'{NAME}/input/front/camera_info', qos_profile_sensor_data

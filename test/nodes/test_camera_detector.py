@@ -91,14 +91,55 @@ def test_detections_keep_stamp_and_frames(camera):
     assert found.bbox.size_x == found.bbox.size_y == pytest.approx(32.0, abs=1e-4)
     assert found.results[0].hypothesis.class_id == 'car'
     assert found.results[0].hypothesis.score == pytest.approx(1.0, abs=1e-5)
-    # The lower row ends 44 px below the principal point, the upper one 12 px. With a focal length
-    # of 60 px and the camera 2 m up and 1 m forward, the fronts of the cars in the middle stand at
-    # 1 + 2 * 60 / 44 m and 1 + 2 * 60 / 12 m; their middles half a length (4 m) behind that.
+    # The lower row ends 44 px below the principal point, the upper one 12 px, less the half pixel
+    # from the edge of a pixel to its centre. With a focal length of 60 px and the camera 2 m up
+    # and 1 m forward, the fronts of the cars in the middle stand at 1 + 2 * 60 / 43.5 m and
+    # 1 + 2 * 60 / 11.5 m; their middles half a length (4 m) behind that.
+    assert ahead(solid) == pytest.approx([1 + 120 / 43.5 + 2.0, 1 + 120 / 11.5 + 2.0], abs=1e-3)
     box = messages.boxes3d(solid)
-    ahead = sorted(box.boxes[abs(box.boxes[:, 1]) < 1e-6, 0])
-    assert ahead == pytest.approx([1 + 2 * 60 / 44 + 2.0, 1 + 2 * 60 / 12 + 2.0], abs=1e-3)
-    middle = np.flatnonzero(abs(box.boxes[:, 1]) < 1e-6)
+    middle = np.flatnonzero(abs(box.boxes[:, 1]) < 0.5)
     assert (box.covariances[middle, 0, 0] > box.covariances[middle, 1, 1]).all()
+
+
+def ahead(solid):
+    """Where the boxes in the middle of the image stand, nearest first."""
+    box = messages.boxes3d(solid)
+    return sorted(box.boxes[abs(box.boxes[:, 1]) < 0.5, 0])
+
+
+def test_a_rectified_image_is_lifted_with_the_rectified_camera(harness, sensors, networks):
+    camera = Camera(harness, sensors, networks, calibrated=False, rectified=True)
+    sensors.camera_mount()
+    info = sensors.info(focal=60.0)
+    info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    info.p = np.array([50.0, 0, 48, 0, 0, 50.0, 24, 0, 0, 0, 1, 0])
+    info.r = np.eye(3).reshape(9)
+    camera.calibrate(info)
+    # as in the test above, with P for K and D: the rows end 39.5 and 7.5 px below its centre
+    found = ahead(camera.see()[1])
+    assert found == pytest.approx([1 + 100 / 39.5 + 2.0, 1 + 100 / 7.5 + 2.0], abs=0.02)
+    info.p = np.zeros(12)
+    camera.calibrate(info)
+    camera.refuse(camera.images, sensors.image(), 'it describes no rectified image')
+
+
+def test_a_topic_that_is_named_like_a_rectified_image_is_asked_about(
+    harness, sensors, networks, capfd
+):
+    node = harness.add(CameraDetectorNode, engine_path=str(networks / 'tiny_camera.onnx'))
+    for topic, rectified, asked in (
+        ('/front/image_rect', False, True),
+        ('/front/image_rect_color', False, True),
+        ('/front/image_rect', True, False),
+        ('/front/image_raw', False, False),
+    ):
+        assert harness.set(node, rectified=rectified).successful
+        node.resolve_topic_name = lambda name, topic=topic: topic
+        harness.activate(node)
+        assert harness.change(node, 'deactivate')
+        assert harness.change(node, 'cleanup')
+        said = 'is named like a rectified image' in capfd.readouterr().err
+        assert said == asked, topic
 
 
 def test_nothing_seen_is_an_empty_array(camera):

@@ -138,6 +138,23 @@ def test_a_calibration_that_is_none_is_not_replaced_by_the_last_good_one(
     assert 'not calibrated' in summary.causes[INFO, 'MessageError']
 
 
+def test_rectified_images_have_the_rectified_camera(street: Any, parameters: Parameters) -> None:
+    def narrow(topic: str, index: int, message: Any) -> Any:
+        if topic == INFO:
+            message.p = np.array([120.0, 0, 48, 0, 0, 120.0, 16, 0, 0, 0, 1, 0])
+        return message
+
+    street.change = narrow
+    path = street.write()
+    places = {}
+    for rectified in (False, True):
+        found, _ = run(path, parameters(camera_front={'rectified': rectified}))
+        places[rectified] = of(found, FRONT)[0].detections[0]['x']
+        fused = of(found, OBJECTS)[0].detections[0]
+        assert fused['sources'] == (['lidar', 'front'] if not rectified else ['lidar'])
+    assert places[True] - 2.0 == pytest.approx(2 * (places[False] - 2.0), abs=0.01)  # less 2 m
+
+
 def test_a_calibration_of_another_camera_is_refused(street: Any, parameters: Parameters) -> None:
     def other(topic: str, index: int, message: Any) -> Any:
         if topic == INFO and index == 0:
