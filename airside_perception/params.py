@@ -11,8 +11,9 @@
       ros__parameters: {score_threshold: 0.4}
 
 As in ROS, `*` stands for one part of a node's name and `**` for any number of them, namespaces may
-be nested mappings, and of several sections that match a node the later ones in the file win. That
-the section `camera_detector` counts for every camera is this package's own rule.
+be nested mappings, and of several sections that match a node the later ones in the file win. Two
+rules are this package's own: the section `camera_detector` counts for every camera, and the
+min_range of the lidar detector is the lidar_min_range of a fusion that sets none.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from airside_perception.errors import ConfigError
 
 SECTION = 'ros__parameters'
 CAMERA_NODE = 'camera_{}'
+LIDAR_NODE, FUSION_NODE = 'lidar_detector', 'bev_fusion'
 ALL_CAMERAS = 'camera_detector'
 BUILT_IN = ('use_sim_time', 'start_type_description_service')
 """Parameters that every ROS node has, and that `ros2 param dump` writes with its own."""
@@ -56,6 +58,8 @@ class ParameterFile:
         for pattern, own in self.sections:
             if _matches(pattern, name):
                 values.update(own)
+        if name == FUSION_NODE and 'min_range' in (lidar := self.for_node(LIDAR_NODE)):
+            values.setdefault('lidar_min_range', lidar['min_range'])
         return {
             key: value
             for key, value in values.items()

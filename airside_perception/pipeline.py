@@ -120,7 +120,11 @@ class FusionPipeline:
             reasons = '; '.join(f'{name}: {error}' for name, error in aligned.failures.items())
             raise TransformError(f'nothing to fuse: {reasons}')
         result = self.fusion.fuse(
-            aligned.lidar, aligned.cameras, aligned.stamp_ns, aligned.frame_id
+            aligned.lidar,
+            aligned.cameras,
+            aligned.stamp_ns,
+            aligned.frame_id,
+            aligned.lidar_origin,
         )
         return result, aligned.failures
 

@@ -62,6 +62,13 @@ def test_later_sections_win(tmp_path: Path) -> None:
     assert found.for_node('bev_fusion') == {'a': 1, 'b': 2}
 
 
+def test_the_fusion_knows_how_near_the_lidar_sees(tmp_path: Path) -> None:
+    near = 'lidar_detector: {ros__parameters: {min_range: 2.5}}'
+    assert parameters(tmp_path, near).for_node('bev_fusion') == {'lidar_min_range': 2.5}
+    own = f'{near}\nbev_fusion: {{ros__parameters: {{lidar_min_range: 1.0}}}}'
+    assert parameters(tmp_path, own).for_node('bev_fusion') == {'lidar_min_range': 1.0}
+
+
 def test_the_cameras_share_a_section(tmp_path: Path) -> None:
     found = parameters(
         tmp_path,

@@ -120,13 +120,31 @@ class FusionConfig:
     )  # fmt: skip
     lidar_silence: float = parameter(
         2.0,
-        'Log-odds taken from what only cameras see where a lidar that answers should see it.',
+        'Log-odds taken from what only cameras see where a lidar that answers should see it: from '
+        'lidar_min_range to lidar_range, and not in a shadow (lidar_shadow).',
         low=0.0, high=10.0, live=True,
+    )  # fmt: skip
+    lidar_min_range: float = parameter(
+        0.0,
+        'Nearest object that a lidar should see, from the origin of fusion_frame. A parameter file '
+        'that does not set this hands over the min_range of lidar_detector.',
+        unit='m', low=0.0, high=20.0, live=True,
     )  # fmt: skip
     lidar_range: float = parameter(
         50.0,
         'Farthest object that a lidar should see.', unit='m', low=0.0, high=300.0, live=True,
     )  # fmt: skip
+    lidar_shadow: bool = parameter(
+        True,
+        'Whether a lidar need not see what, seen from it and from above, lies at least by half '
+        'behind nearer boxes of its own.',
+        live=True,
+    )
+    lidar_frame: str = parameter(
+        '',
+        'Frame of the lidar, from whose origin shadows fall; empty: the frame of its boxes, which '
+        'is that of the vehicle as a rule.',
+    )
     place_tolerance: float = parameter(
         1.0,
         'Beside a lidar that answers, the score of what only cameras see is the probability that '

@@ -48,7 +48,8 @@ class Aligned:
         lidar: boxes in the fusion frame at `stamp_ns`; None: no answer from the lidar.
         cameras: {name: view}.
         failures: {source: why it is missing above, or, for a camera that is there, why only its
-            positions can be used}.
+            positions can be used, or, for a lidar that is there, why its shadows are not known}.
+        lidar_origin: float64 [2], x, y of the lidar in the frame; None: not known.
     """
 
     stamp_ns: int
@@ -56,6 +57,7 @@ class Aligned:
     lidar: Boxes3D | None
     cameras: Mapping[str, CameraView]
     failures: Mapping[str, PerceptionError]
+    lidar_origin: Float64 | None = None
 
 
 def align(
@@ -132,6 +134,13 @@ def align_set(
         except PerceptionError as error:
             aligned.pop(name, None)
             failures[name] = error
+    origin = None
+    if 'lidar' in aligned and config.lidar_shadow:
+        try:
+            own = config.lidar_frame or detections['lidar'].frame_id
+            origin = transforms.lookup(frame, own, stamp_ns)[:2, 3]
+        except PerceptionError as error:
+            failures['lidar'] = error
     for name in sorted(set(aligned) - {'lidar'}):
         views[name] = CameraView(aligned[name])
         camera, image_ns = cameras.get(name), detections[name].stamp_ns
@@ -147,7 +156,7 @@ def align_set(
             views[name] = CameraView(aligned[name], camera, fusion2camera)
         except PerceptionError as error:
             failures[name] = error
-    return Aligned(stamp_ns, frame, aligned.get('lidar'), views, failures)
+    return Aligned(stamp_ns, frame, aligned.get('lidar'), views, failures, origin)
 
 
 def check_boxes(boxes: Boxes3D) -> None:

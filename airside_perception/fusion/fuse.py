@@ -23,6 +23,8 @@ from scipy.special import erf
 from airside_perception.config import FusionConfig
 from airside_perception.fusion.align import unknown
 from airside_perception.fusion.associate import Labels, Places
+from airside_perception.fusion.viewport import Mask
+from airside_perception.fusion.visibility import lidar_should_see
 from airside_perception.geometry import wrap_angle
 from airside_perception.types import YAW, Boxes3D, Float64, Int64, Z
 
@@ -126,14 +128,15 @@ def penalised_score(scores: Float64, config: FusionConfig) -> Float64:
     return np.minimum(scores, np.maximum(lower, config.penalty_floor))
 
 
-def doubted_score(scores: Float64, x: Float64, cov: Float64, config: FusionConfig) -> Float64:
-    """Scores [N] of what cameras see at `x` [N, 2], with `cov` [N, 2, 2], and the lidar does not.
+def doubted_score(scores: Float64, expected: Mask, cov: Float64, config: FusionConfig) -> Float64:
+    """Scores [N] of what cameras see with covariance `cov` [N, 2, 2], and the lidar does not.
 
-    Log-odds less `lidar_silence` within `lidar_range`; the probability that they give is then
-    that of an object, and is multiplied by that of its place (`place_probability`).
+    Log-odds less `lidar_silence` where the lidar is `expected` [N] to see it; the probability that
+    they give is then that of an object, and is multiplied by that of its place
+    (`place_probability`).
     """
     limit = config.score_limit
-    silence = np.where(np.hypot(*x.T) <= config.lidar_range, config.lidar_silence, 0.0)
+    silence = np.where(expected, config.lidar_silence, 0.0)
     there = sigmoid(logit(np.clip(scores, limit, 1.0 - limit)) - silence)
     there *= place_probability(cov, config.place_tolerance)
     return np.minimum(scores, np.maximum(there, limit))
@@ -244,12 +247,15 @@ class Objects:
         for row, other in zip(rows.tolist(), others.tolist(), strict=True):
             self._sources[row] += self.first.sources[other]
 
-    def result(self, penalised: Int64, doubted: Int64) -> Boxes3D:
+    def result(
+        self, penalised: Int64, doubted: Int64, lidar_origin: Float64 | None = None
+    ) -> Boxes3D:
         """All rows, the absorbed ones too, as they are now.
 
         Args:
             penalised: lidar rows that a camera should see and does not.
             doubted: camera rows beside a lidar that answers.
+            lidar_origin: [2], where the lidar is; None: not known.
         """
         rows, config = np.flatnonzero(self.joined), self._config
         boxes, covariances = self.first.boxes.copy(), self.first.covariances.copy()
@@ -266,7 +272,10 @@ class Objects:
         scores[penalised] = penalised_score(scores[penalised], config)
         place = covariances[doubted, :2, :2]
         place[unknown(place)] = config.unknown_sigma**2 * np.eye(2)
-        scores[doubted] = doubted_score(scores[doubted], boxes[doubted, :2], place, config)
+        expected = lidar_should_see(
+            boxes[doubted], boxes[: self._lidar_rows], lidar_origin, config
+        )
+        scores[doubted] = doubted_score(scores[doubted], expected, place, config)
         for row in rows.tolist():
             votes = self._votes[row]
             if votes[self._label[row]] < votes.max():

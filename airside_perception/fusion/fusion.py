@@ -18,6 +18,8 @@ from airside_perception.projection import CameraModel
 from airside_perception.timing import Laps
 from airside_perception.types import Boxes3D, Float64, Int64
 
+ORIGIN = np.zeros(2)
+
 
 @dataclass(frozen=True)
 class FusionResult:
@@ -58,6 +60,7 @@ class Fusion:
         cameras: Mapping[str, CameraView],
         stamp_ns: int,
         frame_id: str,
+        lidar_origin: Float64 | None = ORIGIN,
     ) -> FusionResult:
         """One set of inputs to objects.
 
@@ -68,6 +71,8 @@ class Fusion:
             cameras: {name: view}; a camera that gave no answer is not in it.
             stamp_ns: of the result.
             frame_id: of the result.
+            lidar_origin: float64 [2], x, y of the lidar in that frame; None: not known, then
+                nothing lies in its shadow.
 
         Raises:
             TransformError: boxes of another frame or stamp.
@@ -112,7 +117,7 @@ class Fusion:
             if cameras[name].healthy:
                 missed |= should_see(view, alone, config)
         doubted = own[:0] if lidar is None else cameras_only
-        fused = objects.result(penalised=own[missed], doubted=doubted)
+        fused = objects.result(penalised=own[missed], doubted=doubted, lidar_origin=lidar_origin)
         kept = np.concatenate([own, cameras_only])
         kept = kept[fused.scores[kept] >= config.score_threshold]
         order = kept[np.lexsort((origin[kept], -fused.scores[kept]))]

@@ -154,6 +154,25 @@ def test_who_cannot_be_aligned_is_left_out_and_named(rig, drive) -> None:
     assert aligned.cameras['rear'].camera is None  # its places still count
 
 
+def test_the_lidar_is_where_its_frame_is(rig, drive) -> None:
+    detections = {'lidar': rig.boxes(('car', 9, 0), stamp=EARLY)}
+
+    def aligned(boxes=None, **settings):
+        config = FusionConfig(**settings)
+        return align_set({'lidar': boxes} if boxes else detections, {}, drive, config)
+
+    assert aligned().lidar_origin.tolist() == [0.0, 0.0]  # of the frame of its boxes
+    assert aligned(lidar_frame='lidar').lidar_origin.tolist() == [1.0, 0.0]
+    own = rig.boxes(('car', 9, 0), stamp=EARLY, frame='lidar')
+    assert aligned(own).lidar_origin.tolist() == [1.0, 0.0]
+    lost = aligned(lidar_frame='roof')
+    assert lost.lidar_origin is None
+    assert lost.lidar is not None
+    assert 'roof' in str(lost.failures['lidar'])
+    without = aligned(lidar_frame='roof', lidar_shadow=False)
+    assert (without.lidar_origin, without.failures) == (None, {})
+
+
 def test_a_set_is_of_known_sources_and_not_empty(rig, drive) -> None:
     with pytest.raises(MessageError, match='front'):
         align_set({}, {}, drive, FusionConfig())

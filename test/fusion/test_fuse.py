@@ -179,5 +179,7 @@ def test_the_probability_of_a_place_is_that_of_samples() -> None:
 def test_doubt_never_raises_a_score(score, silence, tolerance, variance) -> None:
     config = replace(FusionConfig(), lidar_silence=silence, place_tolerance=tolerance)
     cov = np.diag([variance, 1.0])[None]
-    (after,) = doubted_score(np.array([score]), np.array([[9.0, 0.0]]), cov, config)
+    (after,) = doubted_score(np.array([score]), np.array([True]), cov, config)
+    (spared,) = doubted_score(np.array([score]), np.array([False]), cov, config)
+    assert after <= spared
     assert 0.0 <= after <= score

@@ -161,6 +161,48 @@ class TestLidarSilence:
         assert self.score(rig, ('person', 20, 1), config) == pytest.approx(expected)
         assert self.score(rig, ('person', 45, 1), config) == pytest.approx(0.8)
 
+    def test_says_nothing_nearer_than_the_lidar_sees(self, rig) -> None:
+        config = replace(CONFIG, place_tolerance=0.0)
+        near, far = ('person', 5.8, 0.5), ('person', 6.4, 0.5)
+        assert self.score(rig, near, config) == pytest.approx(sigmoid(logit(0.8) - 2.0))
+        config = replace(config, lidar_min_range=6.0)
+        assert self.score(rig, near, config) == pytest.approx(0.8)
+        assert self.score(rig, far, config) == pytest.approx(sigmoid(logit(0.8) - 2.0))
+
+    @pytest.mark.parametrize(
+        ('row', 'in_shadow'),
+        [
+            (('person', 14, 0.5), True),
+            (('person', 14, 4.0), False),  # beside it
+            (('person', 4.5, 0.5), False),  # before it
+            (('person', 7, 2.0), False),  # at its side
+            (('person', 11, 2.1), True),  # at its side, behind the near corner
+        ],
+    )
+    def test_says_nothing_in_the_shadow_of_what_the_lidar_sees(self, rig, row, in_shadow) -> None:
+        config = replace(CONFIG, place_tolerance=0.0)
+        truck = rig.boxes(('truck', 9, 0))
+        person = rig.seen_by(rig.boxes(row), rig.camera2base(), score=0.8)
+        scores = {}
+        for on in (True, False):
+            found = fuse(truck, {'front': person}, replace(config, lidar_shadow=on)).boxes
+            (scores[on],) = found.scores[[name == 'person' for name in found.classes]]
+        assert scores[False] == pytest.approx(sigmoid(logit(0.8) - 2.0))
+        assert scores[True] == pytest.approx(0.8 if in_shadow else scores[False])
+
+    def test_shadows_fall_from_the_lidar(self, rig) -> None:
+        config = replace(CONFIG, place_tolerance=0.0)
+        truck = rig.boxes(('truck', 9, 0))
+        view = {'front': rig.seen_by(rig.boxes(('person', 16, 4.0)), rig.camera2base(), score=0.8)}
+
+        def score(origin) -> float:
+            found = Fusion(config).fuse(truck, view, STAMP, FRAME, origin).boxes
+            return float(found.scores[found.classes.index('person')])
+
+        assert score(np.array([0.0, -3.0])) == pytest.approx(0.8)
+        assert score(np.zeros(2)) < 0.4
+        assert score(None) < 0.4
+
     def test_says_nothing_where_there_is_no_lidar(self, rig) -> None:
         assert self.score(rig, ('person', 20, 1), CONFIG, lidar=False) == 0.8
 

@@ -59,7 +59,8 @@ def test_priors_of_classes_can_be_tuned_one_by_one() -> None:
 def test_every_threshold_is_a_scalar_with_two_bounds_and_live() -> None:
     structural = {'lidar', 'cameras', 'rectified_cameras',
                   'fusion_frame', 'fixed_frame', 'class_groups',
-                  'camera_groups', 'queue_size', 'queue_ms', 'sync_slop_ms'}  # fmt: skip
+                  'camera_groups', 'queue_size', 'queue_ms', 'sync_slop_ms',
+                  'lidar_frame'}  # fmt: skip
     for item in specs(FusionConfig, fusion_priors(['car'])):
         assert item.live == (item.name not in structural), item.name
         if item.type in (int, float):
