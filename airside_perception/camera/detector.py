@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from airside_perception.camera.lift import lift
+from airside_perception.camera.lift import in_sky, lift
 from airside_perception.camera.preprocess import Letterbox, Preprocessor
 from airside_perception.camera.yolox import Candidates, YoloxDecoder
 from airside_perception.card import CameraCard
@@ -26,6 +26,8 @@ class CameraNetwork:
         config: may be replaced between two images.
         timings: {stage: ms} of the last image.
         not_lifted: 2D boxes of the last `lift` that have no place on the ground in range.
+        in_sky: those of them that are far above the horizon, see `camera.lift.in_sky`.
+        tilt: radians between the optical axis and the vertical in the last `lift`, 0 to pi / 2.
 
     Raises:
         EngineError: the inputs and outputs of the engine are not those of the card.
@@ -35,7 +37,8 @@ class CameraNetwork:
         self.card = card
         self.config = config
         self.timings: dict[str, float] = {}
-        self.not_lifted = 0
+        self.not_lifted = self.in_sky = 0
+        self.tilt = 0.0
         self._engine = engine
         self._decode = YoloxDecoder(card)
         given = require(engine, 'input', card.input_name, (1, 3, card.height, card.width))
@@ -56,6 +59,8 @@ class CameraNetwork:
         laps = Laps()
         lifted = lift(boxes, camera, camera2ground, self.card.sizes, self.config)
         self.not_lifted = len(boxes) - len(lifted)
+        self.in_sky = int(in_sky(boxes, camera, camera2ground).sum()) if self.not_lifted else 0
+        self.tilt = float(np.arccos(min(abs(camera2ground[2, 2]), 1.0)))
         laps('lift')
         self.timings.update(laps.ms)
         return lifted

@@ -32,6 +32,8 @@ GOOD_FIT = 0.1
 """Largest difference, in pixels, between the image of the face and the 2D box."""
 EDGE = 0.5
 """What an edge of `Boxes2D` lies beyond the same place in pixels of `CameraModel`."""
+SKY = np.deg2rad(5.0)
+"""Angle above the horizon from which a lower edge is in the sky."""
 SINGULAR = 1.0
 """Determinant, in pixels^4, of derivatives that say nothing; usual is the focal length^4."""
 DIFFERENCE = 1e-6
@@ -98,6 +100,19 @@ def lift(
         boxes.classes,
         _turn(local, bearing),
     )
+
+
+def in_sky(boxes: Boxes2D, camera: CameraModel, camera2ground: Float64) -> NDArray[np.bool_]:
+    """Which boxes end more than `SKY` above the horizon, where no object stands on the ground.
+
+    The ground about an object may rise, the camera may pitch and the box may err, but not by so
+    much. Where no ray of the lens model meets the lower edge, nothing is known: false.
+    """
+    left, _, right, bottom = boxes.xyxy.T - EDGE
+    contact = np.stack([(left + right) / 2, bottom], axis=1)
+    x, y, z = (camera.rays(contact) @ np.asarray(camera2ground)[:3, :3].T).T
+    above: NDArray[np.bool_] = np.arctan2(z, np.hypot(x, y)) > SKY
+    return above
 
 
 class _View:

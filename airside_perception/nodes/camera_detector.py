@@ -19,6 +19,7 @@ from airside_perception.nodes.base import RESULT, SENSOR, message_type, run
 from airside_perception.nodes.calibration import Calibration
 from airside_perception.nodes.detector import DetectorNode
 from airside_perception.nodes.diagnostics import Report
+from airside_perception.nodes.lifting import Lifting
 from airside_perception.types import Boxes2D
 
 RECTIFIED = re.compile(r'[_/]rect(ified)?(_|/|$)')
@@ -46,6 +47,7 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
             Image, '~/debug/image', QoSProfile(depth=1)
         )
         self.calibration = Calibration('')
+        self._lifting = Lifting()
 
     def make_pipeline(self, network: Any, engine: Engine) -> Any:
         """The core's way of an image; OpenCV and ONNX Runtime load only now."""
@@ -74,6 +76,7 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         )
         image = self.create_subscription(kind, topic, self.take, self.input_qos)
         self.topic = image.topic_name
+        self._lifting = Lifting()
         if RECTIFIED.search(self.topic) and not self.config.rectified:
             self.get_logger().warning(
                 f'{self.topic} is named like a rectified image; if it is one, set rectified: true'
@@ -92,6 +95,8 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         try:
             solid = pipeline.lift(boxes, image, self.calibration.read(), self.tf)
             self._boxes3d.publish(messages.detections3d(solid, message_type))
+            detector = pipeline.detector
+            self._lifting.saw(len(boxes), detector.in_sky, image.frame_id, detector.tilt)
         except PerceptionError as error:
             self.failed(self.topic, type(error)(f'2D only: {error}'))
         if self._picture.get_subscription_count():
@@ -104,6 +109,8 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         pipeline = self.pipeline
         if pipeline is not None:
             report.add('not_lifted', pipeline.detector.not_lifted)
+            if self.active:
+                self._lifting.find(report)
 
     def _draw(self, image: Any, boxes: Boxes2D) -> None:
         from airside_perception.camera.preprocess import to_bgr

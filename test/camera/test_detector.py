@@ -139,7 +139,8 @@ def test_what_is_lifted_what_is_not_and_how_long_it_takes(detector: CameraDetect
     assert detector.timings.keys() == {'preprocess', 'engine', 'decode', 'nms'}
     lifted = detector.lift(boxes, camera, transform(optical, np.array([0.0, 0.0, 2.0])))
     assert lifted.classes == ('person', 'car')  # the truck ends above the horizon
-    assert detector.not_lifted == 1
+    assert (detector.not_lifted, detector.in_sky) == (1, 0)
+    assert detector.tilt == pytest.approx(np.pi / 2)
     assert detector.timings.keys() == {'preprocess', 'engine', 'decode', 'nms', 'lift'}
     assert min(detector.timings.values()) > 0
     with pytest.raises(TransformError, match=r'is 0\.00 m above'):

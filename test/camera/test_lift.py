@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from scipy.stats import norm
 
-from airside_perception.camera.lift import YAW_VARIANCE, lift
+from airside_perception.camera.lift import YAW_VARIANCE, in_sky, lift
 from airside_perception.config import CameraConfig
 from airside_perception.errors import TransformError
 from airside_perception.geometry import apply, corners, invert, transform
@@ -300,6 +300,21 @@ def test_a_box_off_the_lens_is_not_lifted() -> None:
     boxes = boxes_2d([[600, 300, 700, 500], [10, 600, 60, 700]])
     lifted = lift(boxes, camera, mount(), SIZES, CameraConfig())
     assert lifted.scores.tolist() == [boxes.scores[0]]
+
+
+def test_boxes_far_above_the_horizon_are_in_the_sky() -> None:
+    # a level camera: 5 degrees above the horizon are 52.5 px above the principal point
+    boxes = boxes_2d([[600, 200, 700, 306], [600, 200, 700, 310], [600, 200, 700, 500]])
+    lens = LENSES['pinhole']
+    assert in_sky(boxes, lens, mount()).tolist() == [True, False, False]
+    assert in_sky(boxes, lens, mount(pitch=10.0)).tolist() == [False, False, False]
+    body = transform(np.eye(3), np.array([1.5, -0.4, 2.0]))  # x forward: z leads into the sky
+    assert in_sky(boxes, lens, body).tolist() == [True, True, True]
+    assert len(lift(boxes, lens, body, SIZES, CameraConfig())) == 0
+    off = boxes_2d([[1000, 0, 1200, 100]])  # no ray of this fisheye: nothing is known
+    narrow = CameraModel('camera', 1280, 720, LENSES['fisheye'].matrix, (-0.2,) * 4, 'equidistant')
+    assert in_sky(off, narrow, mount()).tolist() == [False]
+    assert in_sky(boxes_2d([]), lens, mount()).shape == (0,)
 
 
 @pytest.mark.parametrize('lens', LENSES)

@@ -17,6 +17,7 @@ from std_msgs.msg import Float64
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from airside_perception import messages
+from airside_perception.nodes import lifting
 from airside_perception.nodes.camera_detector import CameraDetectorNode
 
 NAME = '/camera_detector'
@@ -194,6 +195,34 @@ def test_without_transform_2d_goes_on_and_3d_is_missed_aloud(harness, sensors, n
     assert '/camera_detector/input/image: dropped: 2D only' in said[0]
     sensors.camera_mount()
     camera.see()
+
+
+def test_a_frame_that_is_no_optical_one_is_asked_about(harness, sensors, networks, monkeypatch):
+    monkeypatch.setattr(lifting, 'LIMIT_S', 1.0)
+    camera = Camera(harness, sensors, networks, calibrated=False)
+    mount = np.eye(4)
+    mount[:3, 3] = (1.0, 0.0, 2.0)  # x forward, as of the camera's body
+    sensors.static('optical', mount)
+    camera.calibrate(sensors.info())
+    found = []
+
+    def told():
+        _, solid = camera.see(brightness=255)
+        assert not solid.detections
+        found[:] = harness.diagnosis(camera.node, lambda status, values: 'not_lifted_s' in values)
+        return 'not_lifted_s' in found[0].message
+
+    harness.until(told, 'the finding')
+    status, values = found
+    assert status.level == b'\x01'
+    assert "is frame_id 'optical' an optical frame (z forward)?" in status.message
+    assert values['not_lifted'] == '6'
+    sensors.camera_mount()
+    harness.until(lambda: camera.see(brightness=255)[1].detections, 'boxes on the ground')
+    status, _ = harness.diagnosis(
+        camera.node, lambda status, values: values['not_lifted_s'] == '0'
+    )
+    assert 'not_lifted_s' not in status.message
 
 
 def broken(sensors, name):
