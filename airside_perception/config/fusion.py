@@ -198,7 +198,7 @@ class FusionConfig:
     )  # fmt: skip
     tf_timeout_ms: float = parameter(
         50.0,
-        'Longest wait for a transform at the stamp of a message.',
+        'Longest wait for the transforms of one set, all together.',
         unit='ms', low=0.0, high=1000.0, live=True,
     )  # fmt: skip
 

@@ -219,7 +219,10 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         if not detections:
             return  # each was named above: no answer is not the same as no objects
         cameras = self._cameras(detections)
-        result, failures = self._pipeline.fuse(detections, cameras, self._tf, gathered.stamp_ns)
+        with self._tf.one_wait():
+            result, failures = self._pipeline.fuse(
+                detections, cameras, self._tf, gathered.stamp_ns
+            )
         for name, failure in failures.items():
             self.failed(self._topics[name], failure)
         self._objects.publish(messages.detections3d(result.boxes, message_type))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,10 @@ class TfSource:
     """Listens to /tf and /tf_static from construction to `close`.
 
     `lookup` waits for data that are still under way; call it from a worker thread, so that the
-    executor can go on to receive them.
+    executor can go on to receive them. Lookups in `one_wait` wait for as long as one.
 
     Attributes:
-        timeout_ms: the longest wait of a lookup, may be set at any time.
+        timeout_ms: the longest wait of a lookup, or of all in `one_wait`; may be set at any time.
         jumps: how often time has jumped back, in /tf or on the node's clock; then the transforms
             are forgotten, but for the static ones, and `on_jump` is called.
     """
@@ -53,6 +54,7 @@ class TfSource:
         self._news = threading.Condition()
         self._newest: dict[str, int] = {}
         self._closed = False
+        self._deadline: float | None = None
         back = JumpThreshold(
             min_forward=None, min_backward=Duration(nanoseconds=-JUMP_NS), on_clock_change=False
         )
@@ -80,6 +82,19 @@ class TfSource:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
 
+    @contextmanager
+    def one_wait(self) -> Iterator[None]:
+        """What is looked up in this context waits until one deadline, counted from its start.
+
+        After a lookup that has waited in vain the others are tried without any wait: what one
+        missing transform costs, many cost together. For one thread at a time.
+        """
+        self._deadline = time.monotonic() + self.timeout_ms / 1e3
+        try:
+            yield
+        finally:
+            self._deadline = None
+
     def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         """`source2target` at the stamp; see `transforms.TransformSource`."""
         if target == source:
@@ -105,7 +120,9 @@ class TfSource:
         )
 
     def _wait(self, look: Any, target: str, source: str) -> NDArray[np.float64]:
-        deadline = time.monotonic() + self.timeout_ms / 1e3
+        deadline = self._deadline
+        if deadline is None:
+            deadline = time.monotonic() + self.timeout_ms / 1e3
         with self._news:
             while True:
                 try:

@@ -345,6 +345,26 @@ def test_a_camera_without_a_camera_info_is_named(fusion, sensors):
     )
 
 
+def test_the_sources_of_a_set_wait_together_for_their_transforms(harness, monkeypatch):
+    fusion = Fusion(harness, cameras=('front', 'left'), fixed_frame='odom')
+    tf, deadlines = fusion.node._tf, []
+    between = tf.lookup_between
+
+    def looked_up(*arguments):
+        deadlines.append(tf._deadline)
+        return between(*arguments)
+
+    monkeypatch.setattr(tf, 'lookup_between', looked_up)
+    for name in ('front', 'left'):
+        fusion.inputs[name].publish(boxes(T0 + 500 * MS, [(10.0, 0.0)]))
+    fusion.inputs['lidar'].publish(boxes(T0 + 530 * MS, []))
+    fusion.result(T0 + 530 * MS)
+    assert len(deadlines) == 2
+    assert deadlines[0] == deadlines[1]
+    assert deadlines[0] is not None
+    assert tf._deadline is None
+
+
 def test_live_settings_count_from_the_next_set_on(fusion):
     places = {'lidar': [(10.0, 0.0)], 'front': [(12.0, 0.0)]}
     assert len(fusion.result(fusion.send(**places))) == 1
