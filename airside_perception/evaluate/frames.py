@@ -24,16 +24,20 @@ class Found:
         boxes: float64 [N, 7], (x, y, z of the centre, length, width, height, yaw), metres.
         scores: float64 [N].
         velocities: float64 [N, 2], m/s over ground; NaN where the detector has none.
+        labelled: bool [N]; False: nobody labelled what there is: it may find an object, and is no
+            false alarm if it finds none.
     """
 
     classes: tuple[str, ...]
     boxes: Float64
     scores: Float64
     velocities: Float64 | None = None
+    labelled: Mask | None = None
 
     def __post_init__(self) -> None:
         _check(self, 'boxes', 7)
         _fill(self, 'velocities', (len(self.classes), 2), np.nan)
+        _fill(self, 'labelled', (len(self.classes),), True)
         if np.shape(self.scores) != (len(self.classes),):
             raise MessageError(
                 f'{len(self.classes)} detections have scores of shape {np.shape(self.scores)}'

@@ -66,7 +66,8 @@ def match(
 
     Over all frames together the best score chooses first, equal scores in the order of frames and
     rows; it takes the nearest object of its class that is still free. A detection that is near
-    only to objects that are not asked for is left out.
+    only to objects that are not asked for is left out, and so is one that finds nothing where
+    nobody labelled what there is.
 
     Args:
         nearness: of boxes; least: what a hit must reach.
@@ -95,7 +96,7 @@ def match(
         if best >= 0 and np.isfinite(choice[best]) and reach[best]:
             taken[number][best] = True
             kept.append((score, True, number, int(rows[i]), int(objects[best])))
-        elif not (reach & ~wanted).any():
+        elif np.asarray(frames[number].found.labelled)[rows[i]] and not (reach & ~wanted).any():
             kept.append((score, False, number, int(rows[i]), -1))
     return Matches(
         np.array([item[0] for item in kept], np.float64),

@@ -32,7 +32,8 @@ from airside_perception.replay.evaluate import Progress, every_network, run_dete
 from airside_perception.replay.judge import aliases_of, judge, judge_images
 from airside_perception.replay.runner import CAMERA_2D_TOPIC, LIDAR_TOPIC, read_transforms
 from airside_perception.replay.settings import THREADS, Settings, load_settings
-from airside_perception.replay.truth import read_image_truth, read_truth
+from airside_perception.replay.truth import read_image_truth, read_labelled, read_truth
+from airside_perception.replay.view import lenses
 
 FLOOR = 0.05
 """Detections from this score of the network up are looked at."""
@@ -225,11 +226,14 @@ def _judged(
                 topic = CAMERA_2D_TOPIC.format(camera.name)
                 own = [result for result in results if result.topic == topic]
                 visible = read_image_truth(reader, camera.name)
-                frames += judge_images(visible, own, aliases, bag.name).frames
+                where = read_labelled(reader, camera.name)
+                frames += judge_images(visible, own, aliases, bag.name, where).frames
             if not frames:
                 raise BagError(f'{bag}: no ground truth of images; camera networks need it')
             return frames, in_images
-        judged = judge(read_truth(reader), results, read_transforms(reader), aliases, {}, bag.name)
+        transforms = read_transforms(reader)
+        views = lenses(reader, transforms)
+        judged = judge(read_truth(reader), results, transforms, aliases, views, bag.name)
     found = judged[LIDAR_TOPIC].frames if LIDAR_TOPIC in judged else []
     return [frame.in_range(0.0, MAX_RANGE) for frame in found], reached
 

@@ -24,7 +24,7 @@ from airside_perception.evaluate.images import ImageFigures, evaluate_images
 from airside_perception.evaluate.question import RANGES, Question
 from airside_perception.network import Network
 from airside_perception.replay.bag import BagReader
-from airside_perception.replay.judge import Judged, aliases_of, judge, judge_images, lenses, rank
+from airside_perception.replay.judge import Judged, aliases_of, judge, judge_images, rank
 from airside_perception.replay.report import thresholds
 from airside_perception.replay.runner import (
     OBJECTS_TOPIC,
@@ -33,7 +33,8 @@ from airside_perception.replay.runner import (
     read_transforms,
 )
 from airside_perception.replay.settings import THREADS, Settings, load_settings
-from airside_perception.replay.truth import Moment, read_image_truth, read_truth
+from airside_perception.replay.truth import Moment, read_image_truth, read_labelled, read_truth
+from airside_perception.replay.view import lenses
 from airside_perception.results import Result, meta_path, read_results
 
 Progress = Callable[[int, int], None]
@@ -75,6 +76,7 @@ class Evaluation:
         places: of the frames, by topic too.
         times: {stage: milliseconds of every call}; empty where results were read.
         silent, strays: {topic: moments without a message, messages without a truth}.
+        unlabelled: {topic: detections where nobody labelled what there is}.
         unknown: {class of the truth: objects} of classes that nobody asks for.
         calibrated: classes whose scores a card turns into probabilities, by card.
     """
@@ -87,6 +89,7 @@ class Evaluation:
     times: dict[str, list[float]] = field(default_factory=dict)
     silent: Counter[str] = field(default_factory=Counter)
     strays: Counter[str] = field(default_factory=Counter)
+    unlabelled: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     calibrated: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -146,6 +149,7 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
                 flats.setdefault(topic, []).extend(item.frames)
                 found.silent[topic] += item.silent
                 found.strays[topic] += item.strays
+                found.unlabelled[topic] += item.unlabelled
                 asked.setdefault(topic, {}).update(dict.fromkeys(_classes(run, topic, item)))
                 lowest.setdefault(topic, {}).update(run.thresholds.get(topic, {}))
         for topic, item in judged.items():
@@ -155,6 +159,7 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
             found.places.setdefault(topic, []).extend(Place(path, moment) for moment in moments)
             found.silent[topic] += item.silent
             found.strays[topic] += item.strays
+            found.unlabelled[topic] += item.unlabelled
             asked.setdefault(topic, {}).update(dict.fromkeys(_classes(run, topic, item)))
             lowest.setdefault(topic, {}).update(run.thresholds.get(topic, {}))
         for stage, values in run.times.items():
@@ -266,9 +271,11 @@ def _in_images(
     found = {}
     for topic, results in sorted(by_topic.items()):
         if topic.endswith('_2d'):
-            visible = read_image_truth(reader, topic.split('/')[-2])
+            camera = topic.split('/')[-2]
+            visible = read_image_truth(reader, camera)
             if visible:
-                found[topic] = judge_images(visible, results, aliases, name)
+                where = read_labelled(reader, camera)
+                found[topic] = judge_images(visible, results, aliases, name, where)
     return found
 
 

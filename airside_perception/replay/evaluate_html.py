@@ -262,6 +262,9 @@ def _notes(found: Evaluation) -> list[str]:
         if found.strays[topic]:
             notes.append(f'{topic}: {found.strays[topic]} messages without a truth near them; '
                          'left out.')  # fmt: skip
+        if found.unlabelled[topic]:
+            notes.append(f'{topic}: {found.unlabelled[topic]} detections beyond the labels; no '
+                         'false alarms.')  # fmt: skip
     if found.unknown:
         names = ', '.join(f'{name} {count}' for name, count in sorted(found.unknown.items()))
         notes.append(f'Objects of classes that are not asked for: {names}.')

@@ -41,6 +41,7 @@ def evaluation_text(found: Evaluation) -> str:
         for count, what in (
             (found.silent[topic], 'moments without a message: nothing was found there'),
             (found.strays[topic], 'messages without a truth near them: left out'),
+            (found.unlabelled[topic], 'detections beyond the labels: no false alarms'),
         ):
             lines += [f'{topic}: {count} {what}'] if count else []
     if found.unknown:
@@ -73,6 +74,7 @@ def evaluation_json(found: Evaluation) -> dict[str, Any]:
         'questions': {topic: _plain(item) for topic, item in found.questions.items()},
         'silent': dict(found.silent),
         'strays': dict(found.strays),
+        'unlabelled': dict(found.unlabelled),
         'not_asked': dict(found.unknown),
         'calibrated': {card: list(names) for card, names in found.calibrated.items()},
         'times_ms': latencies(found.times),

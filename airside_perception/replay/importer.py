@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from airside_perception.messages import (
     camera_info_message,
@@ -17,13 +21,13 @@ from airside_perception.messages import (
 from airside_perception.projection import CameraModel
 from airside_perception.replay import kitti
 from airside_perception.replay.bag import BagWriter
-from airside_perception.types import Float64
+from airside_perception.replay.truth import DETAILS_TOPIC, IMAGE_TRUTH_TOPIC, TRUTH_TOPIC
+from airside_perception.types import Boxes2D, Float64
 
-IMAGE_TOPIC = '/sensing/camera/front/image'
-CAMERA_INFO_TOPIC = '/sensing/camera/front/camera_info'
+CAMERA = 'front'
+IMAGE_TOPIC = f'/sensing/camera/{CAMERA}/image'
+CAMERA_INFO_TOPIC = f'/sensing/camera/{CAMERA}/camera_info'
 POINTS_TOPIC = '/sensing/lidar/points'
-OBJECTS_TOPIC = '/ground_truth/objects'
-OBJECTS_2D_TOPIC = '/ground_truth/camera/front/objects'
 
 TF_LEAD_NS = 1_000_000
 """Transforms are recorded 1 ms before the sensor data of their stamp: players send them first."""
@@ -39,7 +43,8 @@ def import_kitti(
     """Writes a KITTI folder (see `kitti.read_folder`) as a bag.
 
     Where all frames share one calibration the place of the camera is static; otherwise it is a
-    transform by stamp, one for every frame.
+    transform by stamp, one for every frame. The ground truth says that only what is in the image
+    is labelled, and where in it nobody labelled anything (see `truth`).
 
     Args:
         folder: to read.
@@ -91,8 +96,35 @@ def import_kitti(
             write(IMAGE_TOPIC, image_message(image, types), stamp_ns)
             write(POINTS_TOPIC, point_cloud_message(frame.read_cloud(), types), stamp_ns)
             if frame.labels is not None:
-                solid, flat = kitti.read_labels(frame)
-                write(OBJECTS_TOPIC, detections3d(solid, types), stamp_ns)
-                write(OBJECTS_2D_TOPIC, detections2d(flat, types), stamp_ns)
+                labels = kitti.read_labels(frame)
+                write(TRUTH_TOPIC, detections3d(labels.objects, types), stamp_ns)
+                flat = detections2d(_in_image(labels), types)
+                write(IMAGE_TRUTH_TOPIC.format(CAMERA), flat, stamp_ns)
+                text = types('std_msgs/msg/String')(data=_details(labels))
+                write(DETAILS_TOPIC, text, stamp_ns)
             progress(done, len(frames))
     return counts
+
+
+def _in_image(labels: kitti.Labels) -> Boxes2D:
+    """Every object by its first name; with score 0 by those that a detection may give it, too."""
+    rows = [(row, name, name == own[0]) for row, own in enumerate(labels.names) for name in own]
+    return replace(
+        labels.in_image.select([row for row, _, _ in rows]),
+        scores=np.array([asked for _, _, asked in rows], np.float64),
+        classes=tuple(name for _, name, _ in rows),
+    )
+
+
+def _details(labels: kitti.Labels) -> str:
+    """The JSON of `truth`."""
+    boxes = labels.objects.boxes.tolist()
+    objects = [
+        {'class': name, 'box': box, 'asked': name == own[0]}
+        for own, box in zip(labels.names, boxes, strict=True)
+        for name in own
+    ]
+    labelled = {'camera': CAMERA, 'ignored': labels.ignored.tolist()}
+    return json.dumps(
+        {'stamp_ns': labels.objects.stamp_ns, 'objects': objects, 'labelled': labelled}
+    )

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from airside_perception import messages
 from airside_perception.card import ModelCard
-from airside_perception.errors import TransformError
-from airside_perception.evaluate.frames import Found, Frame, Mask, Truth
+from airside_perception.errors import BagError, TransformError
+from airside_perception.evaluate.frames import Found, Frame, Truth
 from airside_perception.evaluate.images import flat
-from airside_perception.geometry import apply, move_boxes
-from airside_perception.projection import CameraModel
-from airside_perception.replay.bag import BagReader
+from airside_perception.geometry import move_boxes
 from airside_perception.replay.runner import CAMERA_TOPIC, LIDAR_TOPIC, OBJECTS_TOPIC
-from airside_perception.replay.truth import Moment
+from airside_perception.replay.truth import Labelled, Moment
+from airside_perception.replay.view import View
 from airside_perception.results import IMAGE, SPACE, Detection, Result
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Boxes2D, Boxes3D
@@ -42,33 +40,10 @@ class Judged:
     silent: int = 0
     strays: int = 0
 
-
-class View:
-    """What one camera has in its image.
-
-    Args:
-        camera: its lens.
-        transforms: of the recording.
-    """
-
-    def __init__(self, camera: CameraModel, transforms: TransformBuffer) -> None:
-        self._camera, self._transforms = camera, transforms
-
-    def sees(self, moment: Moment) -> Mask:
-        """Which objects have their centre in the image, bool [N].
-
-        Hidden ones are left out where the truth says that they are hidden from all cameras.
-
-        Raises:
-            TransformError: the place of the camera is not known.
-        """
-        camera = self._camera
-        frame2camera = self._transforms.lookup(camera.frame_id, moment.frame_id, moment.stamp_ns)
-        pixels, valid = camera.project(apply(frame2camera, moment.truth.boxes[:, :3]))
-        with np.errstate(invalid='ignore'):
-            inside = (pixels >= 0).all(axis=1) & (pixels < (camera.width, camera.height)).all(1)
-        hidden = np.asarray(moment.in_cameras) == 0.0
-        return np.asarray(valid & inside & ~hidden if len(hidden) else valid & inside)
+    @property
+    def unlabelled(self) -> int:
+        """Detections where nobody labelled what there is."""
+        return sum(int((~np.asarray(frame.found.labelled)).sum()) for frame in self.frames)
 
 
 def judge(
@@ -86,8 +61,12 @@ def judge(
         results: of a replay of the same bag.
         transforms: of that bag, where detections are in another frame or at another stamp.
         aliases: {class of the truth: class that the networks call it}.
-        views: {topic: its camera}; only what is in the image is asked for.
+        views: {topic of a camera: its view}; that topic is asked for what is in the image only.
         name: of the bag, for the names of the frames.
+
+    Raises:
+        BagError: labels cover the image of a camera that is not among `views`.
+        TransformError: the place of a camera is not known.
     """
     stamps = [moment.stamp_ns for moment in moments]
     found: dict[str, Judged] = {}
@@ -110,11 +89,9 @@ def judge(
         judged.silent = len(moments) - len(known)
         for place, moment in enumerate(moments):
             truth = _asked(moment, aliases, views.get(topic))
+            seen = _marked(known.get(place, NOTHING), moment, views)
             passed = (moment.stamp_ns - stamps[0]) * 1e-9
-            judged.frames.append(
-                Frame(truth, known.get(place, NOTHING), f'{name} +{passed:.1f} s',
-                      moment.conditions)
-            )  # fmt: skip
+            judged.frames.append(Frame(truth, seen, f'{name} +{passed:.1f} s', moment.conditions))
     return {topic: found[topic] for topic in sorted(found, key=rank)}
 
 
@@ -123,6 +100,7 @@ def judge_images(
     results: Iterable[Result],
     aliases: Mapping[str, str],
     name: str = '',
+    labelled: Mapping[int, Labelled] | None = None,
 ) -> Judged:
     """Frames of flat boxes (`evaluate.images`) of one camera: one for every image of the truth.
 
@@ -130,7 +108,9 @@ def judge_images(
         visible: {stamp of an image: what can be seen in it}; of score 0 is what need not be found.
         results: of that camera's topic with boxes in the image.
         aliases, name: as in `judge`.
+        labelled: {stamp of an image: where its labels are}; elsewhere they are all over it.
     """
+    labelled = labelled or {}
     answers = {result.stamp_ns: result for result in results}
     judged = Judged()
     start = min(visible, default=0)
@@ -139,16 +119,19 @@ def judge_images(
         truth = Truth(names, flat(boxes.xyxy), asked=boxes.scores > 0.0)
         answer = answers.pop(stamp_ns, None)
         judged.silent += answer is None
-        found = NOTHING if answer is None else _flat_found(answer.detections)
+        where = labelled.get(stamp_ns)
+        found = NOTHING if answer is None else _flat_found(answer.detections, where)
         judged.frames.append(Frame(truth, found, f'{name} +{(stamp_ns - start) * 1e-9:.1f} s'))
     judged.strays = len(answers)
     return judged
 
 
-def _flat_found(detections: Sequence[Detection]) -> Found:
+def _flat_found(detections: Sequence[Detection], where: Labelled | None) -> Found:
     corners = np.array([[item[key] for key in IMAGE] for item in detections], np.float64)
     names = tuple(str(item['class']) for item in detections)
-    return Found(names, flat(corners), np.array([item['score'] for item in detections]))
+    scores = np.array([item['score'] for item in detections])
+    labelled = None if where is None else where.covers(corners.reshape(-1, 4))
+    return Found(names, flat(corners), scores, labelled=labelled)
 
 
 def rank(topic: str) -> tuple[int, str]:
@@ -170,26 +153,6 @@ def aliases_of(cards: Iterable[ModelCard]) -> dict[str, str]:
             found.update({str(name): str(outer) for name in names})
         found.update({label: name for label, name in card.publish.items() if name})
     return found
-
-
-def lenses(reader: BagReader, transforms: TransformBuffer) -> dict[str, View]:
-    """{topic of the boxes of a camera: its view}, of every camera of a bag with a calibration.
-
-    Raises:
-        BagError: the bag is damaged.
-        MessageError: a camera_info that is none.
-    """
-    known: dict[str, View] = {}
-    topics = {
-        topic: topic.split('/')[3]
-        for topic in reader.topics
-        if topic.startswith('/sensing/camera/') and topic.endswith('/camera_info')
-    }
-    for record in reader.records(topics):
-        name = CAMERA_TOPIC.format(topics[record.topic])
-        if name not in known:
-            known[name] = View(messages.camera_model(reader.message(record)), transforms)
-    return known
 
 
 NOTHING = Found((), np.empty((0, 7)), np.empty(0))
@@ -214,6 +177,19 @@ def _asked(moment: Moment, aliases: Mapping[str, str], view: View | None) -> Tru
     if view is None:
         return truth
     return replace(truth, asked=np.asarray(truth.asked) & view.sees(moment))
+
+
+def _marked(found: Found, moment: Moment, views: Mapping[str, View]) -> Found:
+    """Detections, with which of them lie where there are labels."""
+    if moment.labelled is None:
+        return found
+    view = views.get(CAMERA_TOPIC.format(moment.labelled.camera))
+    if view is None:
+        raise BagError(
+            f'labels cover the image of camera {moment.labelled.camera!r}, which has no '
+            'camera_info in the bag'
+        )
+    return replace(found, labelled=view.labelled(moment, moment.labelled, found.boxes))
 
 
 def _nearest(stamps: Sequence[int], stamp_ns: int) -> int:

@@ -34,6 +34,18 @@ OPTICAL2CAMERA = np.array(
     [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
 )
 """z forward, x right, y down to x forward, y left, z up."""
+NAMES = {
+    'car': ('car',),
+    'van': ('car', 'truck'),
+    'truck': ('truck', 'bus'),
+    'tram': ('bus', 'truck'),
+    'misc': ('misc',),
+    'pedestrian': ('person',),
+    'person_sitting': ('person',),
+    'cyclist': ('cyclist', 'person'),
+}
+"""What this package calls KITTI's kinds. An object is asked for by the first name; a detection may
+give it another, as the development kit lets a car be found where a van is."""
 DONT_CARE = 'dontcare'
 LABEL_COLUMNS = 15
 
@@ -112,6 +124,24 @@ class Frame:
         return PointCloud(self.stamp_ns, LIDAR, np.frombuffer(data, '<f4').reshape(-1, 4))
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What is labelled in a frame: N objects, whose rows agree.
+
+    Attributes:
+        objects: in base_link, by the first of their names, scores 1.
+        in_image: the same objects as boxes in the image.
+        names: N times all names that a detection may give, see `NAMES`.
+        ignored: float64 [M, 4], regions of the image (`DontCare`) that hold what nobody labelled,
+            pixels: left, top, right, bottom.
+    """
+
+    objects: Boxes3D
+    in_image: Boxes2D
+    names: tuple[tuple[str, ...], ...]
+    ignored: Float64
+
+
 def read_folder(folder: str | Path) -> list[Frame]:
     """The frames of a folder in either layout, in order of their names.
 
@@ -129,15 +159,12 @@ def read_folder(folder: str | Path) -> list[Frame]:
     )
 
 
-def read_labels(frame: Frame) -> tuple[Boxes3D, Boxes2D]:
-    """Labels of a frame, class names in lower case, scores 1.
+def read_labels(frame: Frame) -> Labels:
+    """Labels of a frame by the names of this package; of kinds not in `NAMES` in lower case.
 
     A label gives height, width, length, the centre of the bottom face in the rectified frame of
     camera 0 (y down) and the rotation about its y axis: 0 looks along x, so the heading is
-    (cos r, 0, -sin r). Regions to ignore (`dontcare`) have no place in space: they are in 2D only.
-
-    Returns:
-        Boxes in base_link, and boxes in the image.
+    (cos r, 0, -sin r). Regions to ignore (`DontCare`) have no place in space.
 
     Raises:
         BagError: not readable as labels, or the frame has none.
@@ -150,27 +177,28 @@ def read_labels(frame: Frame) -> tuple[Boxes3D, Boxes2D]:
         short = [len(row) for row in rows if len(row) < LABEL_COLUMNS]
         if short:
             raise ValueError(f'a line of {short[0]} words, expected {LABEL_COLUMNS}')
-        names = [row[0].lower() for row in rows]
+        kinds = np.array([row[0].lower() for row in rows], np.str_)
         values = np.array([row[1:LABEL_COLUMNS] for row in rows], dtype=np.float64)
         values = values.reshape(-1, LABEL_COLUMNS - 1)
     except (OSError, ValueError) as error:
         raise BagError(f'{frame.labels}: not readable as KITTI labels: {error}') from error
-    solid = [index for index, name in enumerate(names) if name != DONT_CARE]
-    height, width, length = values[solid, 7:10].T
-    centers = values[solid, 10:13] - np.stack([0 * height, height / 2, 0 * height], axis=1)
-    turn = values[solid, 13]
+    ignored = values[kinds == DONT_CARE, 3:7]
+    kinds, values = kinds[kinds != DONT_CARE], values[kinds != DONT_CARE]
+    height, width, length = values[:, 7:10].T
+    centers = values[:, 10:13] - np.stack([0 * height, height / 2, 0 * height], axis=1)
+    turn = values[:, 13]
     rect2base = frame.calibration.rect2base
     heading = np.stack([np.cos(turn), 0 * turn, -np.sin(turn)], axis=1) @ rect2base[:3, :3].T
     yaw = np.arctan2(heading[:, 1], heading[:, 0])
     boxes = np.column_stack([apply(rect2base, centers), length, width, height, yaw])
-    count = len(solid)
-    return (
-        Boxes3D(
-            frame.stamp_ns, BASE, boxes, np.ones(count), tuple(names[i] for i in solid),
-            np.zeros((count, 4, 4)),
-        ),
-        Boxes2D(frame.stamp_ns, OPTICAL, values[:, 3:7], np.ones(len(names)), tuple(names)),
-    )  # fmt: skip
+    names = tuple(NAMES.get(kind, (kind,)) for kind in kinds.tolist())
+    first, ones = tuple(own[0] for own in names), np.ones(len(names))
+    return Labels(
+        Boxes3D(frame.stamp_ns, BASE, boxes, ones, first, np.zeros((len(names), 4, 4))),
+        Boxes2D(frame.stamp_ns, OPTICAL, values[:, 3:7], ones, first),
+        names,
+        ignored,
+    )
 
 
 def _read_object(folder: Path) -> list[Frame]:

@@ -12,7 +12,14 @@ the place of the first:
 
 Boxes are in the frame of `/ground_truth/objects`. Only class and box must be there; what is
 missing or null is not known: visibility and velocity NaN, points -1, no conditions. An object
-without a point and with few pixels is not asked for.
+without a point and with few pixels need not be found, and may be; `"asked": false` says so of any.
+
+Labels that cover one camera's image only, and not all of it, say so, too:
+
+     "labelled": {"camera": "front", "ignored": [[left, top, right, bottom]]}
+
+A detection elsewhere, or with more than half of its rectangle in an ignored one, may find an
+object, and is no false alarm if it finds none. Without this, labels are all around.
 """
 
 from __future__ import annotations
@@ -26,7 +33,7 @@ import numpy as np
 
 from airside_perception import messages
 from airside_perception.errors import BagError, MessageError
-from airside_perception.evaluate.frames import Truth
+from airside_perception.evaluate.frames import Mask, Truth
 from airside_perception.replay.bag import BagReader
 from airside_perception.types import Boxes2D, Float64
 
@@ -36,6 +43,34 @@ IMAGE_TRUTH_TOPIC = '/ground_truth/camera/{}/objects'
 CONDITIONS = ('light', 'weather')
 LEAST_PIXELS = 20
 """Smallest visible part of an object that counts as seen by a camera."""
+MOST_IGNORED = 0.5
+"""Largest part of a detection's rectangle in a region that nobody labelled."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Where labels are, if not all around.
+
+    Attributes:
+        camera: name of the camera in whose image they are.
+        ignored: float64 [N, 4], rectangles in that image that hold what nobody labelled, pixels:
+            left, top, right, bottom.
+    """
+
+    camera: str
+    ignored: Float64
+
+    def covers(self, xyxy: Float64) -> Mask:
+        """Which rectangles [N, 4] in the image have at most half of their area in any ignored one.
+
+        KITTI's development kit (`evaluate_object.cpp`, computeStatistics) leaves a detection out
+        that has more than 0.5 of its own area there, of cars 0.7; here it is 0.5 of all.
+        """
+        low = np.maximum(xyxy[:, None, :2], self.ignored[:, :2])
+        high = np.minimum(xyxy[:, None, 2:], self.ignored[:, 2:])
+        shared = np.prod(np.maximum(high - low, 0.0), axis=2)
+        area = np.prod(xyxy[:, 2:] - xyxy[:, :2], axis=1)
+        return np.asarray(~(shared > MOST_IGNORED * area[:, None]).any(axis=1))
 
 
 @dataclass(frozen=True)
@@ -48,6 +83,7 @@ class Moment:
         conditions: e.g. {'weather': 'rain', 'light': 'night'}.
         in_cameras: float64 [N], share of each object that nothing hides from the cameras, NaN:
             not known.
+        labelled: where the labels are; None: all around.
     """
 
     stamp_ns: int
@@ -55,6 +91,7 @@ class Moment:
     truth: Truth
     conditions: dict[str, str] = field(default_factory=dict)
     in_cameras: Float64 = field(default_factory=lambda: np.empty(0))
+    labelled: Labelled | None = None
 
 
 def read_truth(reader: BagReader) -> list[Moment]:
@@ -64,14 +101,7 @@ def read_truth(reader: BagReader) -> list[Moment]:
         BagError: there is none, or it is damaged.
         MessageError: an object that is no box.
     """
-    details: dict[int, Mapping[str, Any]] = {}
-    for record in reader.records([DETAILS_TOPIC]):
-        try:
-            content = json.loads(reader.message(record).data)
-            details[int(content['stamp_ns'])] = content
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(reader, record.log_ns, error) from error
-    found = []
+    details, found = _details(reader), []
     for record in reader.records([TRUTH_TOPIC]):
         boxes = messages.boxes3d(reader.message(record))
         known = details.get(boxes.stamp_ns)
@@ -106,13 +136,51 @@ def read_image_truth(reader: BagReader, camera: str) -> dict[int, Boxes2D]:
     return {item.stamp_ns: item for item in boxes}
 
 
+def read_labelled(reader: BagReader, camera: str) -> dict[int, Labelled]:
+    """{stamp: where the labels are} of the stamps whose labels cover this camera's image only.
+
+    Raises:
+        BagError: damaged.
+    """
+    found = {}
+    for stamp_ns, content in _details(reader).items():
+        try:
+            labelled = _labelled(content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(reader, stamp_ns, error) from error
+        if labelled is not None and labelled.camera == camera:
+            found[stamp_ns] = labelled
+    return found
+
+
+def _details(reader: BagReader) -> dict[int, Mapping[str, Any]]:
+    """{stamp: its JSON object}."""
+    details: dict[int, Mapping[str, Any]] = {}
+    for record in reader.records([DETAILS_TOPIC]):
+        try:
+            content = json.loads(reader.message(record).data)
+            details[int(content['stamp_ns'])] = content
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(reader, record.log_ns, error) from error
+    return details
+
+
+def _labelled(content: Mapping[str, Any]) -> Labelled | None:
+    given = content.get('labelled')
+    if given is None:
+        return None
+    ignored = np.array(given.get('ignored', []), np.float64).reshape(-1, 4)
+    return Labelled(str(given['camera']), ignored)
+
+
 def _detailed(stamp_ns: int, frame_id: str, content: Mapping[str, Any]) -> Moment:
     items = [*content['objects'], *content.get('small', ())]
     points = np.array([-1 if (n := item.get('points')) is None else n for item in items], np.int64)
     pixels = [item.get('pixels') for item in items]
     seen = [
-        count != 0 if shown is None else count > 0 or shown >= LEAST_PIXELS
-        for count, shown in zip(points.tolist(), pixels, strict=True)
+        (count != 0 if shown is None else count > 0 or shown >= LEAST_PIXELS)
+        and item.get('asked') is not False
+        for count, shown, item in zip(points.tolist(), pixels, items, strict=True)
     ]
     truth = Truth(
         tuple(str(item['class']) for item in items),
@@ -126,7 +194,8 @@ def _detailed(stamp_ns: int, frame_id: str, content: Mapping[str, Any]) -> Momen
     )
     given = content.get('conditions', {})
     conditions = {name: str(given[name]) for name in CONDITIONS if name in given}
-    return Moment(stamp_ns, frame_id, truth, conditions, _shares(items, 'camera_visibility'))
+    in_cameras = _shares(items, 'camera_visibility')
+    return Moment(stamp_ns, frame_id, truth, conditions, in_cameras, _labelled(content))
 
 
 def _shares(items: Sequence[Mapping[str, Any]], key: str) -> Float64:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from airside_perception import messages
+from airside_perception.deploy.compare import labels
 from airside_perception.errors import BagError
 from airside_perception.geometry import corners, invert
 from airside_perception.replay import kitti
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.importer import import_kitti
+from airside_perception.replay.truth import read_image_truth, read_labelled, read_truth
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Boxes2D, Boxes3D, Float64
 
@@ -48,6 +50,7 @@ def test_object_layout(object_folder: Path, tmp_path: Path, storage: str) -> Non
     assert set(found) == {
         '/tf_static', '/sensing/camera/front/image', '/sensing/camera/front/camera_info',
         '/sensing/lidar/points', '/ground_truth/objects', '/ground_truth/camera/front/objects',
+        '/ground_truth/details',
     }  # fmt: skip
     images = [messages.image(message) for message in found['/sensing/camera/front/image']]
     assert [image.stamp_ns for image in images] == [kitti.START_NS, kitti.START_NS + 10**9]
@@ -71,15 +74,60 @@ def test_labels_in_base_link(object_folder: Path, tmp_path: Path) -> None:
     found, _ = read(tmp_path / 'bag')
     boxes = messages.boxes3d(found['/ground_truth/objects'][0])
     assert boxes.frame_id == 'base_link'
-    assert boxes.classes == ('car', 'pedestrian')
+    assert boxes.classes == ('car', 'person')
     expected = [
         [20.3, -2.0, 1.73 - 0.08 - 1.6 + 0.75, 4.0, 1.6, 1.5, 1.57 - np.pi / 2],
         [10.3, 3.0, 1.73 - 0.08 - 1.6 + 0.9, 0.8, 0.6, 1.8, -np.pi / 2],
     ]
     np.testing.assert_allclose(boxes.boxes, expected, atol=1e-9)
     flat = messages.boxes2d(found['/ground_truth/camera/front/objects'][0])
-    assert flat.classes == ('car', 'pedestrian', 'dontcare')
+    assert flat.classes == ('car', 'person')
     np.testing.assert_allclose(flat.xyxy[0], [10, 5, 30, 15])
+
+
+def test_what_a_detection_may_call_an_object_need_not_be_found(
+    object_folder: Path, tmp_path: Path
+) -> None:
+    file = object_folder / 'label_2' / '000003.txt'
+    text = file.read_text()
+    kinds = ('Van', 'Person_sitting', 'Tram', 'Misc', 'Hovercraft')
+    lines = [f'{kind} {" ".join(text.split()[1:15])}\n' for kind in kinds]
+    file.write_text(''.join(lines))
+    (object_folder / 'label_2' / '000007.txt').write_text(text.splitlines()[2])
+    import_kitti(object_folder, tmp_path / 'bag')
+    expected = [
+        ('car', True), ('truck', False), ('person', True), ('bus', True), ('truck', False),
+        ('misc', True), ('hovercraft', True),
+    ]  # fmt: skip
+    with BagReader(tmp_path / 'bag') as reader:
+        moments, seen = read_truth(reader), read_image_truth(reader, 'front')
+    for moment, count in zip(moments, (len(expected), 0), strict=True):
+        flat = seen[moment.stamp_ns]
+        assert len(moment.truth) == len(flat) == count
+        called = zip(moment.truth.classes, np.asarray(moment.truth.asked), strict=True)
+        assert list(called) == expected[:count]
+        assert sorted(zip(flat.classes, flat.scores > 0, strict=True)) == sorted(expected[:count])
+    found, _ = read(tmp_path / 'bag')
+    solid = messages.boxes3d(found['/ground_truth/objects'][0])
+    assert solid.classes == tuple(name for name, asked in expected if asked)
+
+
+def test_names_are_those_of_the_accuracy_gate() -> None:
+    known = {kind.lower(): names or (kind.lower(),) for kind, names in labels.NAMES.items()}
+    assert known == kitti.NAMES
+
+
+def test_the_bag_says_where_labels_are(object_folder: Path, tmp_path: Path) -> None:
+    import_kitti(object_folder, tmp_path / 'bag')
+    with BagReader(tmp_path / 'bag') as reader:
+        moments, labelled = read_truth(reader), read_labelled(reader, 'front')
+        assert read_labelled(reader, 'left') == {}
+    assert list(labelled) == [moment.stamp_ns for moment in moments]
+    for moment in moments:
+        assert moment.labelled is not None
+        assert moment.labelled.camera == 'front'
+        for item in (moment.labelled, labelled[moment.stamp_ns]):
+            np.testing.assert_array_equal(item.ignored, [[50, 5, 60, 15]])
 
 
 def test_the_camera_moves_where_the_calibration_changes(

@@ -106,7 +106,7 @@ def test_nvidias_cars_are_where_the_labels_are(shared_data: Path) -> None:
     """Conventions of both readers agree: every labelled car has a detection on it."""
     found = total = 0
     for frame in kitti.read_folder(shared_data / 'labelled'):
-        labels, _ = kitti.read_labels(frame)
+        labels = kitti.read_labels(frame).objects
         path = shared_data / 'reference/nvidia_pointpillars/pred_velo' / f'{frame.name}.txt'
         boxes = move_boxes(
             read_nvidia(path, frame.stamp_ns), frame.calibration.lidar2base, 'base_link'
