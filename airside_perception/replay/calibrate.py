@@ -2,7 +2,8 @@
 
 Lidar: a detection is right where an object of its class has its centre within 2 m, as in
 `replay evaluate`. Camera: where a visible object overlaps it by half in the image, so that the
-probability is that of the object and not of its place on the ground.
+probability is that of the object and not of its place on the ground. For a lidar card, how far its
+boxes lie off is measured as well: `sigmas`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from airside_perception.card import CameraCard, ModelCard, load_card
+from airside_perception.card import CameraCard, LidarCard, ModelCard, load_card
+from airside_perception.config import LidarConfig
 from airside_perception.errors import BagError, CardError, ConfigError
 from airside_perception.evaluate.fit import FEW_HITS, Fitted, Sample, fit_classes
 from airside_perception.evaluate.frames import Frame
 from airside_perception.evaluate.images import in_images
-from airside_perception.evaluate.matching import Matches
+from airside_perception.evaluate.matching import Matches, centre_nearness, match
+from airside_perception.evaluate.places import deviations
 from airside_perception.evaluate.question import reached
 from airside_perception.files import write_whole
 from airside_perception.network import Network
@@ -41,6 +44,8 @@ MAX_RANGE = 80.0
 DIGITS = 4
 """Of thresholds; cut off, not rounded, so that nothing that was published is lost."""
 WIDTH = 110
+FARTHEST = 4.0
+"""Metres within which a centre is that of an object when deviations of places are measured."""
 CAUTIOUS = 0.3
 """Threshold that is chosen where too few are found to choose by."""
 
@@ -55,12 +60,14 @@ class Calibrated:
         thresholds: {class: (as it was, of probabilities)}: what was published still is, and no
             more; of a card that has curves already, the first is taken back through them.
         note: what was fitted to, for the card.
+        sigmas: those of `LidarCard`, of the classes that are found often enough.
     """
 
     card: ModelCard
     classes: Mapping[str, Fitted]
     thresholds: Mapping[str, tuple[float, float]]
     note: Mapping[str, Any]
+    sigmas: Mapping[str, tuple[float, float, float]]
 
 
 def calibrate(
@@ -92,12 +99,12 @@ def calibrate(
     card = load_card(card_path)
     found: dict[str, list[Sample]] = defaultdict(list)
     asked: dict[str, int] = defaultdict(int)
-    frames = 0
+    frames: list[Frame] = []
     for number, bag in enumerate(bags):
-        judged, match = _judged(bag, card, params, floor, threads, progress)
-        frames += len(judged)
+        judged, matches = _judged(bag, card, params, floor, threads, progress)
+        frames += judged
         for name in card.published:
-            item = match(judged, name)
+            item = matches(judged, name)
             groups = np.full(len(item.scores), number, np.int64)
             found[name].append(Sample(item.scores, item.hits, groups))
             asked[name] += item.asked
@@ -121,13 +128,36 @@ def calibrate(
                 after = float(classes[name].curve(balanced(samples[name], asked[name])))
         thresholds[name] = (old, math.floor(after * 10**DIGITS) / 10**DIGITS)
     note = {
-        'frames': frames,
+        'frames': len(frames),
         'bags': [bag.name for bag in bags] if len(bags) <= 4 else
         f'{len(bags)}, {bags[0].name} to {bags[-1].name}',
         'detections': sum(item.detections for item in classes.values()),
         'from_score': floor,
     }  # fmt: skip
-    return Calibrated(replace(card, calibration={}), classes, thresholds, note)
+    sigmas = {}
+    if isinstance(card, LidarCard):
+        lowest = {
+            name: item.curve.lowest(thresholds.get(name, (0.0, 0.0))[1])
+            for name, item in classes.items()
+        }
+        sigmas = _sigmas(frames, lowest)
+    return Calibrated(replace(card, calibration={}), classes, thresholds, note, sigmas)
+
+
+def _sigmas(
+    frames: Sequence[Frame], lowest: Mapping[str, float]
+) -> dict[str, tuple[float, float, float]]:
+    """Deviations of the places of what is published: {class: lowest score of the network}."""
+    growth = LidarConfig().position_sigma_per_m
+    found = {}
+    for name, score in lowest.items():
+        matches = match(frames, name, centre_nearness, -FARTHEST)
+        matches = replace(matches, hits=matches.hits & (matches.scores >= score))
+        if np.count_nonzero(matches.hits) >= FEW_HITS:
+            item = deviations(frames, matches, growth)
+            values = (item.along, item.across, item.yaw)
+            found[name] = tuple(round(value, 3) for value in values)
+    return found  # type: ignore[return-value]  # three numbers each
 
 
 def balanced(sample: Sample, asked: int) -> float:
@@ -166,6 +196,9 @@ def write_calibrated(found: Calibrated, source: Path, out: Path) -> None:
     if thresholds:
         text = _without(text, 'thresholds')
     block = ({'thresholds': thresholds} if thresholds else {}) | {'calibration': curves}
+    if found.sigmas:
+        text = _without(text, 'sigmas')
+        block['sigmas'] = {name: list(values) for name, values in found.sigmas.items()}
     text = _after(text, 'publish' if found.card.publish else 'classes', _yaml(block))
     text = _with_note(text, found.note)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +232,10 @@ def calibrated_text(found: Calibrated) -> str:
             f'{name:<18} {item.detections:>10} {item.hits:>6} {share:>6.2f} {item.before:>12.3f} '
             f'{after:>19}  {old:.2f}-> {new:.2f}  {item.method}'
         )
+    lines += [
+        f'{name:<18} centre off by {along:.2f} m along, {across:.2f} m across, yaw {yaw:.2f} rad'
+        for name, (along, across, yaw) in found.sigmas.items()
+    ]
     lines.append(
         'share: hits of all detections from the lowest score up, what priors.CLASS of bev_fusion '
         'mean'
