@@ -58,13 +58,15 @@ class FusionConfig:
     )
     deadline_ms: float = parameter(
         50.0,
-        'Longest wait for missing inputs, from the arrival of the pacing one.',
+        'Longest wait for missing inputs, from the arrival of the pacing one; for a pacing one that '
+        'is so much later than it was lately the next in rank stands in.',
         unit='ms', low=1.0, high=5000.0, live=True,
     )  # fmt: skip
     silence_ms: float = parameter(
         1000.0,
-        'A source that sent nothing for so long is not waited for and does not pace the output; '
-        'longer than the slowest source ever takes from one message to the next.',
+        'A source that sent nothing for so long is not waited for and does not pace the output, '
+        'nor does one whose stamps are so far behind; longer than the slowest source ever takes '
+        'from one message to the next.',
         unit='ms', low=10.0, high=60000.0, live=True,
     )  # fmt: skip
     gate_chi2: float = parameter(
@@ -126,8 +128,8 @@ class FusionConfig:
     )  # fmt: skip
     lidar_min_range: float = parameter(
         0.0,
-        'Nearest object that a lidar should see, from the origin of fusion_frame. A parameter file '
-        'that does not set this hands over the min_range of lidar_detector.',
+        'Nearest object that a lidar should see, from the origin of fusion_frame. Parameter files '
+        'that do not set this hand over the min_range of lidar_detector.',
         unit='m', low=0.0, high=20.0, live=True,
     )  # fmt: skip
     lidar_range: float = parameter(

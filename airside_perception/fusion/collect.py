@@ -53,7 +53,10 @@ class Collector(Generic[Message]):
     """Puts messages of several sources into sets, each message at most once.
 
     The first live source by rank paces the output: each of its messages makes one set, with the
-    message of every other source that is nearest in stamp, within the slop. A set is due
+    message of every other source that is nearest in stamp, within the slop. Where it is later than
+    it has been lately by more than the deadline, the next in rank stands in for it: each of its
+    messages makes a set when the one that it waits for is overdue (`Rhythm.awaited_until`), until
+    the first source is heard again. A set is due
     - at the deadline after the arrival of its pacing message, whatever is missing;
     - before that, once nothing better can come: every source has its message, was passed over (a
       newer message of it is there), or is silent. Complete sets are left to the synchroniser
@@ -159,12 +162,16 @@ class Collector(Generic[Message]):
         return ready
 
     def next_deadline_ns(self, now_ns: int) -> int | None:
-        """The next deadline of a message that waits, after `now_ns`; None: there is none."""
-        deadlines = (
+        """When a message that waits is due next, after `now_ns`; None: there is none."""
+        deadlines = [
             arrival + self.deadline_ns
             for queue in self._waiting.values()
             for _, arrival in queue.values()
-        )
+        ]
+        for rank, queue in enumerate(self._waiting.values()):
+            if queue:  # the oldest is the first that those above it are given up for
+                oldest = min(queue)
+                deadlines += [self._awaited_until(n, oldest) for n in self.sources[:rank]]
         return min((at for at in deadlines if at > now_ns), default=None)
 
     def drain(self) -> list[Gathered[Message]]:
@@ -201,7 +208,7 @@ class Collector(Generic[Message]):
         if self._now is None:  # at the start all count as live, so that the first set can wait
             self._rhythms = {name: Rhythm(now_ns) for name in self.sources}
         self._now = now_ns if self._now is None else max(now_ns, self._now)
-        new = self._rhythms[source].hear(stamp_ns, self._now)
+        new = self._rhythms[source].hear(stamp_ns, self._now, self.silence_ns)
         if new:
             self._register.heard(source, stamp_ns, self._now)
         return new
@@ -229,25 +236,37 @@ class Collector(Generic[Message]):
         return source in self._last.missing and after <= reach
 
     def _live(self, source: str, now_ns: int) -> bool:
-        rhythm, behind = self._rhythms[source], 0
-        if self._last is not None and rhythm.newest is not None:
-            behind = self._last.stamp_ns - rhythm.newest
-        return max(now_ns - rhythm.heard, behind) <= self.silence_ns
+        silent = now_ns - self._rhythms[source].heard > self.silence_ns
+        return not silent and not self._behind(source)
+
+    def _behind(self, source: str) -> bool:
+        """Whether the stamps of a source are too far behind the last set to wait for them."""
+        if self._last is None:
+            return False
+        return self._last.stamp_ns - self._newest(source, self._last.stamp_ns) > self.silence_ns
 
     def _due(self, now_ns: int) -> int | None:
-        """The stamp of the oldest pacing message whose set is due."""
-        live = [name for name in self.sources if self._live(name, now_ns)]
-        pace = live[0] if live else next((n for n in self.sources if self._waiting[n]), None)
-        if pace is None:
-            return None
-        for stamp in sorted(self._waiting[pace]):
-            if now_ns - self._waiting[pace][stamp][1] >= self.deadline_ns:
-                return stamp
-            others = [name for name in live if name != pace]
-            whole = len(self._near(stamp)) == len(self.sources)
-            if (self._complete_sets or not whole) and all(self._settled(n, stamp) for n in others):
-                return stamp
+        """The stamp of the oldest message whose set is due, of the first source by rank."""
+        for rank, pace in enumerate(self.sources):
+            others = [n for n in self.sources[rank + 1 :] if self._live(n, now_ns)]
+            for stamp in sorted(self._waiting[pace]):
+                if any(now_ns < self._awaited_until(n, stamp) for n in self.sources[:rank]):
+                    break
+                if now_ns - self._waiting[pace][stamp][1] >= self.deadline_ns:
+                    return stamp
+                whole = len(self._near(stamp)) == len(self.sources)
+                if (self._complete_sets or not whole) and all(
+                    self._settled(name, stamp) for name in others
+                ):
+                    return stamp
         return None
+
+    def _awaited_until(self, source: str, stamp: int) -> int:
+        """When a source no longer keeps those below it from making a set at `stamp`."""
+        rhythm = self._rhythms[source]
+        if self._behind(source):
+            return rhythm.heard
+        return rhythm.awaited_until(stamp, self.deadline_ns, self.silence_ns)
 
     def _near(self, stamp: int) -> dict[str, int]:
         """{source: stamp of its message nearest to `stamp`}, if there is one within the slop."""

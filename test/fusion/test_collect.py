@@ -281,6 +281,57 @@ def test_a_lidar_whose_stamps_stand_still_stops_nobody_else() -> None:
     assert item.still_ns('front') == 0
 
 
+def test_when_the_lidar_dies_the_cameras_go_on_at_once_and_back_when_it_returns() -> None:
+    item = collector(('lidar', 'front'), silence=1000, complete_sets=True)
+    lidar = [*every(100, 0, 1000, late=30), *every(100, 3000, 3500, late=30)]
+    made = drive(item, 4000, lidar=lidar, front=every(100, 0, 4000, late=20))
+    stamps = [stamp for _, stamp, _ in made]
+    assert stamps == list(range(0, 4000, 100))
+    ages = [now - stamp for now, stamp, _ in made]
+    assert ages[:10] == [30] * 10
+    assert max(ages) == 80  # the lidar's own 30 and the deadline
+    alone = [stamp for _, stamp, sources in made if sources == ('front',)]
+    # one set more than the lidar was away: while it counted as silent nobody waited for it
+    assert alone == [*range(1000, 3100, 100), *range(3500, 4000, 100)]
+    assert item.counts['unused.front'] == 0
+
+
+@pytest.mark.parametrize('late', [30, 450])
+def test_a_scan_that_is_lost_costs_one_set_and_no_other_scan(late) -> None:
+    item = collector(('lidar', 'front'), silence=1000, queue=1000, complete_sets=True)
+    lidar = [(ms, at) for ms, at in every(100, late=late) if ms != 1500]
+    made = drive(item, 3000, lidar=lidar, front=every(100, late=20))
+    alone = [(now, stamp) for now, stamp, sources in made if sources == ('front',)]
+    assert alone == [(1500 + late + 50, 1500)]
+    assert item.counts['stale.lidar'] == 0
+
+
+def test_a_scan_that_is_late_comes_after_its_set() -> None:
+    item = collector(('lidar', 'front'), silence=1000, complete_sets=True)
+    lidar = [(ms, at + 90 * (ms == 1500)) for ms, at in every(100, late=30)]
+    made = drive(item, 3000, lidar=lidar, front=every(100, late=20))
+    assert [stamp for _, stamp, _ in made] == list(range(0, 3000, 100))
+    assert [stamp for _, stamp, sources in made if sources == ('front',)] == [1500]
+    assert item.counts['stale.lidar'] == 1
+
+
+def test_a_lidar_that_is_never_regular_is_given_the_time_that_it_takes() -> None:
+    item = collector(('lidar', 'front'), silence=1000, complete_sets=True)
+    lidar = [(ms, ms + 30) for ms in range(0, 3000, 100) if ms % 500 in (0, 100, 300)]
+    made = drive(item, 3000, lidar=lidar, front=every(100, late=20))
+    alone = [stamp for _, stamp, sources in made if sources == ('front',)]
+    assert alone == [200]  # the first time
+    assert len(made) == len(lidar) + 1
+
+
+def test_when_all_but_the_last_die_each_stands_in_for_those_above() -> None:
+    item = collector(silence=1000, complete_sets=True)
+    ends = {'lidar': 500, 'front': 600, 'left': 2000}
+    made = drive(item, 2100, **{name: every(100, 0, end, late=9) for name, end in ends.items()})
+    assert [stamp for _, stamp, _ in made] == list(range(0, 2000, 100))
+    assert max(now - stamp for now, stamp, _ in made) < 200
+
+
 def test_messages_of_one_stamp_are_one_message() -> None:
     item = collector(('lidar', 'front'))
     assert feed(item, ('lidar', 0, 0), ('lidar', 0, 1)) == [Added.KEPT, Added.STALE]
@@ -314,7 +365,18 @@ def test_the_next_deadline() -> None:
     feed(item, ('lidar', 0, 10), ('front', 0, 20))
     assert item.next_deadline_ns(0) == 60 * MS
     assert item.next_deadline_ns(60 * MS) == 70 * MS
-    assert item.next_deadline_ns(70 * MS) is None
+    assert item.next_deadline_ns(70 * MS) == 310 * MS + 1  # then the lidar counts as silent
+    assert item.next_deadline_ns(311 * MS) is None
+
+
+def test_the_next_deadline_is_when_a_late_lidar_is_given_up_too() -> None:
+    item = collector(('lidar', 'front'), silence=1000)
+    feed(item, ('lidar', 0, 30), ('lidar', 100, 130), ('front', 200, 220))
+    flush(item, 220)
+    assert item.next_deadline_ns(220 * MS) == 270 * MS
+    assert flush(item, 270) == []
+    assert item.next_deadline_ns(270 * MS) == 280 * MS
+    assert flush(item, 280) == [(200, ['front 200'], ('lidar',))]
 
 
 def test_wrong_sources() -> None:

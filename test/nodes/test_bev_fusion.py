@@ -153,6 +153,20 @@ def test_without_a_lidar_cameras_go_on_and_diagnostics_call_it_an_error(fusion):
     assert status.level == b'\x02'
 
 
+def test_the_first_camera_paces_as_soon_as_the_lidar_is_overdue(fusion):
+    assert fusion.harness.set(fusion.node, deadline_ms=50.0, silence_ms=60000.0).successful
+    for _ in range(3):
+        fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[]))
+    stamp = fusion.send(front=[(15.0, 1.0)])
+    (place,) = fusion.result(stamp).boxes  # brought by the alarm, long before 60 s
+    assert place[0] == 15.0
+    stamp = fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)])
+    (score,) = fusion.result(stamp).scores
+    assert score > 0.6  # of both again
+    stamps = [messages.stamp_ns(item.header.stamp) for item in fusion.objects]
+    assert stamps == sorted(set(stamps))
+
+
 def test_late_messages_are_counted_and_change_nothing(fusion):
     stamp = fusion.send(lidar=[(10.0, 0.0)])
     assert len(fusion.result(stamp)) == 1  # at the deadline, without the camera
@@ -239,6 +253,9 @@ def test_boxes_are_taken_to_the_time_of_the_lidar(harness):
             'odom', 'base_link', T0 + k * 100 * MS, pose, message_type
         )
         publisher.publish(TFMessage(transforms=[transform]))
+    harness.until(
+        lambda: fusion.node._tf._newest.get('base_link') == T0 + 900 * MS, 'the transforms'
+    )
     fusion.inputs['front'].publish(boxes(T0 + 500 * MS, [(10.0, 0.0)]))
     fusion.inputs['lidar'].publish(boxes(T0 + 530 * MS, []))
     found = fusion.result(T0 + 530 * MS)
