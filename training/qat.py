@@ -13,6 +13,7 @@ does. It learns from what there is to be found, and from what it said itself in 
     NAME.dla.scales.json  of all tensors, with those alike that a DLA core wants alike
     NAME_qdq.onnx         the network with Q/DQ nodes, and its card
     scores.json           on held-out scenes: fp32, rounded after calibration, rounded and trained
+                          at the end, and which of the rounded ones was kept: the best there was
 
 After a kill the same command with --resume goes on.
 """
@@ -23,7 +24,6 @@ import argparse
 import copy
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -32,32 +32,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 import yaml
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from airside_perception.deploy.calibrate import write_qdq
-from airside_perception.deploy.calibrate.activations import Activations
-from airside_perception.deploy.calibrate.collect import collect
-from airside_perception.deploy.calibrate.scales import find_scales, same_scales
-from airside_perception.engine.typed import read_network
 from airside_perception.files import write_whole
 from training import sitting
-from training.quantize import calibrate, plain_state, quantized, scales, write_scales
+from training.export_int8 import export
+from training.quantize import calibrate, drop, matching, quantized
 from training.schedule import one_cycle
-from training.subjects import Subject, sha256_of, subject_of
-
-TOLERANCE = 1e-3
-"""Largest difference of outputs, of the order of 1 to 10, as a share of values that may exceed it:
-where sums of floats differ in their last bit, a value may round to its neighbour."""
-SHARE = 0.01
-NOISE = 1.0
-"""In a deep network one value that rounds to its neighbour moves others across theirs, layer by
-layer, until two ways of adding differ by what the rounding itself adds. Hence a larger share is
-borne where the differences, root mean square, are no more than this share of those to fp32."""
+from training.subjects import Subject, subject_of
 
 
 class Run:
@@ -66,14 +50,17 @@ class Run:
     Attributes:
         step: updates so far; seconds: so far, over all sittings.
         scores: {'fp32' or 'calibrated': scores on held-out scenes}.
+        best: of the averages that were judged, that after calibration among them.
     """
 
     def __init__(self, subject: Subject, options: argparse.Namespace) -> None:
         self.subject, self.options = subject, options
         self.teacher = subject.network.eval()
-        self.network = quantized(copy.deepcopy(self.teacher), options.float_first)
+        self.kept = matching(self.teacher, options.floats)
+        self.network = quantized(copy.deepcopy(self.teacher), options.float_first, self.kept)
         self.average = copy.deepcopy(self.network)
         self._weights: list[nn.Parameter] = []
+        rate = subject.rate if options.rate is None else options.rate
         groups = []
         for name, value in self.network.named_parameters():
             size = 1.0  # of what changes in proportion by itself
@@ -81,11 +68,12 @@ class Run:
                 # Without batch norm weights of one layer may be a hundredth of another's.
                 size = float(value.detach().square().mean().sqrt().clamp(min=1e-6))
                 self._weights.append(value)
-            groups.append({'params': [value], 'lr': 0.0, 'peak': options.rate * size})
+            groups.append({'params': [value], 'lr': 0.0, 'peak': rate * size})
         self.optimizer = torch.optim.Adam(groups, fused='cuda' in options.device)
         self.step, self.seconds = 0, 0.0
         self.scores: dict[str, dict[str, float]] = {}
         self.best = sitting.Best(0)
+        self._best: dict[str, Tensor] = {}
 
     def calibrate(self, lessons: Iterator[tuple[Tensor, Any]]) -> None:
         """Scales from the first lessons."""
@@ -97,6 +85,7 @@ class Run:
         """One step; the losses from what there is and from the teacher, [2]."""
         for group in self.optimizer.param_groups:
             group['lr'] = group['peak'] * one_cycle(progress, 0.05, 0.01)
+        drop(self.network, np.random.default_rng([self.subject.training.seed, 2, self.step]))
         found = self.network(given)
         with torch.no_grad():
             taught = self.teacher(given)
@@ -115,12 +104,28 @@ class Run:
         average, now = self.average.state_dict(), self.network.state_dict()
         torch._foreach_lerp_(list(average.values()), list(now.values()), 1 - keep)
 
+    def judge(self, validation: Any) -> dict[str, float]:
+        """Scores of the average; the best average so far is kept."""
+        found = _rounded(validation(self.average))
+        if self.best.look(next(iter(found.values())), self.step):
+            state = self.average.state_dict()
+            self._best = {name: value.clone() for name, value in state.items()}
+        return found
+
+    def take_best(self) -> None:
+        """Makes the average the best of those that were judged."""
+        if self._best:
+            self.average.load_state_dict(self._best)
+        self.scores['kept'] = {'step': self.best.step, 'score': self.best.score}
+
     def save(self, out: Path) -> None:
         """Writes what `restore` reads."""
         values = {
             'network': self.network.state_dict(),
             'average': self.average.state_dict(),
             'scores': self.scores,
+            'best': {'score': self.best.score, 'step': self.best.step},
+            'best_average': self._best,
             'step': self.step,
             'seconds': self.seconds,
         }
@@ -134,6 +139,8 @@ class Run:
         self.average.load_state_dict(saved['average'])
         self.optimizer.load_state_dict(sitting.read(run / sitting.OPTIMIZER, device))
         self.step, self.seconds, self.scores = saved['step'], saved['seconds'], saved['scores']
+        self.best = sitting.Best(0, **saved['best'])
+        self._best = saved['best_average']
 
 
 def run(subject: Subject, out: Path, options: argparse.Namespace) -> None:
@@ -165,10 +172,10 @@ def run(subject: Subject, out: Path, options: argparse.Namespace) -> None:
         if not state.scores:
             state.scores['fp32'] = _rounded(judge(state.teacher))
             state.calibrate(lessons)
-            state.scores['calibrated'] = _rounded(judge(state.average))
+            state.scores['calibrated'] = state.judge(judge)
             write({'step': 0, **state.scores})
             state.save(out)
-        learning = saved = last = time.monotonic()
+        learning = saved = judged = last = time.monotonic()
         recent: list[Tensor] = []
         while True:
             progress = clock.progress(state.step, time.monotonic() - learning)
@@ -191,133 +198,19 @@ def run(subject: Subject, out: Path, options: argparse.Namespace) -> None:
                     }
                 )
                 recent, last = [], now
+            if now - judged > options.judge_seconds:
+                write({'step': state.step, 'trained': state.judge(judge)})
+                judged = time.monotonic()
             if now - saved > options.save_seconds:
                 state.save(out)
                 saved = time.monotonic()
+        state.scores['trained'] = state.judge(judge)
         state.save(out)
-        state.scores['trained'] = _rounded(judge(state.average))
-        write({'step': state.step, 'trained': state.scores['trained']})
+        state.take_best()
+        write({'step': state.step} | {key: state.scores[key] for key in ('trained', 'kept')})
         given = [value[:1].cpu() for value, _ in islice(lessons, options.calibrate)]
     write_whole(out / 'scores.json', json.dumps(state.scores, indent=1) + '\n')
     print(export(state, out, given), flush=True)
-
-
-def export(state: Run, out: Path, given: list[Tensor]) -> str:
-    """Writes network, scales and cards; returns what there is to say.
-
-    Args:
-        state: of the run; its average is written.
-        out: folder.
-        given: inputs of batch 1, for scales of what no convolution reads, and for the check.
-
-    Raises:
-        ValueError: the network with Q/DQ nodes is not the one that was trained.
-    """
-    subject, path = state.subject, out / f'{state.subject.name}.onnx'
-    network = copy.deepcopy(state.average).cpu()
-    plain = copy.deepcopy(state.teacher).cpu()
-    plain.load_state_dict(plain_state(network))
-    subject.write(plain, path)
-    model = onnx.load(str(path))
-    known = scales(network, model)
-    write_scales(path.with_suffix('.scales.json'), known)
-    feeds = Feeds(subject.input_name, given)
-    write_scales(path.with_suffix('.dla.scales.json'), every_scale(path, feeds, known))
-    about = {
-        'int8': {
-            'recipe': (
-                f'python -m training.qat, {state.step} steps in {state.seconds:.0f} s; '
-                'weights and scales learnt with the rounding of INT8'
-            ),
-            'held-out scenes while training': state.scores,
-        }
-    }
-    path.with_suffix('.yaml').write_text(subject.card(sha256_of(path), about), encoding='utf-8')
-    rounding = out / f'{subject.name}_qdq.onnx'
-    count = write_qdq(path, known, rounding, first=state.options.float_first)
-    error, share, noise = difference(network, plain, rounding, feeds)
-    if share > SHARE and noise > NOISE:
-        raise ValueError(
-            f'{rounding}: {share:.1%} of the outputs differ from torch by more than {TOLERANCE}, '
-            f'by {error} at most, which is {noise:.2f} of what INT8 changes'
-        )
-    return (
-        f'{path}: {path.stat().st_size / 1e6:.2f} MB; {count} operators with Q/DQ in {rounding}, '
-        f'{share:.2%} of whose outputs differ from torch by more than {TOLERANCE}, by {error:.1e} '
-        f'at most ({noise:.2f} of what INT8 changes); every layer is one of the DLA'
-    )
-
-
-class Feeds:
-    """Inputs of a network, as calibration takes them."""
-
-    def __init__(self, name: str, given: list[Tensor]) -> None:
-        self.input_name, self.given = name, given
-
-    def __len__(self) -> int:
-        return len(self.given)
-
-    def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
-        return {self.input_name: self.given[index].contiguous().numpy()}
-
-    def name(self, index: int) -> str:
-        """For messages."""
-        return f'input {index}'
-
-
-def every_scale(path: Path, feeds: Feeds, known: dict[str, float]) -> dict[str, float]:
-    """Scales of all tensors of a network: those that are known, and others from `feeds`.
-
-    Where a DLA core wants tensors alike, all have the largest.
-    """
-    model = read_network(path)
-    network = Activations(model, str(path))
-    identity = {'network': '', 'data': ''}
-    with tempfile.TemporaryDirectory() as folder:
-        found, _, _ = collect(network, feeds, Path(folder, 'state.npz'), identity)
-    rest = find_scales(network, model, found, identity, 'percentile', 99.99, False).scales
-    return same_scales(model, {**rest, **known})
-
-
-@torch.no_grad()
-def difference(
-    network: nn.Module, plain: nn.Module, rounding: Path, feeds: Feeds
-) -> tuple[float, float, float]:
-    """What ONNX Runtime makes of Q/DQ nodes, beside torch.
-
-    ONNX Runtime computes Q/DQ nodes as they are written: its own INT8 kernels round elsewhere.
-
-    Args:
-        network: that rounds; plain: the same in fp32, on the CPU.
-        rounding: with Q/DQ nodes.
-        feeds: inputs; four of them are looked at.
-
-    Returns:
-        The largest difference of outputs, the share above TOLERANCE, and the root mean square as
-        a share of that between `network` and `plain`.
-    """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        str(rounding), options, providers=['CPUExecutionProvider']
-    )
-    apart, changed = [], []
-    for index in range(min(len(feeds), 4)):
-        given = feeds.given[index]
-        found = session.run(None, feeds[index])
-        for mine, other, whole in zip(
-            found, _listed(network(given)), _listed(plain(given)), strict=True
-        ):
-            apart.append(np.ravel(mine - other.numpy()).astype(np.float64))
-            changed.append(np.ravel(whole.numpy() - other.numpy()).astype(np.float64))
-    off, noise = np.abs(np.concatenate(apart)), np.concatenate(changed)
-    size = float(np.sqrt(np.square(noise).mean()))
-    ratio = float(np.sqrt(np.square(off).mean())) / max(size, 1e-12)
-    return float(off.max()), float((off > TOLERANCE).mean()), ratio
-
-
-def _listed(outputs: Any) -> list[Tensor]:
-    return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
@@ -336,7 +229,7 @@ def main() -> None:
     sitting.add_options(parser, 'output/int8', 50)
     parser.add_argument('--steps', type=int, default=3000, help='%(default)s')
     parser.add_argument(
-        '--rate', type=float, default=2e-4, help='of learning, in shares of weights, %(default)s'
+        '--rate', type=float, help='of learning, in shares of weights; camera 2e-4, lidar 5e-5'
     )
     parser.add_argument(
         '--likeness', type=float, default=4.0, help='weight of the fp32 answers, %(default)s'
@@ -347,6 +240,14 @@ def main() -> None:
     parser.add_argument(
         '--float-first', type=int, default=0, metavar='N', help='so many first convolutions stay'
     )
+    parser.add_argument(
+        '--float', nargs='+', default=[], dest='floats', metavar='LAYER',
+        help="convolutions that stay as well, by name, e.g. 'laterals.0*' heatmap",
+    )  # fmt: skip
+    parser.add_argument(
+        '--judge-seconds', type=float, default=45, help='from one look at the held-out scenes to '
+        'the next, %(default)s',
+    )  # fmt: skip
     options = parser.parse_args()
     if options.onnx and not options.config:
         parser.error('--onnx needs --config, the recipe of its training')

@@ -36,7 +36,9 @@ from training.validate_camera import CameraValidation
 from training.worlds import Pool, Recipe, surfaces
 
 LIKE = 0.02
-"""Weight of cells that hold nothing, where a network is to answer as another one does."""
+"""Weight of cells that hold nothing, where a camera network is to answer as another one does."""
+SEEN = 0.05
+"""Probability from which a lidar network sees something: there its boxes count."""
 
 
 class Subject(Protocol):
@@ -46,9 +48,13 @@ class Subject(Protocol):
         name: of its files; input_name: of its input.
         network: without batch norm, fp32, on the accelerator.
         past: seconds of earlier training, whose scenes do not come again.
+        rate: of learning, in shares of the weights.
+        training: the recipe.
     """
 
     name: str
+    rate: float
+    training: Any
     past: int
     input_name: str
     network: nn.Module
@@ -165,6 +171,7 @@ class CameraSubject:
     """
 
     input_name = 'images'
+    rate = 2e-4
 
     def __init__(
         self,
@@ -230,6 +237,7 @@ class LidarSubject:
     """
 
     input_name = 'canvas'
+    rate = 5e-5
 
     def __init__(
         self,
@@ -267,12 +275,20 @@ class LidarSubject:
         return (torch.stack(self._head.cost(found, told)) * self._weights).sum()
 
     def unlike(self, found: Any, taught: Any) -> Tensor:
-        weight = torch.sigmoid(taught[0]).amax(1, keepdim=True) + LIKE
-        total = taught[0].new_zeros(())
-        for mine, other in zip(found, taught, strict=True):
-            apart = nnf.smooth_l1_loss(mine, other, reduction='none')
-            total = total + (apart * weight).sum() / weight.sum() / mine.shape[1]
-        return total
+        """Divergence of the scores from the teacher's, and errors of boxes where it sees any.
+
+        Both are sums over all cells, a share of what the teacher sees in sum.
+        """
+        heat, other = found[0], taught[0]
+        sure = torch.sigmoid(other)
+        seen = sure.amax(1, keepdim=True)
+        seen = torch.where(seen > SEEN, seen, 0.0)
+        # Cross-entropy less the teacher's own entropy, so that answers alike cost nothing.
+        total = (nnf.softplus(heat) - nnf.softplus(other) - sure * (heat - other)).sum()
+        for mine, theirs in zip(found[1:], taught[1:], strict=True):
+            apart = nnf.smooth_l1_loss(mine, theirs, reduction='none', beta=1 / 9)
+            total = total + (apart * seen).sum()
+        return total / seen.sum().clamp(min=1.0)
 
     def validation(self, pool: Pool) -> Any:
         whole = Validation(

@@ -25,10 +25,17 @@ from airside_perception.replay.judge import aliases_of  # noqa: E402
 from training import camera_recipe, export_camera, recipe, train, train_camera  # noqa: E402
 from training.camera_network import folded as folded_camera  # noqa: E402
 from training.export import card, dump, folded, write_onnx  # noqa: E402
+from training.export_int8 import export  # noqa: E402
 from training.heads import head_of  # noqa: E402
-from training.qat import Run, export  # noqa: E402
+from training.qat import Run  # noqa: E402
+from training.qat import run as qat_run  # noqa: E402
 from training.quantize import (  # noqa: E402
+    RATIOS,
+    RoundedConv,
+    RoundedUp,
     calibrate,
+    drop,
+    matching,
     plain_state,
     quantized,
     rounded,
@@ -40,7 +47,7 @@ from training.subjects import CameraSubject, LidarSubject, subject_of  # noqa: E
 FOLDER = Path(__file__).parents[2] / 'training'
 CPU = torch.device('cpu')
 OPTIONS = argparse.Namespace(
-    float_first=0, rate=1e-3, calibrate=2, likeness=1.0, steps=4, device='cpu'
+    float_first=0, floats=(), rate=1e-3, calibrate=2, likeness=1.0, steps=4, device='cpu'
 )
 
 
@@ -107,7 +114,7 @@ def test_rounding_is_to_even_and_within_range_and_lets_gradients_pass():
 def test_calibration_takes_the_range_of_least_error():
     network = quantized(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)))
     generator = torch.Generator().manual_seed(0)
-    value = torch.randn((1, 1, 64, 64), generator=generator)
+    value = torch.randn((1, 1, 512, 512), generator=generator)
     value[0, 0, 0, 0] = 60.0  # one that should be cut off
     calibrate(network, lambda: iter([value]))
     (found,) = roundings(network)
@@ -117,8 +124,9 @@ def test_calibration_takes_the_range_of_least_error():
         return float((kept - value).square().mean())
 
     assert found.scale < 60 / 127 * 0.999 or error(found.scale) <= error(60 / 127)
-    tried = [60 / 127 * 2 ** (-n / 4) for n in range(17)]
+    tried = [60 / 127 * ratio for ratio in RATIOS]
     assert error(found.scale) == pytest.approx(min(map(error, tried)), rel=1e-4)
+    assert found.scale > 0.7 * 60 / 127  # the rare value is what an object makes
 
 
 def test_q_dq_nodes_compute_what_was_trained(subject, tmp_path):
@@ -173,6 +181,130 @@ def test_the_first_convolutions_may_stay(subject, tmp_path):
     assert subject.input_name not in known
     whole = quantized(copy.deepcopy(subject.network))
     assert len(list(roundings(whole))) == len(known) + 1
+
+
+def test_named_convolutions_may_stay(subject, tmp_path):
+    """Their weights are not rounded, in torch and in the file; a deconvolution among them."""
+    names = ['descend.0.merge*', 'heads.1.boxes'] if subject.input_name == 'images' else [
+        'laterals.0*', 'ups.1*', 'heatmap'
+    ]  # fmt: skip
+    options = argparse.Namespace(**{**vars(OPTIONS), 'floats': names})
+    state = Run(subject, options)
+    assert len(state.kept) == len(names)
+    inputs = [subject.example(seed) for seed in range(2)]
+    state.calibrate(iter([(value, None) for value in inputs]))
+    export(state, tmp_path, inputs)  # which compares the two
+    whole = Run(subject, OPTIONS)
+
+    def rounding(network):
+        kinds = (RoundedConv, RoundedUp)
+        return {name for name, layer in network.named_modules() if isinstance(layer, kinds)}
+
+    assert rounding(whole.network) - rounding(state.network) == set(state.kept)
+    made = onnx.load(str(tmp_path / f'{subject.name}_qdq.onnx')).graph.node
+    weights = [node.input[1] for node in made if node.op_type == 'Conv']
+    assert sum(not name.endswith('_dequantized') for name in weights) == len(names)
+    with pytest.raises(ValueError, match=r"'nothing\*' is none of"):
+        matching(subject.network, ['nothing*'])
+
+
+def test_a_quarter_of_the_tensors_passes_a_step_unrounded(subject):
+    state = Run(subject, OPTIONS)
+    given = subject.example(1)
+    state.calibrate(iter([(given, None)] * 2))
+    shares, drawn = [], []
+    for _ in range(2):
+        rng = np.random.default_rng(5)
+        for _ in range(20):
+            drop(state.network, rng)
+            drawn.append([item.dropped for item in roundings(state.network)])
+            shares.append(np.mean(drawn[-1]))
+    assert drawn[:20] == drawn[20:]
+    assert np.mean(shares) == pytest.approx(0.25, abs=0.06)
+    one = next(roundings(state.network))
+    value = torch.linspace(-1, 1, 100) * one.scale * 100
+    one.dropped = True
+    assert one(value) is value
+    one.dropped = False
+    assert (one(value) != value).any()
+    assert not any(item.dropped for item in roundings(state.average))  # of which scores are
+
+
+def test_a_lidar_network_is_to_answer_as_its_teacher_does_where_that_sees_something():
+    subject = subjects()[1]
+    heat = torch.full((1, 11, 8, 8), -6.0)
+    heat[0, 2, 3, 4] = 2.0
+    boxes = [torch.zeros(1, channels, 8, 8) for channels in (2, 1, 3, 2)]
+    taught = (heat, *boxes)
+    assert float(subject.unlike(taught, taught)) == 0
+    seen = 1 / (1 + np.exp(-2.0))
+
+    def moved(row, column, by):
+        return (heat, *(value.index_put((torch.tensor(0), torch.tensor(0), torch.tensor(row),
+            torch.tensor(column)), torch.tensor(by)) for value in boxes))  # fmt: skip
+
+    assert float(subject.unlike(moved(0, 0, 5.0), taught)) == 0  # nothing is there
+    apart = 4 * (0.5 - 1 / 18) * seen  # smooth L1 of four maps
+    assert float(subject.unlike(moved(3, 4, 0.5), taught)) == pytest.approx(apart, rel=1e-4)
+    other = heat.clone()
+    other[0, 2, 3, 4] = 0.0
+    p, q = seen, 0.5
+    divergence = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    found = float(subject.unlike((other, *boxes), taught))
+    assert found == pytest.approx(divergence, rel=1e-4)
+
+
+def test_the_best_average_is_kept_and_survives_a_kill(subject, tmp_path):
+    state = Run(subject, OPTIONS)
+    given = [(subject.example(seed), None) for seed in range(2)]
+    state.calibrate(iter(given))
+    scores = iter([0.5, 0.7, 0.6, 0.65])
+
+    def look():
+        state.judge(lambda network: {'map': next(scores), 'person': 0.1})
+        first = next(iter(state.average.parameters()))
+        value = float(first.detach().flatten()[0])
+        with torch.no_grad():
+            first += 1.0
+        state.step += 10
+        return value
+
+    _, best, _ = look(), look(), look()
+    state.save(tmp_path)
+    state = Run(subject, OPTIONS)
+    state.restore(tmp_path, CPU)
+    look()
+    state.take_best()
+    assert state.scores['kept'] == {'step': 10, 'score': 0.7}
+    first = next(iter(state.average.parameters()))
+    assert float(first.detach().flatten()[0]) == best
+
+
+@pytest.mark.slow
+def test_a_run_is_taught_int8_and_goes_on(tmp_path):
+    """From the folder of a training to the files of INT8; the second sitting adds a step."""
+    small = recipe.load(
+        FOLDER / 'centerpoint.yaml', limits=[-30.72, -30.72, -2.0, 30.72, 30.72, 8.0],
+        widths=[8, 8, 8, 8], depths=[0, 0, 0, 0], neck=8, channels=8, batch=1, workers=1, pool=2,
+        validation={'scenes': 1, 'first_scene': 900000, 'max_range': 30},
+    )  # fmt: skip
+    train.Run(small, CPU).save(tmp_path / 'run')
+    subject = subject_of(str(tmp_path / 'run'), '', '', CPU)
+    options = argparse.Namespace(
+        **{**vars(OPTIONS), 'rate': None, 'steps': 2, 'minutes': 0, 'resume': None, 'every': 1,
+           'save_seconds': 60.0, 'judge_seconds': 0.0, 'floats': ['heatmap']}
+    )  # fmt: skip
+    out = tmp_path / 'int8'
+    qat_run(subject, out, options)
+    options.steps = 3
+    qat_run(subject_of(str(tmp_path / 'run'), '', '', CPU), out, options)
+    lines = [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if 'progress' in line] == [1, 2, 3]
+    assert all(np.isfinite(line['unlike']) for line in lines if 'progress' in line)
+    scores = json.loads((out / 'scores.json').read_text())
+    assert set(scores) == {'fp32', 'calibrated', 'trained', 'kept'}
+    assert (out / 'apron_centerpoint_qdq.onnx').exists()
+    assert load_card(out / 'apron_centerpoint.yaml').about['simulated_classes']
 
 
 def test_training_brings_it_back_to_fp32(subject):
