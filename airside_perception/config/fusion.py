@@ -54,12 +54,14 @@ class FusionConfig:
         unit='ms', low=0.0, high=10000.0,
     )  # fmt: skip
     sync_slop_ms: float = parameter(
-        40.0, 'Largest difference of the stamps of one set.', unit='ms', low=0.0, high=1000.0
-    )
+        40.0,
+        'Largest difference of a stamp from that of the message that paces its set.',
+        unit='ms', low=0.0, high=1000.0,
+    )  # fmt: skip
     deadline_ms: float = parameter(
         50.0,
-        'Longest wait for missing inputs, from the arrival of the pacing one; for a pacing one that '
-        'is so much later than it was lately the next in rank stands in.',
+        'Longest wait for missing inputs, from the arrival of the pacing one. For a pacing one '
+        'that is later than lately by so much the next in rank stands in.',
         unit='ms', low=1.0, high=5000.0, live=True,
     )  # fmt: skip
     silence_ms: float = parameter(

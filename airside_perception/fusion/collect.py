@@ -1,8 +1,8 @@
 """Which messages make one set, when some are late or never come.
 
 On a vehicle a synchroniser puts complete sets together and tells the collector (`complete`); the
-collector makes sets of what there is when a source stays away. In replay, which has no
-synchroniser, it makes the complete sets too. It has no clock of its own and no thread: the same
+collector makes those that the synchroniser does not find, and sets of what there is when a source
+stays away. In replay, which has no synchroniser, it makes all sets. It has no clock of its own and no thread: the same
 calls give the same sets.
 """
 

@@ -32,7 +32,9 @@ NS_PER_MS = 1_000_000
 class BevFusionNode(PerceptionNode[FusionConfig]):
     """Publishes `~/output/objects`: complete sets at once, at the deadline what there is.
 
-    The synchroniser finds complete sets, the collector decides about all others. Both live on the
+    The synchroniser finds the complete sets whose stamps are all within the slop of each other,
+    the collector makes all others: those on both sides of the pacing stamp, those with messages
+    that the synchroniser's queues no longer hold, and the incomplete ones. Both live on the
     executor's thread; transforms and fusion are the worker's.
     """
 
@@ -81,6 +83,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
             silence_ns=round(config.silence_ms * NS_PER_MS),
             queue_size=config.queue_size,
             queue_ns=round(config.queue_ms * NS_PER_MS),
+            complete_sets=True,
         )
         self._tf = TfSource(self, config.tf_timeout_ms, on_jump=self._forget)
         self.diagnostics.watch(*config.sources)
@@ -102,7 +105,7 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
         slop_s = config.sync_slop_ms / 1e3 + 1e-9
         self._synchronizer = ApproximateTimeSynchronizer(filters, config.queue_size, slop_s)
         self._synchronizer.registerCallback(self._on_set)
-        for item in filters:  # and last what no complete set has taken
+        for item in filters:  # and last what the synchroniser has not taken
             item.registerCallback(lambda _: self._flush())
         for name in config.cameras:
             topic = f'~/input/{name}/camera_info'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
 from airside_perception import messages
+from airside_perception.nodes import bev_fusion
 from airside_perception.nodes.base import message_type
 from airside_perception.nodes.bev_fusion import BevFusionNode
 from airside_perception.nodes.diagnostics import Report
@@ -91,6 +93,18 @@ def test_a_complete_set_is_fused_at_once(fusion):
     _, values = fusion.diagnosis(lambda status, values: values.get('fusion/matched') == '1')
     assert (values['fusion/lidar_only'], values['fusion/camera_only']) == ('1', '0')
     assert values['sets/complete'] == '1'
+
+
+def test_cameras_on_both_sides_of_the_lidar_do_not_wait_for_the_deadline(harness, monkeypatch):
+    still = SimpleNamespace(monotonic_ns=lambda: T0, perf_counter=time.perf_counter)
+    monkeypatch.setattr(bev_fusion, 'time', still)  # no deadline ever passes
+    fusion = Fusion(harness, ('front', 'left'))
+    for _ in range(3):
+        fusion.stamp += 100 * MS
+        for name, offset in (('front', -30), ('left', 30), ('lidar', 0)):
+            fusion.inputs[name].publish(boxes(fusion.stamp + offset * MS, [(10.0, 0.0)]))
+    _, values = fusion.diagnosis(lambda status, values: values.get('sets/complete') == '3')
+    assert 'sets/incomplete' not in values
 
 
 def test_boxes_that_nothing_matches_pass_unchanged(fusion):
