@@ -27,13 +27,11 @@ class CameraView:
         camera: the lens; None until its camera_info came: then only positions are compared.
         fusion2camera: float64 [4, 4], the fusion frame at the fusion stamp into the optical frame
             at the image's stamp; None where `camera` is None.
-        healthy: False where an object that this camera does not report says nothing.
     """
 
     boxes: Boxes3D
     camera: CameraModel | None = None
     fusion2camera: Float64 | None = None
-    healthy: bool = True
 
     def __post_init__(self) -> None:
         if (self.camera is None) != (self.fusion2camera is None):

@@ -2,8 +2,8 @@
 
 On a vehicle a synchroniser puts complete sets together and tells the collector (`complete`); the
 collector makes those that the synchroniser does not find, and sets of what there is when a source
-stays away. In replay, which has no synchroniser, it makes all sets. It has no clock of its own and no thread: the same
-calls give the same sets.
+stays away. In replay, which has no synchroniser, it makes all sets. It has no clock of its own and
+no thread: the same calls give the same sets.
 """
 
 from __future__ import annotations

@@ -113,9 +113,8 @@ class Fusion:
         missed = np.zeros(len(own), dtype=bool)
         alone = ~objects.joined[own]
         alone &= labels.belong(boxes.classes[: len(own)], config.camera_groups)
-        for name, view in seen.items():
-            if cameras[name].healthy:
-                missed |= should_see(view, alone, config)
+        for view in seen.values():
+            missed |= should_see(view, alone, config)
         doubted = own[:0] if lidar is None else cameras_only
         fused = objects.result(penalised=own[missed], doubted=doubted, lidar_origin=lidar_origin)
         kept = np.concatenate([own, cameras_only])

@@ -17,7 +17,7 @@ STEPS = np.linspace(-0.8, 0.8, 5)
 
 
 def should_see(seen: Seen, asked: Mask, config: FusionConfig) -> Mask:
-    """Lidar boxes [N] that a healthy camera should see: whole, near, large and not hidden.
+    """Lidar boxes [N] that a camera should see: whole, near, large and not hidden.
 
     Args:
         seen: the boxes in this image.

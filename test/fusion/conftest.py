@@ -66,9 +66,9 @@ def seen_by(
     return CameraView(lifted, camera, invert(pose))
 
 
-def nothing_seen(pose: np.ndarray, camera: CameraModel | None = None, **fields) -> CameraView:
+def nothing_seen(pose: np.ndarray, camera: CameraModel | None = None) -> CameraView:
     """A camera that looked and found nothing."""
-    return CameraView(Boxes3D.empty(STAMP, FRAME), camera or lens(), invert(pose), **fields)
+    return CameraView(Boxes3D.empty(STAMP, FRAME), camera or lens(), invert(pose))
 
 
 @pytest.fixture(scope='session')
