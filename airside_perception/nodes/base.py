@@ -20,7 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
-from airside_perception.errors import PerceptionError
+from airside_perception.errors import DeviceError, PerceptionError
 from airside_perception.nodes.diagnostics import Diagnostics, Report
 from airside_perception.nodes.opening import NotReadyError, lingering
 from airside_perception.nodes.parameter_services import ParameterServices
@@ -55,6 +55,10 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
 
     A node defines `on_open` (load and warm up), `on_start` (subscribe), `on_stop` (unsubscribe)
     and `on_free` (give everything back; must work after any of the others, and twice).
+
+    Attributes:
+        broken: why this process can do no more work; empty where it can.
+        over: whether that has been told, and the process should end.
     """
 
     def __init__(self, name: str, config: type[Config], **kwargs: Any) -> None:
@@ -63,6 +67,7 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         self.diagnostics = Diagnostics(self, self.report)
         self.active = False
         self.broken = ''
+        self.over = False
         self._parameter_services = ParameterServices(self, self.set_values)
         for service in self.services:
             if service.srv_type is ChangeState:
@@ -98,8 +103,7 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """unconfigured -> inactive."""
-        self.broken = ''
-        result = self._transition('configure', self.on_open, TransitionCallbackReturn.FAILURE)
+        result = self._transition('configure', self._open, TransitionCallbackReturn.FAILURE)
         if result != TransitionCallbackReturn.SUCCESS:
             self._release()
         return result
@@ -119,14 +123,10 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """active -> inactive; to unconfigured by way of error processing after `break_off`."""
-        result = self._transition(
+        """active -> inactive."""
+        return self._transition(
             'deactivate', lambda: self._stop(state), TransitionCallbackReturn.ERROR
         )
-        if not self.broken:
-            return result
-        self.diagnostics.problem = self.broken
-        return TransitionCallbackReturn.ERROR
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """inactive -> unconfigured."""
@@ -146,25 +146,38 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
-    def break_off(self, reason: str) -> None:
-        """Leaves service, from any thread: an active node goes to error processing by itself.
+    def check_lost(self, error: BaseException | None) -> bool:
+        """Ends the process where this error has taken the GPU from it; from any thread.
 
-        From there it becomes unconfigured, with nothing held, and `reason` in its diagnostics.
+        No call to the GPU works in this process any more, nor does another `configure` bring it
+        back: who started the process must start another one.
+
+        Returns:
+            Whether it has.
         """
+        cause = error
+        while cause is not None and not (isinstance(cause, DeviceError) and cause.lost):
+            cause = cause.__cause__ or cause.__context__
         executor = self.executor
-        if self.broken or executor is None:
-            return
-        self.broken = reason
-        self.get_logger().error(reason)
-        executor.create_task(self._break_off)
+        if cause is None:
+            return False
+        if not self.broken and executor is not None:
+            self.broken = f'the GPU is lost to this process, which ends: {error}'
+            self.get_logger().error(self.broken)
+            executor.create_task(self._break_off)
+        return True
 
     def _break_off(self) -> None:
-        if self.active:
-            self.trigger_deactivate()
+        self.diagnostics.problem = self.broken
+        self.diagnostics.last_words()
+        self.over = True
 
     def close(self) -> None:
         """Frees everything, whatever the state; the node is not used after it."""
-        self._release()
+        if self.broken:  # what is on the GPU goes with the process
+            self._attempt(self.on_stop)
+        else:
+            self._release()
 
     def make_worker(
         self, work: Callable[[Any], None], failed: Callable[[Any, Exception], None]
@@ -188,6 +201,8 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         """Counts a message that was dropped for an error, and says so once a second."""
         if not rclpy.ok(context=self.context):
             return  # publishers are gone while the process ends; that is no news
+        if self.check_lost(error):
+            return
         cause = str(error)
         if not isinstance(error, PerceptionError):
             cause = ''.join(traceback.format_exception(error)).rstrip()
@@ -218,14 +233,20 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         except PerceptionError as error:
             self.get_logger().error(f'{name} failed: {error}')
             self.diagnostics.problem = f'{name} failed: {error}'
+            self.check_lost(error)
             return failure
         except Exception as error:  # noqa: BLE001  # rclpy swallows it without a word
             text = ''.join(traceback.format_exception(error)).rstrip()
             self.get_logger().error(f'{name} failed: {text}')
             self.diagnostics.problem = f'{name} failed: {error!r}'
             return failure
-        self.diagnostics.problem = ''
+        self.diagnostics.problem = self.broken
         return TransitionCallbackReturn.SUCCESS
+
+    def _open(self) -> None:
+        if self.broken:
+            raise PerceptionError(self.broken)
+        self.on_open()
 
     def _stop(self, state: LifecycleState) -> None:
         self.active = False
@@ -253,7 +274,8 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
     """The body of an executable: spins until SIGINT or SIGTERM, then frees everything.
 
     Returns:
-        The exit status: 0 after a signal, 1 where rclpy refused to start.
+        The exit status: 0 after a signal, 1 where rclpy refused to start. Where the GPU was lost
+        it does not return: the process ends with 1.
     """
     node = None
     try:
@@ -267,7 +289,8 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        while rclpy.ok() and not node.over:
+            executor.spin_once()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RuntimeError as error:  # what rclpy's own errors derive from
@@ -284,9 +307,11 @@ def run(make_node: Callable[[], PerceptionNode[Any]], args: list[str] | None = N
             node.destroy_node()
         rclpy.try_shutdown()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if lingering():
-        # a build that cannot be stopped would run into the end of the interpreter, and crash there
+    lost = node is not None and bool(node.broken)
+    if lost or lingering():
+        # A build that cannot be stopped would run into the end of the interpreter, and crash
+        # there. So may what would free memory of a GPU that is lost.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(1 if lost else 0)
     return 0

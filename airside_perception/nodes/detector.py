@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from airside_perception.card import ModelCard
 from airside_perception.config import EngineConfig
 from airside_perception.engine import Engine
-from airside_perception.errors import DeviceError, PerceptionError
+from airside_perception.errors import PerceptionError
 from airside_perception.nodes.base import RELIABLE_SENSOR, SENSOR, PerceptionNode
 from airside_perception.nodes.diagnostics import SILENCE_S, STALE, WARN, Report
 from airside_perception.nodes.opening import BUSY, CancelledError, NotReadyError, Opening, Say
@@ -274,6 +274,7 @@ class DetectorNode(PerceptionNode[Config], ABC):
             self._take_built(building)
             if building.error is not None and not self.diagnostics.problem:
                 self.diagnostics.problem = str(building.error) or repr(building.error)
+                self.check_lost(building.error)
         return self._building
 
     def _take_built(self, building: Opening[Serving]) -> None:
@@ -306,8 +307,6 @@ class DetectorNode(PerceptionNode[Config], ABC):
 
     def _failed(self, message: Any, error: Exception) -> None:
         self.failed(self.topic, error)
-        if isinstance(error, DeviceError) and error.lost:
-            self.break_off(f'the GPU is lost to this process, start it again: {error}')
 
 
 def _stage(step: str, share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
@@ -23,6 +25,7 @@ OK, WARN, ERROR, STALE = (
 
 PERIOD_S = 1.0
 LOG_PERIOD_S = 1.0
+LAST_WORDS_S = 0.5
 RATE_WINDOW_S = 5.0
 SILENCE_S = 1.0
 """An input that has not spoken for this long counts as silent."""
@@ -267,6 +270,12 @@ class Diagnostics:
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._array.publish(array)
+
+    def last_words(self) -> None:
+        """Publishes once more, and waits a moment for those who listen; then the process ends."""
+        self._tick()
+        with contextlib.suppress(Exception):  # not every middleware can tell
+            self._array.wait_for_all_acked(Duration(seconds=LAST_WORDS_S))
 
     def _fill(self, report: Report) -> None:
         now = self._now()

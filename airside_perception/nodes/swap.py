@@ -120,6 +120,7 @@ class Swap:
         known = isinstance(error, PerceptionError)
         reason = str(error) if known else ''.join(traceback.format_exception(error)).rstrip()
         self._node.get_logger().warning(f'set parameters: refused: {reason}')
+        self._node.check_lost(error)
         return SetParametersResult(successful=False, reason=str(error) if known else repr(error))
 
     async def _ended(self, opening: Opening[Made], limit_s: float | None = None) -> None:

@@ -233,25 +233,50 @@ def test_a_frame_that_finds_no_memory_is_dropped_and_the_next_one_is_not(harness
     assert harness.state(active) == 'active'
 
 
-def test_a_lost_gpu_takes_the_node_out_of_service_with_its_reason(harness, sensors, active, capfd):
+def ends(harness, node, capfd):
+    """The node says once that its GPU is lost, and that its process should end."""
+    harness.until(lambda: node.over, 'the end')
+    status, _ = harness.diagnosis(node, lambda status, _: 'the GPU is lost' in status.message)
+    assert status.level == ERROR
+    assert 'the GPU is lost to this process, which ends' in status.message
+    assert 'CUDA_ERROR_ILLEGAL_ADDRESS' in status.message
+    assert capfd.readouterr().err.count('the GPU is lost') == 1
+
+
+def test_a_gpu_that_is_lost_in_a_frame_ends_the_process_and_is_not_tried_again(
+    harness, sensors, active, capfd
+):
     def fail(cloud):
         raise DeviceError(LOST)
 
     active.pipeline.detector.detect = fail
     clouds = harness.publisher(PointCloud2, f'{NAME}/input/points')
     clouds.publish(sensors.cloud(frame='base_link'))
-    harness.until(lambda: harness.state(active) == 'unconfigured', 'the way out')
-    status, _ = harness.diagnosis(
-        active, lambda status, values: values['engine/state'] == 'closed'
-    )
-    assert status.level == ERROR
-    assert 'the GPU is lost to this process, start it again' in status.message
-    assert 'CUDA_ERROR_ILLEGAL_ADDRESS' in status.message
-    assert active.engine is None
-    assert capfd.readouterr().err.count('the GPU is lost') == 1
-    harness.activate(active)  # with ONNX Runtime it may serve again; without a word from before
-    status, _ = harness.diagnosis(active, lambda _, values: values['state'] == 'active')
-    assert 'the GPU is lost' not in status.message
+    ends(harness, active, capfd)
+    assert harness.change(active, 'deactivate')
+    assert harness.change(active, 'cleanup')
+    assert not harness.change(active, 'configure')
+    assert 'the GPU is lost to this process' in active.diagnostics.problem
+
+
+def test_a_gpu_that_is_lost_by_a_network_that_should_take_over_ends_the_process(
+    harness, active, capfd, networks, monkeypatch
+):
+    assert harness.set(active, allow_hot_swap=True).successful
+
+    def fail(pipeline):
+        raise DeviceError(LOST)
+
+    monkeypatch.setattr(active, 'warm_up', fail)
+    assert not harness.set(active, threads=1).successful
+    ends(harness, active, capfd)
+
+
+def test_a_gpu_that_is_lost_by_a_build_ends_the_process(harness, node, builder, capfd):
+    builder.error = DeviceError(LOST)
+    builder.goes_on.set()
+    assert harness.change(node, 'configure')
+    ends(harness, node, capfd)
 
 
 def test_diagnostics_tell_of_tensorrt_the_graph_and_layers_beside_the_dla(harness, active):

@@ -49,8 +49,9 @@ def test_an_interrupt_while_messages_come_is_clean_too(harness, sensors, network
         for transition in ('configure', 'activate'):
             assert harness.change_of('/lidar_detector', transition)
         clouds = harness.publisher(PointCloud2, '/lidar_detector/input/points')
-        # The worker waits for their transforms, which nobody publishes. Again and again: a publisher
-        # that has found its subscriber is not always found by it yet, and what it sends is lost.
+        # The worker waits for their transforms, which nobody publishes. Again and again: a
+        # publisher that has found its subscriber is not always found by it yet, and what it sends
+        # is lost.
         harness.node.create_timer(0.2, lambda: clouds.publish(sensors.cloud()))
         harness.diagnosis_of('lidar_detector', lambda s, values: values['dropped/error'] != '0')
         process.send_signal(signal.SIGINT)
@@ -113,6 +114,63 @@ def test_a_signal_does_not_wait_for_what_cannot_be_stopped(
         process.send_signal(number)
         assert process.wait(5.0) == 0
         assert not {'Traceback', 'ERROR'} & set(re.findall(r'\w+', process.stderr.read()))
+    finally:
+        process.kill()
+
+
+LOST = """
+import sys
+from airside_perception import pipeline
+from airside_perception.errors import DeviceError, EngineError
+from airside_perception.nodes import lidar_detector
+
+def lose(*arguments):
+    try:
+        raise DeviceError('cuStreamSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal address')
+    except DeviceError as error:
+        raise EngineError('inference failed: an illegal address') from error
+
+if sys.argv.pop(1) == 'frame':
+    pipeline.LidarPipeline.detect = lose
+else:
+    lidar_detector.LidarDetectorNode.warm_up = lose
+lidar_detector.main()
+"""
+"""A lidar_detector that loses its GPU with the first frame, or while it warms up."""
+
+
+@pytest.mark.parametrize('when', ['frame', 'configure'])
+def test_a_node_that_has_lost_its_gpu_says_so_and_ends_so_that_it_is_started_again(
+    harness, sensors, networks, when
+):
+    process = subprocess.Popen(
+        [
+            sys.executable, '-c', LOST, when, '--ros-args',
+            '-p', f'engine_path:={networks}/tiny_lidar.onnx',
+        ],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = 'the GPU is lost to this process, which ends: inference failed: an illegal address'
+    try:
+        harness.diagnosis_of('lidar_detector', lambda status, _: status.level == b'\x03')
+        if when == 'frame':
+            for transition in ('configure', 'activate'):
+                assert harness.change_of('/lidar_detector', transition)
+            clouds = harness.publisher(PointCloud2, '/lidar_detector/input/points')
+            harness.node.create_timer(0.2, lambda: clouds.publish(sensors.cloud()))
+        else:
+            assert not harness.change_of('/lidar_detector', 'configure')
+        harness.diagnosis_of(
+            'lidar_detector',
+            lambda status, _: status.message == said and status.level == b'\x02',
+            fresh=False,
+        )
+        assert process.wait(10.0) == 1
+        text = process.stderr.read()
+        assert 'Traceback' not in text
+        lines = [line for line in text.splitlines() if 'WARN' in line or 'ERROR' in line]
+        assert [line.partition(']: ')[2] for line in lines][-1] == said
+        assert len(lines) == (1 if when == 'frame' else 2)  # the second: configure failed
     finally:
         process.kill()
 
