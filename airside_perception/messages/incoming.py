@@ -39,6 +39,19 @@ def stamp_ns(stamp: Any) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
+def header_stamp_ns(message: Any) -> int:
+    """Nanoseconds of a message's header.
+
+    Raises:
+        MessageError: the stamp is 0. That is no time of a measurement: nobody has set it, and to
+            tf2 it means the newest transform, whenever the measurement was.
+    """
+    stamp = stamp_ns(message.header.stamp)
+    if stamp == 0:
+        raise MessageError('header.stamp is 0; the sensor must say when it measured')
+    return stamp
+
+
 def _bytes(data: Any) -> NDArray[np.uint8]:
     """The bytes of a message field, not copied: array.array, bytes or an ndarray."""
     return np.frombuffer(data, dtype=np.uint8)
@@ -48,7 +61,8 @@ def image(message: Any) -> Image:
     """sensor_msgs/Image, rows without their padding (not copied where there is none).
 
     Raises:
-        MessageError: unknown encoding, no pixels, a step too small for the width, too few bytes.
+        MessageError: unknown encoding, no pixels, a step too small for the width, too few bytes,
+            or no stamp.
     """
     rows, columns, step, encoding = message.height, message.width, message.step, message.encoding
     if encoding not in CHANNELS:
@@ -73,7 +87,7 @@ def image(message: Any) -> Image:
     )
     shape = (rows, columns) if channels == 1 else (rows, columns, channels)
     return Image(
-        stamp_ns(message.header.stamp), message.header.frame_id, pixels.reshape(shape), encoding
+        header_stamp_ns(message), message.header.frame_id, pixels.reshape(shape), encoding
     )
 
 
@@ -81,7 +95,7 @@ def compressed_image(message: Any) -> Image:
     """sensor_msgs/CompressedImage (JPEG, PNG, ...) as bgr8.
 
     Raises:
-        MessageError: empty, truncated or not an image.
+        MessageError: empty, truncated, not an image, or no stamp.
     """
     data = _bytes(message.data)
     if len(data) == 0:
@@ -104,7 +118,7 @@ def compressed_image(message: Any) -> Image:
             f'compressed image ({message.format!r}) of {len(data)} bytes cannot be decoded'
         )
     return Image(
-        stamp_ns(message.header.stamp),
+        header_stamp_ns(message),
         message.header.frame_id,
         np.asarray(pixels, np.uint8),
         'bgr8',
@@ -131,8 +145,8 @@ def point_cloud(
             leave NaN in what nobody needs. None: it is read where there is one.
 
     Raises:
-        MessageError: a field is missing or of an unusable type, the layout contradicts itself, or
-            the data are shorter than announced.
+        MessageError: a field is missing or of an unusable type, the layout contradicts itself, the
+            data are shorter than announced, or there is no stamp.
     """
     fields = {item.name: item for item in message.fields}
     if need is None:
@@ -155,9 +169,7 @@ def point_cloud(
         for name, dtype in zip(names, dtypes, strict=True)
     ]
     points = _select(columns, _rows(columns, message.point_step), min_range, max_range)
-    return PointCloud(
-        stamp_ns(message.header.stamp), message.header.frame_id, points, names, count
-    )
+    return PointCloud(header_stamp_ns(message), message.header.frame_id, points, names, count)
 
 
 def _rows(columns: list[NDArray[Any]], step: int) -> NDArray[Any] | None:
@@ -331,8 +343,8 @@ def boxes3d(message: Any) -> Boxes3D:
     """vision_msgs/Detection3DArray; of several hypotheses the first, which is the best, counts.
 
     Raises:
-        MessageError: a detection without hypothesis, in another frame than the array, or with
-            values that are not finite, not a rotation or not a box.
+        MessageError: no stamp, a detection without hypothesis, in another frame than the array, or
+            with values that are not finite, not a rotation or not a box.
     """
     frame = message.header.frame_id
     boxes, scores, classes, covariances, ids = [], [], [], [], []
@@ -359,7 +371,7 @@ def boxes3d(message: Any) -> Boxes3D:
         ids.append(item.id)
     _check_finite(boxes, scores, 7)
     return Boxes3D(
-        stamp_ns(message.header.stamp), frame, np.array(boxes), np.array(scores), tuple(classes),
+        header_stamp_ns(message), frame, np.array(boxes), np.array(scores), tuple(classes),
         np.array(covariances), tuple(ids),
     )  # fmt: skip
 
@@ -368,7 +380,8 @@ def boxes2d(message: Any) -> Boxes2D:
     """vision_msgs/Detection2DArray; of several hypotheses the first, which is the best, counts.
 
     Raises:
-        MessageError: a detection without hypothesis, or with values that are not a finite box.
+        MessageError: no stamp, a detection without hypothesis, or with values that are not a
+            finite box.
     """
     boxes, scores, classes = [], [], []
     for index, item in enumerate(message.detections):
@@ -381,7 +394,7 @@ def boxes2d(message: Any) -> Boxes2D:
         classes.append(best.class_id)
     _check_finite(boxes, scores, 4)
     return Boxes2D(
-        stamp_ns(message.header.stamp),
+        header_stamp_ns(message),
         message.header.frame_id,
         np.array(boxes),
         np.array(scores),

@@ -149,8 +149,8 @@ class BevFusionNode(PerceptionNode[FusionConfig]):
 
     def _on_detections(self, name: str, message: Detection3DArray) -> None:
         self.diagnostics.received(name)
-        stamp = messages.stamp_ns(message.header.stamp)
         self._findings.arrived(name, self._collector)
+        stamp = messages.header_stamp_ns(message)
         added = self._collector.add(name, stamp, message, time.monotonic_ns())
         if added is Added.RESET:
             self.get_logger().warning(

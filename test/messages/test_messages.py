@@ -254,6 +254,24 @@ def boxes(count=3, seed=0):
     return Boxes3D(STAMP, 'base_link', rows, scores, ('car', 'person', 'bus')[:count], covariances)
 
 
+def test_what_has_no_stamp_is_refused():
+    types, pixels = _rosbags(), np.zeros((4, 6, 3), np.uint8)
+    jpeg = cv2.imencode('.jpg', pixels)[1].tobytes()
+    flat = Boxes2D(STAMP, 'optical', np.array([[1.0, 2, 3, 4]]), np.array([0.5]), ('car',))
+    for read, message in (
+        (messages.image, image_like(pixels, 4, 6, 'bgr8')),
+        (messages.compressed_image, compressed(jpeg)),
+        (messages.point_cloud, cloud_message(xyz())),
+        (messages.boxes3d, messages.detections3d(boxes(), types)),
+        (messages.boxes2d, messages.detections2d(flat, types)),
+    ):
+        message.header.stamp.sec, message.header.stamp.nanosec = 0, 1
+        assert read(message).stamp_ns == 1
+        message.header.stamp.nanosec = 0
+        with pytest.raises(MessageError, match=r'header\.stamp is 0'):
+            read(message)
+
+
 def test_detections_3d_round_trip(types):
     given_boxes = boxes()
     message = messages.detections3d(given_boxes, types)

@@ -308,7 +308,7 @@ def findings(fusion):
 def test_stamps_that_stand_still_are_an_error_of_their_source(fusion):
     def send():
         for name in fusion.inputs:
-            fusion.inputs[name].publish(boxes(0, [(10.0, 0.0)]))
+            fusion.inputs[name].publish(boxes(T0, [(10.0, 0.0)]))
 
     def find():
         send()
@@ -465,6 +465,24 @@ def test_markers_tell_the_evidence(fusion):
     assert by_space['label'][0].text.endswith('lidar+front')
     assert by_space['lidar'][0].pose.position.x == pytest.approx(30.0)
     assert array[1].lifetime.nanosec == 300 * MS
+
+
+def test_boxes_without_a_stamp_are_refused_and_what_waits_stays(fusion):
+    assert fusion.harness.set(fusion.node, deadline_ms=5000.0, silence_ms=5000.0).successful
+    fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)]))
+    stamp = fusion.send(lidar=[(10.0, 0.0)])
+    received = fusion.node.diagnostics._inputs['lidar'].arrivals
+    fusion.harness.until(lambda: len(received) == 2, 'the boxes of the lidar')
+    fusion.inputs['front'].publish(boxes(0, [(10.2, 0.0)]))
+    fusion.diagnosis(
+        lambda status, values: (
+            values.get('last_error', '')
+            == '/bev_fusion/input/front/detections: header.stamp is 0; the sensor must say when it '
+            'measured'
+        )
+    )
+    fusion.inputs['front'].publish(boxes(stamp, [(10.2, 0.0)]))
+    assert fusion.result(stamp).scores[0] > 0.6  # both: the lidar's had waited
 
 
 def test_the_lens_of_a_rectified_image_is_another(harness, sensors):

@@ -239,6 +239,13 @@ def broken(sensors, name):
     return image
 
 
+def test_an_image_without_a_stamp_is_dropped_and_named(camera, sensors):
+    flat = len(camera.flat)
+    _, values = camera.refuse(camera.images, sensors.image(stamp=0), 'header.stamp is 0')
+    assert values['last_error'].startswith('/camera_detector/input/image: ')
+    assert len(camera.flat) == flat
+
+
 @pytest.mark.parametrize(
     ('name', 'said'),
     [
@@ -266,6 +273,7 @@ def test_compressed_images_and_a_truncated_one(harness, sensors, networks):
     )
     jpeg = cv2.imencode('.jpg', np.full((64, 96, 3), 255, np.uint8))[1].tobytes()
     message = CompressedImage(format='jpeg', data=array.array('B', jpeg[: len(jpeg) // 2]))
+    message.header.stamp.sec = T0 // 10**9
     images.publish(message)
     harness.diagnosis(
         node, lambda status, values: 'truncated JPEG' in values.get('last_error', '')

@@ -135,6 +135,11 @@ def test_a_bad_cloud_is_dropped_and_named(lidar, sensors, name, said):
     assert len(lidar.see()) == 1
 
 
+def test_a_cloud_without_a_stamp_is_refused_though_there_is_a_newest_transform(lidar, sensors):
+    status = lidar.refuse(sensors.cloud(stamp=0), 'header.stamp is 0')
+    assert TOPIC in status.message
+
+
 def test_odd_layouts_give_the_same_result(lidar, sensors):
     expected = lidar.see().boxes
     wide = sensors.cloud(stamp=lidar.stamp)
