@@ -7,7 +7,9 @@ points: what comes back when one kind of mistake is taken away (`alone`), and wh
 they go one after the other (`in turn`: these sum to all that is lost); see `benchmarks.oracle`.
 Lidar: mAP by the distance of centres, 0.5 to 4 m, of all that some sensor sees within 80 m.
 Camera: AP50 of the four images together. Further: misses by range, points and visibility, false
-alarms by what stands there, confused classes, people to 30 m, and how far off large things are.
+alarms by what stands there, confused classes, people to 30 m, and how far off large things are;
+standard errors over seeds, and aprons and streets by themselves (`benchmarks.error_spread`).
+Streets have no layouts of their own for testing: they are of other seeds than those of training.
 
 Runs of a network are kept by the bytes of its model and card: a new model runs anew.
 """
@@ -47,9 +49,11 @@ from airside_perception.replay.settings import (
 from airside_perception.replay.truth import read_image_truth, read_truth
 from airside_perception.resources import model_file
 from airside_perception.sim.frames import START_NS
+from airside_perception.types import Float64
 from benchmarks.drives import add_options, fingerprint, make, world
 from benchmarks.error_causes import Surroundings
 from benchmarks.error_figures import analysed
+from benchmarks.error_spread import error, spread
 from benchmarks.error_text import text
 from benchmarks.fusion_gain import FLOOR, WITHIN
 from benchmarks.oracle import centre_inside
@@ -135,20 +139,20 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
         return Sample(tuple(frames), tuple(causes), own[LIDAR_TOPIC])
 
 
-def samples(folder: Path, model: str, given: argparse.Namespace) -> Iterator[Sample]:
-    """What a network makes of every drive, from the folder where it is kept."""
+def samples(folder: Path, model: str, given: argparse.Namespace) -> Iterator[tuple[int, Sample]]:
+    """Every seed and what a network makes of its drives, from the folder where it is kept."""
     path = model_file(model)
     network = fingerprint([path, path.with_suffix('.yaml')])
     for seed in given.seeds:
         for condition in given.conditions:
             bag = make(folder, seed, condition, given.family, given.frames)
-            kept = bag.with_name(f'{bag.name}_errors_{network}.pickle')
+            kept = bag.with_name(f'{bag.name}_judged_{network}.pickle')
             if kept.is_file():
-                yield Sample(*pickle.loads(kept.read_bytes()))
+                yield seed, Sample(*pickle.loads(kept.read_bytes()))
                 continue
             found = run(bag, model, seed, given.family)
             kept.write_bytes(pickle.dumps((found.frames, found.causes, found.lowest)))
-            yield found
+            yield seed, found
 
 
 def main() -> int:
@@ -164,23 +168,40 @@ def main() -> int:
     )
     given = parser.parse_args()
     answer: dict[str, Any] = {}
+    jackknifed: dict[str, Mapping[str, Float64]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.cache or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             for model in _models(given.models):
                 known = list(samples(folder, model, given))
-                frames = [frame for item in known for frame in item.frames]
-                causes = [cause for item in known for cause in item.causes]
-                figures = analysed(frames, causes, known[0].lowest, flat=model == CAMERA)
-                answer[model] = {'frames': len(frames), **figures}
+                frames = [frame for _, item in known for frame in item.frames]
+                causes = [cause for _, item in known for cause in item.causes]
+                seeds = [seed for seed, item in known for _ in item.frames]
+                lowest, flat = known[0][1].lowest, model == CAMERA
+                figures = analysed(frames, causes, lowest, flat)
+                more, jackknifed[model] = spread(frames, seeds, lowest, flat)
+                answer[model] = {'frames': len(frames), **figures, **more}
                 print(text(model, answer[model]), flush=True)
-        except PerceptionError as error:
-            print(f'error: {error}', file=sys.stderr)
+        except PerceptionError as problem:
+            print(f'error: {problem}', file=sys.stderr)
             return 2
+    pair = [model for model in LIDARS if model in answer]
+    differences = {}
+    if len(pair) == len(LIDARS):
+        for key in ('map', 'at the thresholds'):
+            values = jackknifed[pair[0]][key] - jackknifed[pair[1]][key]
+            found = {'difference': answer[pair[0]][key] - answer[pair[1]][key],
+                     'error': error(values)}  # fmt: skip
+            differences[key] = found
+            print(
+                f'{pair[0]} less {pair[1]}, {key}: {100 * found["difference"]:+.1f} '
+                f'+- {100 * found["error"]:.1f} points'
+            )
     if given.json:
-        seeds = f'{given.seeds.start}:{given.seeds.stop}'
-        tree = {'seeds': seeds, 'family': given.family, 'floor': FLOOR, 'models': answer}
+        span = f'{given.seeds.start}:{given.seeds.stop}'
+        tree = {'seeds': span, 'family': given.family, 'floor': FLOOR, 'models': answer,
+                'centerpoint less pointpillars': differences}  # fmt: skip
         content = json.dumps(tree, indent=1).replace('NaN', 'null').replace('Infinity', 'null')
         given.json.write_text(content + '\n', encoding='utf-8')
     return 0

@@ -2,8 +2,8 @@
 
 A detection finds an object of its class whose centre, seen from above, is nearer than a distance;
 the best score chooses first (`matching`). Average precision is the mean over four distances, as
-in nuScenes; what needs one distance (recall and precision at the thresholds, errors, calibration,
-visibility) takes 2 m.
+in nuScenes but for objects that need not be found (see there); what needs one distance (recall
+and precision at the thresholds, errors, calibration, visibility) takes 2 m.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class Truth:
         classes, boxes, velocities: as those of `Found`, of N objects.
         visibility: float64 [N], 0..1, the share that no other object hides; NaN: not known.
         points: int64 [N], lidar points on each; -1: not known.
-        asked: bool [N]; False: an object that need not be found, and may be: it is neither asked
-            for nor a false alarm.
+        asked: bool [N]; False: an object that need not be found, and may be once: what finds it
+            is no false alarm.
     """
 
     classes: tuple[str, ...]
@@ -103,7 +103,7 @@ class Frame:
     def within(self, ask: Callable[[Truth], Mask], keep: Callable[[Found], Mask]) -> Frame:
         """The same frame with only some objects asked for and only some detections.
 
-        Objects that are not asked for stay, so that a detection of one is no false alarm.
+        Objects that are not asked for stay, so that one detection of each is no false alarm.
         """
         asked = np.asarray(self.truth.asked) & ask(self.truth)
         truth = replace(self.truth, asked=asked)

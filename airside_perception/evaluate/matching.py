@@ -1,4 +1,10 @@
-"""Which detection found which object: the best score chooses first."""
+"""Which detection found which object: the best score chooses first.
+
+As in nuScenes' development kit but for objects that need not be found: the kit takes those out of
+range and those without a lidar or radar point out of the truth, so that what finds one is a false
+alarm. Here each of them excuses one detection, the best, as an ignored object does in COCO's
+evaluation and in KITTI's development kit; further ones are false alarms.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +71,9 @@ def match(
     """Matches of the detections of one class.
 
     Over all frames together the best score chooses first, equal scores in the order of frames and
-    rows; it takes the nearest object of its class that is still free. A detection that is near
-    only to objects that are not asked for is left out, and so is one that finds nothing where
-    nobody labelled what there is.
+    rows; it takes the nearest object of its class that is asked for and still free. Without one it
+    takes the nearest free one that is not asked for, and is left out, as is one that finds nothing
+    where nobody labelled what there is.
 
     Args:
         nearness: of boxes; least: what a hit must reach.
@@ -88,15 +94,16 @@ def match(
     for place in by_score([score for score, _, _ in columns]).tolist():
         score, number, i = columns[place]
         rows, objects, near = tables[number]
-        free = ~taken[number]
         reach = near[i] >= least if inclusive else near[i] > least
+        able = reach & ~taken[number]
         wanted = np.asarray(frames[number].truth.asked)[objects]
-        choice = np.where(free & wanted, near[i], -np.inf)
-        best = int(choice.argmax()) if len(choice) else -1
-        if best >= 0 and np.isfinite(choice[best]) and reach[best]:
+        if able.any():
+            first = able & wanted if (able & wanted).any() else able
+            best = int(np.where(first, near[i], -np.inf).argmax())
             taken[number][best] = True
-            kept.append((score, True, number, int(rows[i]), int(objects[best])))
-        elif np.asarray(frames[number].found.labelled)[rows[i]] and not (reach & ~wanted).any():
+            if wanted[best]:
+                kept.append((score, True, number, int(rows[i]), int(objects[best])))
+        elif np.asarray(frames[number].found.labelled)[rows[i]]:
             kept.append((score, False, number, int(rows[i]), -1))
     return Matches(
         np.array([item[0] for item in kept], np.float64),

@@ -18,7 +18,9 @@ from airside_perception.replay.evaluate import Evaluation
 from airside_perception.replay.report import latencies
 
 EXPLANATION = (
-    'AP: mean over centre distances of 0.5, 1, 2 and 4 m, as nuScenes. AP40: overlap in space of '
+    'AP: mean over centre distances of 0.5, 1, 2 and 4 m, as nuScenes, but that one detection of '
+    'an object that need not be found (out of range, or unseen) is no false alarm, which there it '
+    'is. AP40: overlap in space of '
     '0.7 for car, van, truck and bus, 0.5 for others, as KITTI. Recall, precision, errors and '
     'ECE: centres within 2 m. Score: (5 mAP + sum of 1 - error) / (5 + number of errors), no NDS. '
     'In images: overlap of 0.5; AP as COCO, mean of 0.5 to 0.95.'

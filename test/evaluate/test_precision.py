@@ -59,6 +59,51 @@ def test_what_is_not_asked_for_is_neither_missed_nor_a_false_alarm() -> None:
     assert found.hits.tolist() == [True, False]
 
 
+def test_what_is_not_asked_for_excuses_the_best_detection_only() -> None:
+    one = frame([(0, 0), (9, 0)], [(9.2, 0), (0, 0), (9, 0), (8.8, 0)], [0.8, 0.7, 0.9, 0.6],
+                asked=np.array([True, False]))  # fmt: skip
+    for reach in (0.5, 4.0):
+        found = match([one], 'car', centre_nearness, -reach)
+        assert found.scores.tolist() == [0.8, 0.7, 0.6]
+        assert found.hits.tolist() == [False, True, False]
+
+
+def test_what_is_asked_for_comes_before_what_is_not() -> None:
+    one = frame([(0, 0), (1, 0)], [(0.9, 0), (0.8, 0), (0.7, 0)], [0.9, 0.8, 0.7],
+                asked=np.array([True, False]))  # fmt: skip
+    found = match([one], 'car', centre_nearness, -2.0)
+    assert found.scores.tolist() == [0.9, 0.7]  # the first finds, the second is excused
+    assert found.objects.tolist() == [0, -1]
+
+
+PLACES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=5)
+
+
+@settings(deadline=None)
+@given(PLACES, PLACES, st.integers(1, 3))
+def test_matches_are_those_of_a_plain_loop(
+    objects: list[tuple[int, bool]], found: list[tuple[int, bool]], reach: int
+) -> None:
+    """With objects that are not asked for, and detections where nobody labelled anything."""
+    one = frame([(x, 0) for x, _ in objects], [], [], asked=np.array([a for _, a in objects], bool))
+    labelled = np.array([known for _, known in found], bool)
+    places = at(*((x, 0) for x, _ in found))
+    scores = np.linspace(0.9, 0.1, len(found))
+    one = replace(one, found=Found(('car',) * len(found), places, scores, labelled=labelled))
+    free, expected = dict(enumerate(objects)), []
+    for row, (x, known) in enumerate(found):
+        near = [(not a, abs(x - y), n) for n, (y, a) in free.items() if abs(x - y) < reach]
+        if near:
+            unasked, _, best = min(near)
+            del free[best]
+            expected += [] if unasked else [(row, best)]
+        elif known:
+            expected.append((row, -1))
+    mine = match([one], 'car', centre_nearness, -reach, inclusive=False)
+    assert list(zip(mine.rows.tolist(), mine.objects.tolist(), strict=True)) == expected
+    assert mine.asked == sum(a for _, a in objects)
+
+
 def test_ranges_cut_objects_and_detections_alike() -> None:
     one = frame([(10, 0), (20.5, 0)], [(19.5, 0), (10, 0)], [0.9, 0.8])
     near = one.in_range(0.0, 20.0)
