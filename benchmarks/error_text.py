@@ -45,6 +45,7 @@ def _kinds(model: str, figures: Mapping[str, Any]) -> list[str]:
     lines = [
         f'{model}: {figures["frames"]} frames, mAP {_points(whole)}; cut off at the thresholds '
         f'of the card {_points(cut)} ({_points(cut - whole, sign=True)})',
+        *_spread(figures),
         f'{"points of mAP lost to":<26}{"alone":>8}{"in turn":>9}',
     ]
     for kind in KINDS:
@@ -52,6 +53,21 @@ def _kinds(model: str, figures: Mapping[str, Any]) -> list[str]:
         lines.append(f'{kind:<26}{_points(alone):>8}{_points(turn):>9}')
     total = sum(figures['in turn'].values())
     return [*lines, f'{"all":<26}{"":>8}{_points(total):>9}']
+
+
+def _spread(figures: Mapping[str, Any]) -> list[str]:
+    """Standard errors over seeds, and aprons and streets apart, where they were measured."""
+    lines = []
+    if 'error of map' in figures:
+        whole, cut = figures['error of map'], figures['error of at the thresholds']
+        lines.append(
+            f'standard errors over seeds: {_points(whole)}, at the thresholds {_points(cut)}'
+        )
+    for name in ('aprons', 'streets'):
+        if name in figures:
+            whole, cut = figures[name]['map'], figures[name]['at the thresholds']
+            lines.append(f'{name} alone: {_points(whole)}, at the thresholds {_points(cut)}')
+    return lines
 
 
 def _classes(classes: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from benchmarks.error_figures import (
     missed_by_bin,
     people_mistakes,
 )
+from benchmarks.error_spread import FOLDS, error, jackknifed, mean_ap, spread
 from benchmarks.error_text import text
 from benchmarks.oracle import (
     KINDS,
@@ -313,4 +314,35 @@ def test_thresholds_cut_and_the_text_names_the_largest_loss():
         bool(asked) and name == 'person' and np.hypot(*box[:2]) < 30
         for f in frames
         for name, box, asked in zip(f.truth.classes, f.truth.boxes, f.truth.asked, strict=True)
+    )
+
+
+def test_standard_errors_over_seeds_are_those_of_a_mean():
+    """Where every frame has one object and no false alarm, AP is recall r, from 0.1 up.
+
+    nuScenes leaves out recalls below 0.1, so AP = (r - 0.1) / 0.9, and r has the error of a mean.
+    """
+    rng = np.random.default_rng(0)
+    seeds, frames, good = [], [], []
+    for seed in range(200):
+        found = rng.random() < 0.7
+        good.append(found)
+        frames.append(frame([('car', 10, 0)], [('car', 10, 0, 0.9)] if found else []))
+        seeds.append(seed)
+    values = jackknifed(frames, seeds, NAMES, flat=False)
+    assert len(values) == FOLDS
+    expected = np.std(good) / np.sqrt(len(good)) / 0.9
+    # ten groups tell a standard error to about a quarter
+    assert error(values) == pytest.approx(expected, rel=0.6)
+    figures, more = spread(frames, seeds, dict.fromkeys(NAMES, 0.95), flat=False)
+    assert figures['error of map'] == error(values)
+    np.testing.assert_array_equal(more['map'], values)
+    assert figures['aprons']['at the thresholds'] == 0.0  # nothing reaches the threshold
+    apart = [n for n, seed in enumerate(seeds) if seed % 3 == 2]
+    street = mean_ap([frames[n] for n in apart], NAMES, flat=False)
+    assert figures['streets']['map'] == street
+    assert street == pytest.approx((np.mean([good[n] for n in apart]) - 0.1) / 0.9, abs=0.02)
+    assert 'aprons alone' in text(
+        'a.onnx',
+        {'frames': 200, **analysed(frames, [{}] * 200, dict.fromkeys(NAMES, 0.0)), **figures},
     )
