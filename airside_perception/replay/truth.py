@@ -12,7 +12,8 @@ the place of the first:
 
 Boxes are in the frame of `/ground_truth/objects`. Only class and box must be there; what is
 missing or null is not known: visibility and velocity NaN, points -1, no conditions. An object
-without a point and with few pixels need not be found, and may be once; `"asked": false` says so of any.
+without a point and with few pixels need not be found, and may be once; `"asked": false` says so of
+any.
 
 Labels that cover one camera's image only, and not all of it, say so, too:
 

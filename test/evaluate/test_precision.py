@@ -85,7 +85,8 @@ def test_matches_are_those_of_a_plain_loop(
     objects: list[tuple[int, bool]], found: list[tuple[int, bool]], reach: int
 ) -> None:
     """With objects that are not asked for, and detections where nobody labelled anything."""
-    one = frame([(x, 0) for x, _ in objects], [], [], asked=np.array([a for _, a in objects], bool))
+    asked = np.array([a for _, a in objects], bool)
+    one = frame([(x, 0) for x, _ in objects], [], [], asked=asked)
     labelled = np.array([known for _, known in found], bool)
     places = at(*((x, 0) for x, _ in found))
     scores = np.linspace(0.9, 0.1, len(found))
