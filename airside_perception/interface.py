@@ -80,7 +80,7 @@ NODES = (
         'Point clouds of one lidar to boxes in space.',
         LidarConfig,
         (
-            Topic('~/input/points', 'sensor_msgs/PointCloud2', 'x, y, z, and intensity where the network needs it; any layout', '/sensing/lidar/points'),
+            Topic('~/input/points', 'sensor_msgs/PointCloud2', 'x, y, z, and intensity where the network needs it; any layout, deskewed to `header.stamp`', '/sensing/lidar/points'),
             *TF,
         ),
         (

@@ -475,10 +475,8 @@ def test_boxes_without_a_stamp_are_refused_and_what_waits_stays(fusion):
     fusion.harness.until(lambda: len(received) == 2, 'the boxes of the lidar')
     fusion.inputs['front'].publish(boxes(0, [(10.2, 0.0)]))
     fusion.diagnosis(
-        lambda status, values: (
-            values.get('last_error', '')
-            == '/bev_fusion/input/front/detections: header.stamp is 0; the sensor must say when it '
-            'measured'
+        lambda status, values: values.get('last_error', '').startswith(
+            '/bev_fusion/input/front/detections: header.stamp is 0'
         )
     )
     fusion.inputs['front'].publish(boxes(stamp, [(10.2, 0.0)]))
