@@ -18,7 +18,7 @@ from airside_perception.config import EngineConfig
 from airside_perception.engine import ENGINE_SUFFIXES, Engine, open_engine
 from airside_perception.errors import ConfigError, DeviceError, EngineError
 from airside_perception.parameter import from_values
-from airside_perception.resources import model_file
+from airside_perception.resources import is_model, model_file
 
 if TYPE_CHECKING:
     from airside_perception.engine.build_settings import BuildSettings
@@ -266,13 +266,15 @@ def _require_gpu(what: str) -> None:
 
 def _locate(name: str) -> Path:
     """The file of a network. An engine may be missing: then it belongs beside its ONNX."""
+    given = Path(name)
+    if name == given.name and given.suffix in ENGINE_SUFFIXES and is_model(onnx_beside(name).name):
+        return model_file(onnx_beside(name).name).with_name(name)
     try:
         path = model_file(name)
     except ConfigError:
-        path = Path(name)
-        if path.suffix not in ENGINE_SUFFIXES:
+        if given.suffix not in ENGINE_SUFFIXES:
             raise
-        return model_file(str(onnx_beside(path))).with_name(path.name)
+        return model_file(str(onnx_beside(given))).with_name(given.name)
     built = path.suffix in ENGINE_SUFFIXES and (
         _source(path).is_file() or card_file(path).is_file()
     )

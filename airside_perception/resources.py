@@ -44,8 +44,16 @@ def resource(*parts: str) -> Path:
     return path
 
 
-def model_file(path: str) -> Path:
-    """Return a network or model card as a setting names it: as it stands, else in `models/`.
+def model_file(path: str, here_first: bool = False) -> Path:
+    """Return the absolute path of a network or model card.
+
+    A plain name is looked up in `models/`, then in the current folder: what a node runs must not
+    depend on where it was started. A relative path with a folder in it is taken from the current
+    folder, then from `models/`.
+
+    Args:
+        path: as a setting or a command line names it.
+        here_first: the current folder comes first for plain names, too, as on a command line.
 
     Raises:
         ConfigError: the name is empty, or neither place has such a file.
@@ -53,7 +61,15 @@ def model_file(path: str) -> Path:
     if not path:
         raise ConfigError('engine_path is empty; name a .onnx file or an engine built from one')
     given = Path(path).expanduser()
-    return given if given.is_absolute() or given.is_file() else resource('models', path)
+    if given.is_absolute():
+        return given
+    shipped = not here_first and '/' not in path and is_model(path)
+    return given.absolute() if given.is_file() and not shipped else resource('models', path)
+
+
+def is_model(name: str) -> bool:
+    """Return whether `models/` has a file of that name."""
+    return (share_directory() / 'models' / name).is_file()
 
 
 def _candidates() -> list[Path]:

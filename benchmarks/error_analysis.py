@@ -83,7 +83,7 @@ def with_model(settings: Settings, model: str) -> Settings:
     Raises:
         ConfigError: there is no such network, or it does not fit its parameters.
     """
-    path = {'engine_path': str(model_file(model))}
+    path = {'engine_path': str(model_file(model, here_first=True))}
     if model == CAMERA:
         cameras = []
         for camera in settings.cameras:
@@ -141,7 +141,7 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
 
 def samples(folder: Path, model: str, given: argparse.Namespace) -> Iterator[tuple[int, Sample]]:
     """Every seed and what a network makes of its drives, from the folder where it is kept."""
-    path = model_file(model)
+    path = model_file(model, here_first=True)
     network = fingerprint([path, path.with_suffix('.yaml')])
     for seed in given.seeds:
         for condition in given.conditions:

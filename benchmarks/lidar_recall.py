@@ -284,7 +284,7 @@ def main() -> int:
     )
     parser.add_argument('--json', type=Path, help='write the figures to this file as well')
     arguments = parser.parse_args()
-    path = model_file(arguments.model)
+    path = model_file(arguments.model, here_first=True)
     network, card = detector(path, FAINT), find_card(path)
     if not isinstance(card, LidarCard):
         raise TypeError(f'{path} is no lidar network')

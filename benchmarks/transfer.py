@@ -108,7 +108,7 @@ def main() -> int:
         return 2
     networks = {}
     for name in given.model or [n for n in DEFAULT if Path('models', n).is_file()]:
-        path = model_file(name)
+        path = model_file(name, here_first=True)
         card = find_card(path)
         if not isinstance(card, LidarCard):
             print(f'{path} is no lidar network', file=sys.stderr)

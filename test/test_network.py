@@ -19,6 +19,7 @@ from airside_perception.engine.build_settings import BuildSettings
 from airside_perception.engine.manifest import Manifest, sha256_of
 from airside_perception.errors import CardError, ConfigError, DeviceError, EngineError
 from airside_perception.network import find_network
+from airside_perception.resources import resource
 
 
 class Device:
@@ -84,6 +85,20 @@ def test_a_relative_engine_belongs_beside_its_onnx_in_the_models_folder():
     assert found.card.name
     with pytest.raises(ConfigError, match=r'nowhere\.onnx'):
         find_network(LidarConfig, LidarCard, {'engine_path': 'nowhere.fp16.gpu.engine'})
+
+
+def test_a_plain_name_is_not_that_of_a_file_where_the_node_was_started(folder, monkeypatch):
+    name = 'apron_pointpillars.fp16.gpu.engine'
+    for other in ('apron_pointpillars.onnx', 'apron_pointpillars.yaml', name):
+        (folder / other).write_bytes(b'another')
+    monkeypatch.chdir(folder)
+    models = resource('models')
+    for plain in ('apron_pointpillars.onnx', name):
+        found = find_network(LidarConfig, LidarCard, {'engine_path': plain})
+        assert found.path == models / plain
+        assert found.card.path == str(models / 'apron_pointpillars.yaml')
+    here = find_network(LidarConfig, LidarCard, {'engine_path': 'tiny_lidar.onnx'})
+    assert here.path == folder / 'tiny_lidar.onnx'  # as absolute as it is logged
 
 
 def test_a_missing_engine_says_how_it_is_built(folder):

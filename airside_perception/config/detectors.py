@@ -17,8 +17,9 @@ class EngineConfig:
 
     engine_path: str = parameter(
         '',
-        'Network: .onnx (ONNX Runtime) or .engine/.plan (TensorRT). Relative paths are looked up '
-        'in the models folder.',
+        'Network: .onnx (ONNX Runtime) or .engine/.plan (TensorRT). A plain name is looked up in '
+        'the models folder, then in the current one; a relative path with a folder the other way '
+        'round.',
         swap=True,
     )
     card_path: str = parameter(

@@ -67,6 +67,29 @@ def test_resource_names_what_is_missing() -> None:
         resources.resource('config', 'no_such.yaml')
 
 
+def test_a_plain_name_is_a_model_first_and_a_file_here_on_a_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = resources.share_directory() / 'models'
+    name = 'apron_yolox.onnx'
+    for path in (tmp_path / name, tmp_path / 'own.onnx', tmp_path / 'nets' / name):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    assert resources.model_file(name) == models / name
+    assert resources.model_file(name, here_first=True) == tmp_path / name
+    assert resources.model_file(f'./{name}') == tmp_path / name
+    assert resources.model_file(f'nets/{name}') == tmp_path / 'nets' / name
+    assert resources.model_file('own.onnx') == tmp_path / 'own.onnx'
+    assert resources.model_file(str(tmp_path / name)) == tmp_path / name
+    assert resources.model_file('/nowhere.onnx') == Path('/nowhere.onnx')
+    for gone in ('gone.onnx', 'nets/gone.onnx'):
+        with pytest.raises(ConfigError, match=f"no 'models/{gone}'"):
+            resources.model_file(gone)
+    with pytest.raises(ConfigError, match='is empty'):
+        resources.model_file('')
+
+
 def test_this_tree_is_found_first() -> None:
     source = Path(resources.__file__).resolve().parents[1]
     if source == ROOT:
