@@ -54,7 +54,9 @@ def add_evaluate(verbs: Any, bag_help: str, run: Run) -> None:
     )  # fmt: skip
     verb.add_argument(
         '--uncalibrated', action='store_true',
-        help='leave the curves of the cards out: the same detections with scores of the networks',
+        help='leave the curves of the cards out: the detectors find the same, chosen by '
+        'probabilities (thresholds and --floor), with the scores of the networks, which are then '
+        'fused',
     )  # fmt: skip
     verb.add_argument(
         '--threads', type=positive_int, default=THREADS, metavar='N',
@@ -89,7 +91,8 @@ def add_calibrate(verbs: Any, bag_help: str, run: Run) -> None:
     )  # fmt: skip
     verb.add_argument(
         '--floor', type=score, default=FLOOR, metavar='SCORE',
-        help=f'lowest score of the network that is looked at; default: {FLOOR:g}',
+        help='lowest score of the network that is looked at; both calibration errors, before and '
+        f'after, are of the detections from it up; default: {FLOOR:g}',
     )  # fmt: skip
     verb.add_argument(
         '--choose-thresholds', action='store_true',

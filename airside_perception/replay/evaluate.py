@@ -2,7 +2,8 @@
 
 The shipped configuration runs as it is, so that average precision ends where its thresholds cut
 the detections off; with a `floor`, detectors answer from that score up and the curves are whole,
-while recall and precision stay those at the thresholds.
+while recall and precision stay those at the thresholds. `uncalibrated` leaves that choice as it
+is and gives what was chosen the scores of the networks.
 """
 
 from __future__ import annotations
@@ -216,7 +217,11 @@ def with_floor(network: AnyNetwork, floor: float) -> AnyNetwork:
 
 
 def without_curves(network: AnyNetwork) -> AnyNetwork:
-    """The same detections with the scores of the network: its thresholds are taken back."""
+    """The same detections with the scores of the network: thresholds are taken back.
+
+    What is chosen by a probability is chosen by the score that has it: both answer with the same
+    boxes.
+    """
     config: CameraConfig | LidarConfig = network.config
     card = network.card
     own = {**card.thresholds, **config.score_thresholds}
@@ -234,15 +239,16 @@ def _results(reader: BagReader, options: Options, progress: Progress) -> _Run:
     if options.results is not None:
         return _read(options.results)
     settings = load_settings(reader.topics, options.params, options.threads)
-    if options.uncalibrated:
-        settings = every_network(settings, without_curves)
-    own = thresholds(settings)
+    plain = every_network(settings, without_curves) if options.uncalibrated else settings
+    own = thresholds(plain)
     fused: dict[str, float] = {}
     if options.floor is not None:
         floor = options.floor
         settings = every_network(settings, lambda network: with_floor(network, floor))
         for table in own.values():  # what one sensor would publish is published
             fused.update({n: min(value, fused.get(n, value)) for n, value in table.items()})
+    if options.uncalibrated:  # the floor, too, is one of probabilities: it chooses the same
+        settings = every_network(settings, without_curves)
     results, summary = run_detectors(reader, settings, progress)
     networks: list[Any] = [camera.network for camera in settings.cameras]
     networks += [settings.lidar] if settings.lidar is not None else []

@@ -128,6 +128,29 @@ def test_a_lidar_card_learns_what_its_scores_mean(
     assert without.calibration_error == pytest.approx(plain.calibration_error, abs=0.01)
 
 
+def test_with_and_without_curves_the_same_detections_are_judged(
+    drives: list[Path], parameters: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With a floor, too: it is one of probabilities."""
+    params, card = parameters(), lidar_card(tmp_path)
+    assert calibrate(drives[:2], card, card, params) == 0
+    curve = load_card(card).calibration['car']
+    for floor in (None, 0.3):
+        options = Options((drives[2],), params=params, topics=(LIDAR,), floor=floor)
+        both = evaluate_bags(options), evaluate_bags(replace(options, uncalibrated=True))
+        kept = 0
+        for one, other in zip(*(found.frames[LIDAR] for found in both), strict=True):
+            a, b = (item.found.select(np.lexsort(item.found.boxes.T)) for item in (one, other))
+            np.testing.assert_array_equal(a.boxes, b.boxes)
+            np.testing.assert_allclose(a.scores, curve(b.scores), atol=1e-5)
+            kept += len(a)
+        assert kept > 0
+        figures, raw = (found.figures[LIDAR] for found in both)
+        assert figures.counts == raw.counts
+        assert figures.mean_ap == pytest.approx(raw.mean_ap)
+        assert figures.calibration_error < raw.calibration_error
+
+
 def test_a_camera_card_learns_from_images(
     drives: list[Path], parameters: Callable[..., Path], tmp_path: Path
 ) -> None:
