@@ -23,6 +23,7 @@ KEYS = {
     'open3d': 'python3-open3d-pip',
     'rosbags': 'python3-rosbags-pip',
     'scipy': 'python3-scipy',
+    'tf2_ros': 'tf2_ros_py',  # tf2_ros is the C++ library, which does not pull in Python's
     'yaml': 'python3-yaml',
 }
 NO_KEY = {
