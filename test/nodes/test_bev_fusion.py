@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import SimpleNamespace
 
@@ -139,11 +140,12 @@ def test_the_deadline_flushes_what_there_is_and_a_source_that_comes_back_is_used
     assert float(values['input/front/age_ms']) > 300
     assert int(values['sets/missing/front']) >= 1
 
-    # nobody waits for a silent source: its first message may come after its set, the next not
+    # nobody waits for a silent source, nor for a lidar that the test has kept waiting: the first
+    # messages may come after their set
     def both():
         return fusion.result(fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)])).scores[0] > 0.6
 
-    assert both() or both()
+    fusion.harness.until(both, 'a set of both')
     fusion.send(lidar=[], front=[])
     status, values = fusion.diagnosis(
         lambda status, values: 'input/front/age_ms' not in status.message
@@ -174,9 +176,13 @@ def test_the_first_camera_paces_as_soon_as_the_lidar_is_overdue(fusion):
     stamp = fusion.send(front=[(15.0, 1.0)])
     (place,) = fusion.result(stamp).boxes  # brought by the alarm, long before 60 s
     assert place[0] == 15.0
-    stamp = fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)])
-    (score,) = fusion.result(stamp).scores
-    assert score > 0.6  # of both again
+
+    def both():
+        stamp = fusion.send(lidar=[(10.0, 0.0)], front=[(10.2, 0.0)])
+        (score,) = fusion.result(stamp).scores
+        return score > 0.6
+
+    fusion.harness.until(both, 'a set of both again')
     stamps = [messages.stamp_ns(item.header.stamp) for item in fusion.objects]
     assert stamps == sorted(set(stamps))
 
@@ -278,24 +284,26 @@ def test_boxes_are_taken_to_the_time_of_the_lidar(harness):
 
 
 def test_a_camera_whose_stamps_fit_no_set_is_named_with_its_offset(fusion):
-    assert fusion.harness.set(fusion.node, deadline_ms=20.0).successful
-
     def send():
         stamp = fusion.send(lidar=[(10.0, 0.0)])
         fusion.inputs['front'].publish(boxes(stamp + 50 * MS, [(10.2, 0.0)]))
-        fusion.result(stamp)
+        fusion.harness.until(lambda: newest(fusion) >= stamp, 'its set')
         return [text for text in findings(fusion) if text.startswith('input/front/share_pct')]
 
     (text,) = fusion.harness.until(send, 'the finding')
-    assert text.startswith('input/front/share_pct 0, limit 50: in 0 of the last ')
-    assert 'its stamps are ' in text
-    assert '50.0 ms off (median; sync_slop_ms 40)' in text
+    assert re.match(r'input/front/share_pct \d+, limit 50: in \d+ of the last \d+ sets; ', text)
+    assert re.search(r'its stamps are [+-]50\.0 ms off \(median; sync_slop_ms 40\)', text)
     status, values = fusion.diagnosis(
-        lambda status, values: 'input/front/share_pct 0' in status.message
+        lambda status, values: send() and 'input/front/share_pct' in status.message
     )
     assert status.level == b'\x01'
     assert abs(float(values['input/front/offset_ms'])) == 50.0
-    assert float(values['input/lidar/share_pct']) == 100.0
+    assert float(values['input/front/share_pct']) < 50.0
+
+
+def newest(fusion):
+    """The stamp of the newest objects."""
+    return max((messages.stamp_ns(item.header.stamp) for item in fusion.objects), default=0)
 
 
 def findings(fusion):
