@@ -195,7 +195,8 @@ def write_calibrated(found: Calibrated, source: Path, out: Path) -> None:
     text = _without(text, 'calibration')
     if thresholds:
         text = _without(text, 'thresholds')
-    block = ({'thresholds': thresholds} if thresholds else {}) | {'calibration': curves}
+    block: dict[str, Any] = {'thresholds': thresholds} if thresholds else {}
+    block['calibration'] = curves
     if found.sigmas:
         text = _without(text, 'sigmas')
         block['sigmas'] = {name: list(values) for name, values in found.sigmas.items()}
