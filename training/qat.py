@@ -58,6 +58,7 @@ class Run:
         self.teacher = subject.network.eval()
         self.kept = matching(self.teacher, options.floats)
         self.network = quantized(copy.deepcopy(self.teacher), options.float_first, self.kept)
+        self.network.requires_grad_(True)  # biases that batch norm was folded into learn, too
         self.average = copy.deepcopy(self.network)
         self._weights: list[nn.Parameter] = []
         rate = subject.rate if options.rate is None else options.rate

@@ -230,6 +230,22 @@ def test_a_quarter_of_the_tensors_passes_a_step_unrounded(subject):
     assert not any(item.dropped for item in roundings(state.average))  # of which scores are
 
 
+def test_weights_biases_and_scales_learn(subject, monkeypatch):
+    """Where a convolution had no bias, folding makes one that torch takes for a constant."""
+    state = Run(subject, OPTIONS)
+    given = subject.example(1)
+    state.calibrate(iter([(given, None)] * 2))
+    before = {name: value.detach().clone() for name, value in state.network.named_parameters()}
+    monkeypatch.setattr('training.quantize.DROPPED', 0.0)
+    monkeypatch.setattr(subject, 'cost', lambda found, told: sum(
+        value.square().mean() for value in (found if isinstance(found, tuple) else [found])
+    ))  # fmt: skip
+    state.update(given, None, 0.5)
+    after = dict(state.network.named_parameters())
+    still = [name for name, value in before.items() if torch.equal(value, after[name].detach())]
+    assert not still
+
+
 def test_a_lidar_network_is_to_answer_as_its_teacher_does_where_that_sees_something():
     subject = subjects()[1]
     heat = torch.full((1, 11, 8, 8), -6.0)
