@@ -44,7 +44,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     live: bool = False
     swap: bool = False
-    element: type = str
+    element: Any = str
 
     def check(self, value: Any) -> Any:
         """`value` in the type of this parameter.
