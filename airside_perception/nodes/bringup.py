@@ -34,6 +34,9 @@ START_S = 20.0
 TRANSITION_S = 300.0
 """How long a transition may take: large networks are slow to load."""
 
+ORDER_S = 5.0
+"""How long a node that could be activated waits for those before it, when all start together."""
+
 BUSY_PAUSE_S = 5.0
 """Between two questions whether a node that builds its engine is ready."""
 
@@ -53,7 +56,9 @@ class Node:
         attempts: how often it was tried since its process started; tries that were only too early
             do not count.
         reason: why the last try failed.
-        due: when it may be tried again, on the clock of the event loop.
+        started: set when its process has started, and it has not been tried since.
+        known: whether its process has started at all.
+        settled: set once its first try has ended, one way or another.
     """
 
     def __init__(self, name: str, action: Any) -> None:
@@ -61,7 +66,9 @@ class Node:
         self.action = action
         self.attempts = 0
         self.reason = ''
-        self.due = 0.0
+        self.started = asyncio.Event()
+        self.known = False
+        self.settled = asyncio.Event()
         self._change: Any = None
         self._get: Any = None
 
@@ -113,10 +120,15 @@ class Node:
 
 
 class BringUp:
-    """Configures all nodes at once, then activates them in their order, with retries.
+    """Configures and activates each node by itself, with retries: none waits for another's end.
+
+    Nodes that start together are activated in their order, as far as none is waited for longer
+    than `ORDER_S`. A node whose process was started anew waits for none.
 
     A node that gives the same reason twice gives it a third time: then somebody must mend it. One
     that builds its engine is asked again until it is ready, however long that takes.
+
+    A node that is moved by hand later is left where it is.
 
     Args:
         nodes: (fully qualified name, launch action) in the order of activation.
@@ -130,8 +142,6 @@ class BringUp:
         self._nodes = [Node(name, action) for name, action in nodes]
         self._attempts = attempts
         self._pause_s = pause_s
-        self._pending: list[Node] = []
-        self._news = asyncio.Event()
         self._errors: dict[str, str] = {}
         self._logger = get_logger('bringup')
 
@@ -149,10 +159,8 @@ class BringUp:
         return [*handlers, OpaqueCoroutine(coroutine=self._run)]
 
     def _started(self, node: Node) -> None:
-        node.attempts, node.reason, node.due = 0, '', 0.0
-        if node not in self._pending:
-            self._pending.append(node)
-        self._news.set()
+        node.attempts, node.reason, node.known = 0, '', True
+        node.started.set()
 
     def _interrupt(self, event: Any, context: LaunchContext) -> None:
         # Launch itself sees signals another way. Python's own answer to an impatient second
@@ -172,61 +180,66 @@ class BringUp:
         # which takes a second or more, and before it thinks of interrupting processes
         context.register_event_handler(OnShutdown(on_shutdown=self._interrupt))
         try:
-            await self._wait_for_news(ros)
+            await asyncio.gather(*(self._drive(node, ros) for node in self._nodes))
         except asyncio.CancelledError:
             # At shutdown launch cancels what runs, and then takes a cancelled task of its own for
             # the end of everything: it would leave the nodes running.
             self._logger.debug('ended by the shutdown')
 
-    async def _wait_for_news(self, ros: Any) -> None:
+    async def _drive(self, node: Node, ros: Any) -> None:
+        """Brings one node up whenever its process has started, until the launch ends."""
+        loop, pause_s = asyncio.get_running_loop(), None
         while True:
-            await self._news.wait()
-            self._news.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(node.started.wait(), pause_s)
+            node.started.clear()
             await asyncio.sleep(POLL_S)  # processes that start together are brought up together
-            now = _now()
-            pending = [node for node in self._nodes if node in self._pending and node.due <= now]
-            self._pending = [node for node in self._pending if node not in pending]
-            for node in pending:
+            try:
                 node.connect(ros)
-            await self._bring_up(pending)
-            loop = asyncio.get_running_loop()
-            await asyncio.gather(
-                *(loop.run_in_executor(None, node.disconnect, ros) for node in pending)
+                pause_s = await self._bring_up(node)
+                node.settled.set()
+                await loop.run_in_executor(None, node.disconnect, ros)
+            except Exception as error:  # noqa: BLE001  # the launch and the other nodes go on
+                self._logger.error(f'{node.name}: not brought up: {error!r}')
+                pause_s = None
+                node.settled.set()
+
+    async def _bring_up(self, node: Node) -> float | None:
+        """Tries once; the seconds until the next try, None where there need be none."""
+        reason = await self._configure(node)
+        if not reason:
+            await self._wait_for_order(node)
+            reason = await self._activate(node)
+        if node.started.is_set():
+            return None  # its process has been started anew meanwhile: that counts
+        if not reason:
+            self._logger.info(f'{node.name}: active')
+            return None
+        if BUSY in reason:
+            self._logger.debug(f'{node.name}: {reason}')  # the node says so itself
+            return BUSY_PAUSE_S
+        node.attempts += 1
+        known = reason == node.reason and not any(text in reason for text in PASSING)
+        node.reason = reason
+        if node.attempts < self._attempts and not known:
+            self._logger.warning(
+                f'{node.name}: {reason} (try {node.attempts} of {self._attempts}, '
+                f'again in {self._pause_s:g} s)'
             )
+            return self._pause_s
+        self._logger.error(
+            f'{node.name}: cannot be brought to active: {reason}; the other nodes go on without it'
+        )
+        return None
 
-    async def _bring_up(self, nodes: list[Node]) -> None:
-        reasons = await asyncio.gather(*(self._configure(node) for node in nodes))
-        for node, reason in zip(nodes, reasons, strict=True):
-            if not reason:
-                reason = await self._activate(node)
-            if not reason:
-                self._logger.info(f'{node.name}: active')
-                continue
-            if node in self._pending:
-                continue  # its process has been started anew meanwhile
-            if BUSY in reason:
-                self._logger.debug(f'{node.name}: {reason}')  # the node says so itself
-                self._again(node, BUSY_PAUSE_S)
-                continue
-            node.attempts += 1
-            known = reason == node.reason and not any(text in reason for text in PASSING)
-            node.reason = reason
-            if node.attempts < self._attempts and not known:
-                self._logger.warning(
-                    f'{node.name}: {reason} (try {node.attempts} of {self._attempts}, '
-                    f'again in {self._pause_s:g} s)'
-                )
-                self._again(node, self._pause_s)
-            else:
-                self._logger.error(
-                    f'{node.name}: cannot be brought to active: {reason}; '
-                    'the other nodes go on without it'
-                )
-
-    def _again(self, node: Node, pause_s: float) -> None:
-        node.due = _now() + pause_s
-        self._pending.append(node)
-        asyncio.get_running_loop().call_later(pause_s, self._news.set)
+    async def _wait_for_order(self, node: Node) -> None:
+        """Waits a moment until those before it had their first try, where this is its own."""
+        if node.settled.is_set():
+            return
+        before = self._nodes[: self._nodes.index(node)]
+        first = asyncio.gather(*(item.settled.wait() for item in before if item.known))
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(first, ORDER_S)
 
     async def _configure(self, node: Node) -> str:
         """Why the node is neither inactive nor active now; empty where it is."""

@@ -85,7 +85,7 @@ def networks(tiny_models: ModuleType, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
-    """Starts full.launch.py with arguments `name:=value`."""
+    """Starts full.launch.py, or another launch file, with arguments `name:=value`."""
     from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
     try:
@@ -94,9 +94,10 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         pytest.skip('the package is not built and sourced (make build)')
     started: list[Launched] = []
 
-    def start(*arguments: str) -> Launched:
+    def start(*arguments: str, file: Path | None = None) -> Launched:
         log = tmp_path / f'launch{len(started)}.log'
-        started.append(Launched(log, 'airside_perception', 'full.launch.py', *arguments))
+        what = ['airside_perception', 'full.launch.py'] if file is None else [str(file)]
+        started.append(Launched(log, *what, *arguments))
         return started[-1]
 
     yield start

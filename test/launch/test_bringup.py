@@ -15,6 +15,11 @@ from airside_perception.nodes.opening import BUSY
 PAUSE_S = 0.3
 
 
+async def drive(made):
+    """Every node by itself, as in a launch."""
+    await asyncio.gather(*(made._drive(node, None) for node in made._nodes))
+
+
 class Broken(bringup.Node):
     """A node that refuses to configure."""
 
@@ -40,7 +45,7 @@ def test_news_of_other_nodes_do_not_shorten_the_pause_between_two_tries(monkeypa
     async def scene():
         made = bringup.BringUp([('/a', None), ('/b', None)], attempts=3, pause_s=PAUSE_S)
         first, second = made._nodes
-        running = asyncio.create_task(made._wait_for_news(None))
+        running = asyncio.create_task(drive(made))
         made._started(first)
         await asyncio.sleep(0.05)  # the first is being configured
         made._started(second)
@@ -80,7 +85,7 @@ def tries(monkeypatch, reasons, seconds):
     async def scene():
         made = bringup.BringUp([('/a', None)], attempts=5, pause_s=0.05)
         monkeypatch.setattr(Moody, 'bringup', made)
-        running = asyncio.create_task(made._wait_for_news(None))
+        running = asyncio.create_task(drive(made))
         made._started(made._nodes[0])
         await asyncio.sleep(seconds)
         running.cancel()
@@ -132,7 +137,7 @@ def test_a_node_is_activated_from_inactive_only(monkeypatch):
 
     async def scene():
         made = bringup.BringUp([('/a', None)], pause_s=0.01)
-        running = asyncio.create_task(made._wait_for_news(None))
+        running = asyncio.create_task(drive(made))
         made._started(made._nodes[0])
         while getattr(made._nodes[0], 'now', '') != 'active':
             await asyncio.sleep(0.01)
@@ -144,3 +149,115 @@ def test_a_node_is_activated_from_inactive_only(monkeypatch):
         'unconfigured -> inactive', 'unconfigured -> inactive', 'inactive -> active',
     ]  # fmt: skip
     assert node.reason == 'it is unconfigured, not inactive'
+
+
+class Paced(Broken):
+    """A node with transitions that take until they are let through; all is written down."""
+
+    log = ()
+
+    def connect(self, ros):
+        if not hasattr(self, 'gate'):
+            self.gate = asyncio.Event()
+            self.gate.set()
+        self.now = 'unconfigured'
+
+    async def state(self, limit_s):
+        return self.now
+
+    async def change(self, transition, before, after):
+        self.log.append((self.name, f'to {after}'))
+        await self.gate.wait()
+        self.now = after
+        self.log.append((self.name, after))
+        return True
+
+
+@pytest.fixture
+def paced(monkeypatch):
+    monkeypatch.setattr(bringup, 'Node', Paced)
+    monkeypatch.setattr(bringup, 'POLL_S', 0.01)
+    monkeypatch.setattr(Paced, 'log', [])
+    return Paced.log
+
+
+def play(scene):
+    """Runs a scene with the bring-up of two nodes."""
+
+    async def run():
+        made = bringup.BringUp([('/a', None), ('/b', None)])
+        for node in made._nodes:
+            node.connect(None)
+        running = asyncio.create_task(drive(made))
+        await scene(made, *made._nodes)
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 20.0))
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_nodes_that_start_together_are_activated_in_their_order(paced):
+    async def scene(made, first, second):
+        first.gate.clear()
+        made._started(first)
+        made._started(second)
+        await until(lambda: ('/b', 'inactive') in paced)
+        await until(lambda: ('/a', 'to inactive') in paced)
+        first.gate.set()
+        await until(lambda: ('/b', 'active') in paced)
+
+    play(scene)
+    ends = [item for item in paced if item[1] == 'active']
+    assert ends == [('/a', 'active'), ('/b', 'active')]
+    assert paced.index(('/a', 'active')) < paced.index(('/b', 'to active'))
+
+
+def test_a_node_that_hangs_in_configure_holds_no_other(paced, monkeypatch):
+    monkeypatch.setattr(bringup, 'ORDER_S', 0.05)
+
+    async def scene(made, first, second):
+        first.gate.clear()
+        made._started(first)
+        made._started(second)
+        await until(lambda: ('/b', 'active') in paced)
+
+    play(scene)
+    assert ('/a', 'inactive') not in paced
+
+
+def test_a_node_that_was_started_anew_waits_for_none(paced, monkeypatch):
+    monkeypatch.setattr(bringup, 'ORDER_S', 0.05)
+
+    async def scene(made, first, second):
+        first.gate.clear()
+        made._started(first)
+        made._started(second)
+        await until(lambda: ('/b', 'active') in paced)
+        paced.clear()
+        monkeypatch.setattr(bringup, 'ORDER_S', 1000.0)
+        made._started(second)
+        await until(lambda: ('/b', 'active') in paced)
+        first.gate.set()
+        await until(lambda: ('/a', 'active') in paced)
+
+    play(scene)
+
+
+def test_an_error_in_one_bring_up_ends_no_other(paced, monkeypatch):
+    async def scene(made, first, second):
+        def fail(ros):
+            raise RuntimeError('a bug')
+
+        first.connect = fail
+        made._started(first)
+        made._started(second)
+        await until(lambda: ('/b', 'active') in paced)
+        del first.connect
+        made._started(first)
+        await until(lambda: ('/a', 'active') in paced)
+
+    play(scene)
