@@ -108,6 +108,18 @@ def test_cameras_on_both_sides_of_the_lidar_do_not_wait_for_the_deadline(harness
     assert 'sets/incomplete' not in values
 
 
+def test_a_lidar_that_takes_long_finds_the_messages_of_a_fast_camera(harness):
+    fusion = Fusion(harness, queue_size=2, queue_ms=10_000.0, silence_ms=60_000.0)
+    for k in range(15):
+        fusion.inputs['front'].publish(boxes(T0 + 33 * k * MS, [(10.2, 0.0)]))
+        harness.until(
+            lambda k=k: len(fusion.node._collector._waiting['front']) == k + 1, 'the message'
+        )
+    fusion.inputs['lidar'].publish(boxes(T0 + MS, [(10.0, 0.0)]))
+    (score,) = fusion.result(T0 + MS).scores
+    assert score > 0.6
+
+
 def test_boxes_that_nothing_matches_pass_unchanged(fusion):
     stamp = fusion.send(lidar=[(10.0, 0.0)], front=[(40.0, -20.0)])
     sent = messages.boxes3d(boxes(stamp, [(10.0, 0.0), (40.0, -20.0)]))
