@@ -102,11 +102,11 @@ class Run:
         torch._foreach_lerp_([self.average[n] for n in names], [state[n] for n in names], blend)
         return losses.detach()
 
-    def judge(self, validation: Validation, out: Path) -> dict[str, float]:
-        """The average's scores; the best one is kept."""
+    def judge(self, validation: Validation, out: Path, last: bool = False) -> dict[str, float]:
+        """The average's scores; the best one is kept, or the `last`, see `sitting.Best`."""
         self._judged.load_state_dict(self.average)
         found: dict[str, float] = validation(self._judged)
-        if self.best.look(found['map'], self.step):
+        if self.best.look(found['map'], self.step, last):
             self.scores = _rounded(found)
             self.save(out, sitting.BEST)
         self.save(out)  # so that both know of the same best
@@ -300,10 +300,12 @@ def run(training: Training, out: Path, options: argparse.Namespace) -> None:
                 state.save(out)
                 saved = time.monotonic()
         if validation:
-            journal.write({'step': state.step, **_rounded(state.judge(validation, out))})
+            journal.write(
+                {'step': state.step, **_rounded(state.judge(validation, out, last=True))}
+            )
         state.save(out)
         scenes = pool.built
-    best = f'; best score {state.best.score:.4f} at step {state.best.step}' if kept else ''
+    best = f'; kept: score {state.best.score:.4f} at step {state.best.step}' if kept else ''
     print(f'{state.step} steps, {state.seconds:.0f} s, {scenes} scenes: {out}{best}', flush=True)
 
 

@@ -85,10 +85,12 @@ class Run:
         names = [name for name, value in now.items() if value.is_floating_point()]
         torch._foreach_lerp_([average[n] for n in names], [now[n] for n in names], 1 - keep)
 
-    def judge(self, validation: CameraValidation, out: Path) -> dict[str, float]:
-        """The average's scores; the best one is kept."""
+    def judge(
+        self, validation: CameraValidation, out: Path, last: bool = False
+    ) -> dict[str, float]:
+        """The average's scores; the best one is kept, or the `last`, see `sitting.Best`."""
         found: dict[str, float] = validation(self.average)
-        if self.best.look(found['ap50'], self.step):
+        if self.best.look(found['ap50'], self.step, last):
             self.save(out, sitting.BEST)
         self.save(out)  # so that both know of the same best
         return found
@@ -202,9 +204,9 @@ def run(training: CameraTraining, out: Path, options: argparse.Namespace) -> Non
                 state.save(out)
                 saved = time.monotonic()
         if validation:
-            write({'step': state.step, **_rounded(state.judge(validation, out))})
+            write({'step': state.step, **_rounded(state.judge(validation, out, last=True))})
         state.save(out)
-    best = f'; best score {state.best.score:.4f} at step {state.best.step}' if kept else ''
+    best = f'; kept: score {state.best.score:.4f} at step {state.best.step}' if kept else ''
     print(f'{state.step} steps, {state.seconds:.0f} s, {gallery.made} pictures: {out}{best}')
 
 

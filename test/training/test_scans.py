@@ -11,13 +11,19 @@ import pytest
 torch = pytest.importorskip('torch', reason='training needs torch')
 
 from airside_perception.sim.mesh import box  # noqa: E402  (after the check for torch)
+from training import sitting  # noqa: E402
 from training.lidars import MOST_RINGS, Lidar, random_lidar  # noqa: E402
 from training.recipe import load  # noqa: E402
 from training.scans import Surfaces, Variation, World, _stretch, make_batch  # noqa: E402
-from training.train import run  # noqa: E402
+from training.train import Run, run  # noqa: E402
 from training.worlds import Recipe, build  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / 'training' / 'pointpillars.yaml'
+SMALL = {
+    'limits': [-30.72, -30.72, -2.0, 30.72, 30.72, 8.0], 'batch': 1, 'workers': 1, 'pool': 2,
+    'widths': [8, 8, 8, 8], 'depths': [0, 0, 0, 0], 'neck': 8, 'channels': 8,
+    'validation': {'scenes': 0},
+}  # fmt: skip
 PLAIN = Lidar(np.radians(np.linspace(5, -25, 40)), 720, 1.8, 1e4, 0.0, 0.0)
 
 
@@ -134,26 +140,29 @@ def test_scenes_follow_from_their_seed():
     assert velocity.shape == (len(boxes), 2)
 
 
+@pytest.mark.parametrize(('scores', 'kept'), [([0.5, 0.58, 0.575], 3), ([0.5, 0.6, 0.58], 2)])
+def test_the_last_weights_are_exported_unless_earlier_ones_were_clearly_better(
+    scores, kept, tmp_path
+):
+    state = Run(load(CONFIG, **SMALL), torch.device('cpu'))
+    for number, score in enumerate(scores, 1):
+        state.step = number
+        state.judge(lambda _, score=score: {'map': score}, tmp_path, last=number == len(scores))
+    saved = sitting.chosen(tmp_path)
+    assert saved['step'] == saved['best']['step'] == kept
+    assert saved['scores'] == {'map': scores[kept - 1]}
+
+
 @pytest.mark.slow
 def test_a_run_trains_saves_and_goes_on(tmp_path):
-    training = load(
-        CONFIG, limits=[-30.72, -30.72, -2.0, 30.72, 30.72, 8.0], batch=1, steps=2,
-        workers=1, pool=2, widths=[8, 8, 8, 8], depths=[0, 0, 0, 0], neck=8, channels=8,
-        validation={'scenes': 0},
-    )  # fmt: skip
+    training = load(CONFIG, **SMALL, steps=2)
     options = argparse.Namespace(
         device='cpu', compile=False, resume='', fresh_schedule=False, minutes=0, every=1,
         save_seconds=60.0,
     )  # fmt: skip
     run(training, tmp_path, options)
     options.resume = str(tmp_path)
-    run(load(CONFIG, **{**vars_of(training), 'steps': 3}), tmp_path, options)
+    run(load(CONFIG, **SMALL, steps=3), tmp_path, options)
     lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines] == [1, 2, 3]
     assert all(np.isfinite(line['scores']) for line in lines)
-
-
-def vars_of(training):
-    """The keys that the test changed, for a second run."""
-    keys = ('limits', 'batch', 'workers', 'pool', 'widths', 'depths', 'neck', 'channels')
-    return {key: getattr(training, key) for key in keys} | {'validation': {'scenes': 0}}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip('torch', reason='training needs torch')
 
@@ -86,10 +87,22 @@ def test_waiting_ends_when_nothing_gets_better():
     assert not best.look(float('nan'), 4)
     assert best.over
     assert (best.score, best.step) == (0.3, 2)
+    assert not best.look(0.28, 5, last=True)  # worse than by luck
+    assert best.look(0.295, 6, last=True)
+    assert (best.score, best.step) == (0.295, 6)
     endless = sitting.Best(patience=0)
     endless.look(0.1, 1)
     endless.look(0.0, 2)
     assert not endless.over
+
+
+@pytest.mark.parametrize('name', ['centerpoint', 'pointpillars', 'yolox'])
+def test_recipes_run_as_long_as_they_are_told(name):
+    """Ten steps a second for an hour are 4 % of the steps, and no plateau ends a run."""
+    values = yaml.safe_load((ROOT / 'training' / f'{name}.yaml').read_text(encoding='utf-8'))
+    clock = sitting.Clock(values['steps'], minutes=60)
+    assert clock.progress(36_000, 1800.0) == 0.5
+    assert not values['validation']['patience']
 
 
 @pytest.mark.slow
