@@ -119,7 +119,7 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
         result = self._transition('activate', start, TransitionCallbackReturn.FAILURE)
         if result != TransitionCallbackReturn.SUCCESS:
             self.active = False
-            self._attempt(self.on_stop, functools.partial(super().on_deactivate, state))
+            self._attempt(functools.partial(super().on_deactivate, state), self.on_stop)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -250,8 +250,8 @@ class PerceptionNode(LifecycleNode, Generic[Config]):
 
     def _stop(self, state: LifecycleState) -> None:
         self.active = False
+        super().on_deactivate(state)  # first: a frame that will not end publishes nothing later
         self.on_stop()
-        super().on_deactivate(state)
 
     def _free(self) -> None:
         self.on_free()

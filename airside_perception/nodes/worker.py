@@ -40,6 +40,7 @@ class Worker(Generic[Item]):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._hangs = False
 
     def start(self) -> None:
         """Begins to work; what lay in the slot from before is gone.
@@ -49,7 +50,7 @@ class Worker(Generic[Item]):
         """
         if self._thread is not None and self._thread.is_alive():
             raise PerceptionError(f'{self._name}: a frame from before is still in work')
-        self._stopping, self._slot = False, None
+        self._stopping, self._slot, self._hangs = False, None, False
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
@@ -68,6 +69,9 @@ class Worker(Generic[Item]):
     def stop(self, timeout: float = 5.0) -> None:
         """Lets the item in work finish, drops the waiting one and joins; may be called again.
 
+        An item that did not finish once is not waited for a second time: the transitions of a
+        node stop its worker one after the other, and the executor waits with them.
+
         Raises:
             PerceptionError: the item in work did not finish within `timeout` seconds.
         """
@@ -76,8 +80,11 @@ class Worker(Generic[Item]):
             self._changed.notify()
         if self._thread is None:
             return
+        if self._hangs and self._thread.is_alive():
+            raise PerceptionError(f'{self._name}: a frame from before is still in work')
         self._thread.join(timeout)
         if self._thread.is_alive():
+            self._hangs = True
             raise PerceptionError(
                 f'{self._name}: the frame in work did not finish within {timeout:g} s'
             )

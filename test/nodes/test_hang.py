@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs a sourced ROS 2')
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle.publisher import LifecyclePublisher
 from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection3DArray
 
@@ -45,6 +46,11 @@ class Hanging:
             self.message = messages.detections3d(none, message_type)
             self.topic, self.type = 'lidar/detections', Detection3DArray
         self.harness.activate(self.node)
+        self.outputs = {
+            name: item
+            for name, item in vars(self.node).items()
+            if isinstance(item, LifecyclePublisher)
+        }
         owner, name = (
             (self.node._pipeline, 'fuse')
             if self.kind == 'fusion'
@@ -116,3 +122,37 @@ def test_a_worker_that_most_messages_overrun_is_a_warning(
     assert status.level >= DiagnosticStatus.WARN
     assert float(values['dropped/overrun_pct']) > 50.0
     assert 'limit 50' in status.message
+
+
+def test_a_node_that_hangs_is_taken_out_of_service_with_one_wait(
+    hanging, harness, sensors, networks
+):
+    node = hanging.start(sensors, networks)
+    outputs = hanging.outputs
+    assert outputs
+    assert all(item.is_activated for item in outputs.values())
+    hanging.hang()
+    waits, thread = [], node._worker._thread
+    join = thread.join
+
+    def short(timeout):
+        waits.append([item.is_activated for item in outputs.values()])
+        join(0.05)
+
+    thread.join = short
+    assert not harness.change(node, 'deactivate')
+    assert harness.state(node) == 'unconfigured'
+    # the fusion, with nothing to open, refuses only with the second transition
+    assert not (harness.change(node, 'configure') and harness.change(node, 'activate'))
+    assert waits == [[False] * len(outputs)]  # nothing may be published while it waits
+    assert not any(item.is_activated for item in outputs.values())
+    harness.diagnosis(
+        node, lambda status, _: 'a frame from before is still in work' in status.message
+    )
+    hanging.free.set()
+    join(30.0)
+    processed = node.diagnostics.processed_count
+    if hanging.kind != 'fusion':
+        assert harness.change(node, 'configure')
+    assert harness.change(node, 'activate')
+    harness.until(lambda: node.diagnostics.processed_count > processed, 'results again')

@@ -66,6 +66,7 @@ def test_no_second_thread_while_an_item_will_not_end(log):
     with pytest.raises(PerceptionError, match='still in work'):
         worker.start()
     log.free.release()
+    worker._thread.join(5.0)
     worker.stop()
     worker.start()
     worker.put('next')
@@ -85,7 +86,10 @@ def test_stop_finishes_the_item_in_work_and_forgets_the_waiting_one(log):
         PerceptionError, match=r'test: the frame in work did not finish within 0.01 s'
     ):
         worker.stop(timeout=0.01)
+    with pytest.raises(PerceptionError, match='test: a frame from before is still in work'):
+        worker.stop(timeout=1e6)  # does not wait again
     log.free.release()
+    worker._thread.join(5.0)
     worker.stop()
     worker.stop()
     assert log.done == [1]
