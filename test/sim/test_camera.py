@@ -182,7 +182,7 @@ def test_the_fast_caster_gives_the_same_picture():
 
 
 def test_edges_of_boxes_lie_half_a_pixel_beyond_what_the_lens_projects():
-    """The convention of `Boxes2D` against that of `CameraModel`, over places between the pixels."""
+    """The convention of `Boxes2D` against that of `CameraModel`, also between pixels."""
     pinhole = replace(LENS, model=replace(LENS.model, distortion=()))
     rng = np.random.default_rng(3)
     offsets = []
