@@ -16,6 +16,9 @@ from training.camera_network import decode
 
 CENTRE = 1.5
 """Cells count as central up to this many strides from the middle of an object."""
+AROUND = 0.75
+"""Cells are spared up to this many strides from the middle of what is neither asked for nor
+punished, however small it is: few cells have their middle in a box smaller than themselves."""
 BEST = 10
 FORBIDDEN = 1.0e8
 
@@ -113,7 +116,8 @@ def loss(rows: Tensor, truth: Truth, grid: Tensor) -> Tensor:
 
     middle = centres(grid)[None, None]
     spared = truth.boxes[:, :, None]
-    cover = ((middle > spared[..., :2]) & (middle < spared[..., 2:])).all(-1)
+    half = torch.maximum((spared[..., 2:] - spared[..., :2]) / 2, AROUND * grid[None, None, :, 2:])
+    cover = ((middle - (spared[..., :2] + spared[..., 2:]) / 2).abs() < half).all(-1)
     unsure = (cover & (truth.state == 0)[:, :, None]).any(1)
     target = (owner >= 0).float()
     objects = nnf.binary_cross_entropy_with_logits(rows[..., 4], target, reduction='none')

@@ -138,6 +138,25 @@ def test_what_is_unclear_is_neither_asked_for_nor_punished():
     assert float(loss(rows, nothing, grid).sum()) > 50.0
 
 
+@pytest.mark.parametrize('place', [(33.0, 33.0), (40.0, 24.0), (47.5, 30.0), (20.5, 50.5)])
+def test_what_is_unclear_and_smaller_than_a_cell_is_spared_by_all_strides(place):
+    """Wherever in a cell it lies: between four middles, or near one."""
+    grid = cells(64, 128, torch.device('cpu'))
+    x, y = place
+    unclear = truth([[x - 1.5, y - 1.5, x + 1.5, y + 1.5]], [0], [0])
+    for stride in (8.0, 16.0, 32.0):
+        mine = grid[:, 2] == stride
+        apart = torch.where(mine[:, None], centres(grid) - torch.tensor(place), 1e6).abs()
+        nearest = apart.norm(dim=1).argmin()
+        rows = torch.full((1, len(grid), 8), -6.0)
+        rows[0, nearest, 4] = 6.0
+        assert float(loss(rows, unclear, grid)[1]) < 2.0
+    nothing = replace(unclear, state=torch.tensor([[-1]]))
+    assert float(loss(rows, nothing, grid)[1]) > 5.0
+    rows[0, 0, 4] = 6.0  # in a corner, which is far away
+    assert float(loss(rows, unclear, grid)[1]) > 5.0
+
+
 def test_a_step_against_the_gradient_lowers_the_loss(small):
     torch.manual_seed(0)
     network = small.network()
