@@ -39,22 +39,22 @@ def city_car(rng: np.random.Generator) -> Body:
     )
 
 
-MAKERS: tuple[tuple[Callable[[np.random.Generator], Body], float], ...] = (
-    (people.person, 8.0),
-    (vehicles.cyclist, 1.5),
-    (vehicles.car, 1.0),
-    (city_car, 1.5),
-    (vehicles.truck, 0.7),
-    (vehicles.bus, 0.8),
-    (gse.baggage_cart, 1.2),
-    (gse.baggage_tractor, 1.2),
-    (gse.belt_loader, 1.2),
-    (gse.pushback_tug, 1.2),
-    (gse.fuel_truck, 0.7),
-    (gse.catering_truck, 0.7),
-    (gse.stairs, 1.2),
+MAKERS: tuple[tuple[str, Callable[[np.random.Generator], Body], float], ...] = (
+    ('person', people.person, 8.0),
+    ('cyclist', vehicles.cyclist, 3.0),
+    ('car', vehicles.car, 1.0),
+    ('car', city_car, 1.5),
+    ('truck', vehicles.truck, 0.7),
+    ('bus', vehicles.bus, 0.8),
+    ('baggage_cart', gse.baggage_cart, 2.0),
+    ('baggage_tractor', gse.baggage_tractor, 2.0),
+    ('belt_loader', gse.belt_loader, 1.2),
+    ('pushback_tug', gse.pushback_tug, 1.2),
+    ('fuel_truck', gse.fuel_truck, 0.7),
+    ('catering_truck', gse.catering_truck, 0.7),
+    ('stairs', gse.stairs, 1.2),
 )
-"""What is pasted, and how often: people most, then what scenes have few of."""
+"""What is pasted, as which class, and how often: people most, then what scenes have few of."""
 NEAREST, FARTHEST = 4.0, 50.0
 """Metres from the vehicle."""
 BESIDE, CLOSE = 14.0, 0.4
@@ -82,22 +82,23 @@ class Pasted:
 def pasted(scene: Scene, rng: np.random.Generator, most: int, labels: Mapping[str, int]) -> Pasted:
     """Up to `most` bodies of classes in `labels` on free ground of a scene.
 
-    A body stands where no triangle above the ground is within the circle around its footprint
-    and below its top.
+    Classes that a scene does not take leave their share to the others. A body stands where no
+    triangle above the ground is within the circle around its footprint and below its top.
     """
     nothing = np.empty((0, 3, 3), np.float32)
     meshes = [Mesh(nothing, np.empty(0, np.int32))]
     owners = [np.empty(0, np.int64)]
     classes: list[str] = []
     boxes, velocities = [np.empty((0, 7))], [np.empty((0, 2))]
-    count = int(rng.integers(0, most + 1)) if most else 0
+    makers = [(make, weight) for label, make, weight in MAKERS if label in labels]
+    share = np.array([weight for _, weight in makers])
+    count = int(rng.integers(0, most + 1)) if most and makers else 0
     spans = _Spans(scene.triangles, scene.slope)
-    makers, weights = zip(*MAKERS, strict=True)
-    share = np.array(weights) / sum(weights)
     for _ in range(count):
-        body = makers[int(rng.choice(len(makers), p=share))](rng)
+        make, _ = makers[int(rng.choice(len(makers), p=share / share.sum()))]
+        body = make(rng)
         spot = _spot(rng, body, spans)
-        if body.label not in labels or spot is None:
+        if spot is None:
             continue
         x, y = spot
         yaw = float(rng.uniform(-np.pi, np.pi))

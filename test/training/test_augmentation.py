@@ -280,7 +280,27 @@ def test_pasted_bodies_stand_free_and_are_labelled():
             assert 3.0 < np.hypot(x, y) < 60
     assert total > 40
     assert len(names) > 5
-    assert {maker.__module__ for maker, _ in MAKERS} >= {'airside_perception.sim.people'}
+    assert {make.__module__ for _, make, _ in MAKERS} >= {'airside_perception.sim.people'}
+
+
+def test_bodies_are_of_the_class_that_they_are_drawn_as():
+    for label, make, _ in MAKERS:
+        assert {make(np.random.default_rng(seed)).label for seed in range(8)} == {label}
+    assert {label for label, _, _ in MAKERS} == set(CLASSES) - {'aircraft'}
+
+
+def test_classes_that_a_scene_does_not_take_leave_their_share_to_the_others():
+    """On a street as many bodies are pasted as on an apron, not only the few that fit there."""
+    only = {'person': 0, 'car': 1}
+    scene = apron(1).at(1.0)
+    counts = [
+        len(pasted(scene, np.random.default_rng(seed), 12, only).classes) for seed in range(30)
+    ]
+    whole = [
+        len(pasted(scene, np.random.default_rng(seed), 12, LABELS).classes) for seed in range(30)
+    ]
+    assert np.mean(counts) > 0.9 * np.mean(whole)
+    assert pasted(scene, np.random.default_rng(0), 12, {}).classes == ()
 
 
 def test_pasted_scenes_keep_their_own_part():

@@ -170,7 +170,7 @@ def test_streets_get_no_apron_vehicles_and_people_stand_near():
             near += name == 'person' and np.hypot(*box[:2]) <= 14.0
     assert extra <= set(ROAD)
     assert {'person', 'car'} <= extra
-    assert 0.4 < near / people < 0.8  # a fifth of them would be there if they stood anywhere
+    assert 0.35 < near / people < 0.8  # a fifth of them would be there if they stood anywhere
 
 
 def test_city_cars_are_shorter_than_the_simulators_and_fill_their_boxes():
