@@ -26,9 +26,11 @@ class Parameters(Generic[Config]):
     """The parameters of one node and, at any time, the configuration that they make.
 
     Plain parameters are declared at once; those of a class (`score_thresholds.person`) by
-    `configure`, when the model card has named the classes, and they live until `release`. A value
-    from the command line or a parameter file that cannot be used does not end the node: it is kept
-    in mind, and `configure` refuses until it has been set to something that can.
+    `configure`, when the model card has named the classes, and they live until `release`. What
+    they were set to by hand is kept for the next `configure`; that of a class which its card does
+    not have is forgotten. A value from the command line or a parameter file that cannot be used
+    does not end the node: it is kept in mind, and `configure` refuses until it has been set to
+    something that can.
 
     Attributes:
         config: the newest valid set; replaced as a whole, so a worker may take it between frames.
@@ -39,6 +41,7 @@ class Parameters(Generic[Config]):
         self._type = config
         self._plain = {spec.name: spec for spec in specs(config)}
         self._per_class: dict[str, Parameter] = {}
+        self._by_hand: dict[str, Any] = {}  # values of classes that were set, not given or default
         self._refused: dict[str, str] = {}
         self._declaring: set[str] = set()
         self._configured = False
@@ -62,11 +65,8 @@ class Parameters(Generic[Config]):
             ConfigError: a parameter that was given is unknown, or its value cannot be used.
         """
         self.release()
-        for spec in specs(self._type, per_class):
-            if spec.name not in self._plain:
-                self._per_class[spec.name] = spec
         values = flat_values(self.config)
-        values.update({spec.name: self._declare(spec) for spec in self._per_class.values()})
+        values.update(self._declare_all(self._classes(per_class)))
         self._check_overrides()
         self.config = from_values(self._type, values, per_class)
         self._configured = True
@@ -107,7 +107,7 @@ class Parameters(Generic[Config]):
     ) -> SetParametersResult:
         """Sets these values, which come with another network, and declares what its classes need.
 
-        A class of both networks whose number was changed from the old default keeps it.
+        A class of both networks whose number was set by hand keeps it.
         """
         fresh = {spec.name for spec in specs(self._type, per_class)}
         for item in items:
@@ -125,24 +125,27 @@ class Parameters(Generic[Config]):
         return result
 
     def _declare_classes(self, per_class: Mapping[str, Mapping[str, float]]) -> None:
-        fresh = {
-            spec.name: spec
-            for spec in specs(self._type, per_class)
-            if spec.name not in self._plain
-        }
+        fresh = self._classes(per_class)
         if fresh == self._per_class:
             return
         values = flat_values(self.config)
-        changed = {
-            name: values[name]
-            for name, spec in self._per_class.items()
-            if name in fresh and values[name] != spec.default
-        }
         plain = {name: value for name, value in values.items() if name in self._plain}
         self._undeclare_classes()
-        self._per_class = fresh
-        numbers = {name: self._declare(spec, changed.get(name)) for name, spec in fresh.items()}
-        self.config = from_values(self._type, {**plain, **numbers}, per_class)
+        self.config = from_values(self._type, {**plain, **self._declare_all(fresh)}, per_class)
+
+    def _classes(
+        self, per_class: Mapping[str, Mapping[str, float]] | None
+    ) -> dict[str, Parameter]:
+        found = specs(self._type, per_class)
+        return {spec.name: spec for spec in found if spec.name not in self._plain}
+
+    def _declare_all(self, per_class: dict[str, Parameter]) -> dict[str, Any]:
+        """Declares the parameters of these classes; their values."""
+        self._per_class = per_class
+        self._by_hand = {name: self._by_hand[name] for name in self._by_hand if name in per_class}
+        return {
+            name: self._declare(spec, self._by_hand.get(name)) for name, spec in per_class.items()
+        }
 
     def _undeclare_classes(self) -> None:
         for name in self._per_class:
@@ -197,11 +200,15 @@ class Parameters(Generic[Config]):
         values = self._values([item for item in items if item.name not in self._declaring])
         if not values:
             return SetParametersResult(successful=True)
+        before = flat_values(self.config)
         try:
             self._check_fixed(values, self._swapping)
             self.config = self._merged(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        for name, value in flat_values(self.config).items():
+            if name in self._per_class and value != before.get(name):
+                self._by_hand[name] = value
         for name in [*values, '']:
             self._refused.pop(name, None)
         return SetParametersResult(successful=True)

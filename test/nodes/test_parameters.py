@@ -128,6 +128,60 @@ def test_what_the_network_is_opened_with_is_refused_while_configured(harness, ne
     assert node.config.ground_frame == 'map'
 
 
+def again(harness, node):
+    """The thresholds after cleanup and configure."""
+    assert harness.change(node, 'cleanup')
+    assert harness.change(node, 'configure')
+    return dict(node.config.score_thresholds)
+
+
+def test_thresholds_that_were_set_by_hand_outlive_cleanup_and_configure(harness, networks):
+    node = camera(harness, networks, score_thresholds__car=0.5)
+    assert harness.change(node, 'configure')
+    assert node.config.score_thresholds == {'person': 0.3, 'car': 0.5}
+    assert harness.set(node, score_thresholds__person=0.6).successful
+    assert again(harness, node) == {'person': 0.6, 'car': 0.5}
+    assert get(node, 'score_thresholds.person') == 0.6
+    assert harness.set(node, score_thresholds__car=0.3).successful  # the card's, not the file's
+    assert harness.set(node, score_thresholds__person=0.6, nms_iou=0.3).successful
+    assert again(harness, node) == {'person': 0.6, 'car': 0.3}
+    assert not harness.set(node, score_thresholds__person=1.5).successful
+    assert not harness.set(node, score_thresholds__person=0.4, nms_iou=1.5).successful
+    assert again(harness, node) == {'person': 0.6, 'car': 0.3}
+
+
+def test_thresholds_of_a_class_that_another_card_does_not_have_are_forgotten(
+    harness, networks, tmp_path
+):
+    plain = (networks / 'tiny_camera.yaml').read_text()
+    other = tmp_path / 'other.yaml'
+    other.write_text(plain.replace('person', 'cyclist').replace('car: 0.3', 'car: 0.2'))
+    node = camera(harness, networks)
+    assert harness.change(node, 'configure')
+    assert harness.set(node, score_thresholds__person=0.6, score_thresholds__car=0.7).successful
+    assert harness.change(node, 'cleanup')
+    assert harness.set(node, card_path=str(other)).successful
+    assert harness.change(node, 'configure')
+    assert node.config.score_thresholds == {'cyclist': 0.3, 'car': 0.7}
+    assert harness.change(node, 'cleanup')
+    assert harness.set(node, card_path='').successful
+    assert harness.change(node, 'configure')
+    assert node.config.score_thresholds == {'person': 0.3, 'car': 0.7}
+
+
+def test_a_configure_that_failed_forgets_no_threshold(harness, networks):
+    node = camera(harness, networks)
+    assert harness.change(node, 'configure')
+    assert harness.set(node, score_thresholds__person=0.6).successful
+    path = node.config.engine_path
+    assert harness.change(node, 'cleanup')
+    assert harness.set(node, engine_path='nowhere.onnx').successful
+    assert not harness.change(node, 'configure')
+    assert harness.set(node, engine_path=path).successful
+    assert harness.change(node, 'configure')
+    assert node.config.score_thresholds['person'] == 0.6
+
+
 def test_single_settings_arrive_one_by_one(harness, networks):
     node = camera(harness, networks)
     harness.activate(node)
