@@ -74,15 +74,17 @@ def preset(name: str) -> Lidar:
 
 
 def random_lidar(rng: np.random.Generator) -> Lidar:
-    """A 64-ring Velodyne, a 32-ring one, or one of the even or centred fans of 32 to 128 rings."""
+    """A 64-ring Velodyne, a fan as on the roof of the vehicle, a 32-ring Velodyne, other fans."""
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.3:
         degrees = hdl64()
         firings, height = int(rng.integers(1800, 2250)), rng.uniform(1.6, 2.0)
-    elif kind < 0.62:
+    elif kind < 0.6:
+        return roof_lidar(rng)
+    elif kind < 0.7:
         degrees, height = np.linspace(10.67, -30.67, 32), rng.uniform(1.7, 2.1)
         firings = int(rng.integers(1000, 1100))
-    elif kind < 0.85:
+    elif kind < 0.88:
         half = rng.uniform(15.0, 23.0)
         degrees = np.linspace(half, -half, int(rng.choice([32, 64, 64, 128])))
         firings, height = int(rng.choice([1024, 1800, 2048])), rng.uniform(1.5, 2.5)
@@ -97,6 +99,20 @@ def random_lidar(rng: np.random.Generator) -> Lidar:
         firings, height = int(rng.choice([900, 1200, 1800])), rng.uniform(1.5, 2.5)
     if len(degrees) > 64:
         firings = min(firings, 1200)
+    return _jittered(degrees, firings, height, rng)
+
+
+def roof_lidar(rng: np.random.Generator) -> Lidar:
+    """A fan much like that of the vehicle's own lidar, `roof64`: wide and sparse."""
+    rings = int(rng.choice([32, 64, 64]))
+    degrees = np.linspace(rng.uniform(12.0, 18.0), -rng.uniform(22.0, 28.0), rings)
+    return _jittered(degrees, 1024, rng.uniform(1.6, 2.3), rng)
+
+
+def _jittered(
+    degrees: NDArray[np.float64], firings: int, height: float, rng: np.random.Generator
+) -> Lidar:
+    """With the inaccuracies, the reach, the noise and the losses of one sensor on one day."""
     jitter = rng.normal(0, 0.05, len(degrees)) + rng.normal(0, 0.2)
     return Lidar(
         np.radians(degrees + jitter),

@@ -12,7 +12,7 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 
 from airside_perception.sim.mesh import box  # noqa: E402  (after the check for torch)
 from training import sitting  # noqa: E402
-from training.lidars import MOST_RINGS, Lidar, random_lidar  # noqa: E402
+from training.lidars import MOST_RINGS, Lidar, preset, random_lidar, roof_lidar  # noqa: E402
 from training.recipe import load  # noqa: E402
 from training.scans import Surfaces, Variation, World, _stretch, make_batch  # noqa: E402
 from training.train import Run, run  # noqa: E402
@@ -126,6 +126,23 @@ def test_lidars_are_within_the_tables():
         assert (np.abs(lidar.elevations) < math.radians(40)).all()
         assert 1.4 < lidar.height < 2.6
         assert len(lidar.elevations) * lidar.firings < 200_000
+
+
+def test_three_in_ten_lidars_are_as_the_vehicles_own():
+    """As wide and as sparse as `roof64`; dense ones show far more of what is small."""
+    rng, own = np.random.default_rng(1), preset('roof64')
+    drawn = [random_lidar(rng) for _ in range(1000)]
+    beams = np.array([len(lidar.elevations) * lidar.firings for lidar in drawn])
+    span = np.degrees([lidar.elevations[[0, -1]] for lidar in drawn])
+    alike = (np.abs(span - np.degrees(own.elevations[[0, -1]])) < 4.5).all(axis=1)
+    alike &= np.isin(beams, [32 * 1024, 64 * 1024])
+    assert 0.25 < alike.mean() < 0.38
+    assert (beams <= 64 * 1024).mean() > 0.4
+    assert 0.25 < np.mean([lidar.firings > 1800 for lidar in drawn]) < 0.4  # those of an HDL-64
+    roof = [roof_lidar(rng) for _ in range(50)]
+    assert {(len(lidar.elevations), lidar.firings) for lidar in roof} == {(32, 1024), (64, 1024)}
+    assert all(70 < lidar.reach < 220 for lidar in drawn + roof)
+    assert sum(lidar.reach > own.reach for lidar in drawn) > 150
 
 
 def test_scenes_follow_from_their_seed():
