@@ -211,15 +211,20 @@ class LidarConfig(EngineConfig):
     )  # fmt: skip
     position_sigma: float = parameter(
         0.15,
-        'Standard deviation of the centre of a box at 0 m, along each axis.',
+        'Standard deviation of the centre of a box at 0 m, along each axis, where the card has '
+        'none for its class.',
         unit='m', low=0.01, high=5.0, live=True,
     )  # fmt: skip
     position_sigma_per_m: float = parameter(
-        0.005, 'Growth of position_sigma with range.', low=0.0, high=0.2, live=True
+        0.005,
+        'Growth of the deviation of places with range, also of those of the card.',
+        low=0.0,
+        high=0.2,
+        live=True,
     )
     yaw_sigma: float = parameter(
         0.1,
-        'Standard deviation of the yaw of a box.',
+        'Standard deviation of the yaw of a box, where the card has none for its class.',
         unit='rad', low=0.001, high=3.2, live=True,
     )  # fmt: skip
 
