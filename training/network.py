@@ -19,7 +19,12 @@ class PillarNet(nn.Module):
         self.norm = nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
 
     def forward(
-        self, points: Tensor, pillar: Tensor, cells: Tensor, shape: tuple[int, int, int]
+        self,
+        points: Tensor,
+        pillar: Tensor,
+        cells: Tensor,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Canvas [B, C, rows, columns] of decorated points.
 
@@ -28,6 +33,7 @@ class PillarNet(nn.Module):
             pillar: int64 [N], the pillar of every point, 0..P-1.
             cells: int64 [P], flat cell (scan, row, column) of every pillar.
             shape: (B, rows, columns).
+            dtype: of the canvas, which is large and nearly empty: that of its first reader.
         """
         values = torch.relu(self.norm(self.linear(points)))
         width = values.shape[1]
@@ -35,8 +41,8 @@ class PillarNet(nn.Module):
         best = best.scatter_reduce(
             0, pillar[:, None].expand(-1, width), values, 'amax', include_self=True
         )
-        canvas = values.new_zeros(shape[0] * shape[1] * shape[2], width)
-        canvas = canvas.index_copy(0, cells, best)
+        canvas = values.new_zeros(shape[0] * shape[1] * shape[2], width, dtype=dtype)
+        canvas = canvas.index_copy(0, cells, best.to(dtype))
         return canvas.view(*shape, width).permute(0, 3, 1, 2)
 
     def folded(self) -> tuple[Tensor, Tensor]:

@@ -60,6 +60,7 @@ class Run:
         self.network = quantized(copy.deepcopy(self.teacher), options.float_first, self.kept)
         self.network.requires_grad_(True)  # biases that batch norm was folded into learn, too
         self.average = copy.deepcopy(self.network)
+        self._pairs = self._paired()
         self._weights: list[nn.Parameter] = []
         rate = subject.rate if options.rate is None else options.rate
         groups = []
@@ -102,8 +103,12 @@ class Run:
     @torch.no_grad()
     def _follow(self) -> None:
         keep = min(0.998, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(*self._pairs, 1 - keep)
+
+    def _paired(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Averages and what each follows; the tensors stay while steps change their values."""
         average, now = self.average.state_dict(), self.network.state_dict()
-        torch._foreach_lerp_(list(average.values()), list(now.values()), 1 - keep)
+        return list(average.values()), list(now.values())
 
     def judge(self, validation: Any) -> dict[str, float]:
         """Scores of the average; the best average so far is kept."""
@@ -138,6 +143,7 @@ class Run:
         saved = sitting.read(run / sitting.MODEL, device)
         self.network.load_state_dict(saved['network'])
         self.average.load_state_dict(saved['average'])
+        self._pairs = self._paired()
         self.optimizer.load_state_dict(sitting.read(run / sitting.OPTIMIZER, device))
         self.step, self.seconds, self.scores = saved['step'], saved['seconds'], saved['scores']
         self.best = sitting.Best(0, **saved['best'])

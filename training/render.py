@@ -65,9 +65,12 @@ def render(
     of_box = _index([len(world.boxes) for world in worlds], device)
     first = np.cumsum([0] + [len(world.boxes) for world in worlds])[:-1]
     owner = torch.cat(
-        [w.owner + int(n) * (w.owner >= 0) for w, n in zip(worlds, first, strict=True)]
-    )
-    material = torch.cat([world.material for world in worlds])
+        [
+            torch.where(w.owner >= 0, w.owner + int(n), -1)
+            for w, n in zip(worlds, first, strict=True)
+        ]
+    ).long()
+    material = torch.cat([world.material for world in worlds]).long()
     triangles = torch.cat([world.triangles for world in worlds])
     mount = torch.cat([views.spot, views.height[:, None]], 1)
     turn = _about_z(-views.yaw)

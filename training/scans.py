@@ -31,8 +31,8 @@ class World:
 
     Attributes:
         triangles: float32 [T, 3, 3], metres.
-        material: int64 [T], row of `Surfaces`.
-        owner: int64 [T], row of `boxes` that a triangle belongs to, -1: structure.
+        material: int16 [T], row of `Surfaces`.
+        owner: int32 [T], row of `boxes` that a triangle belongs to, -1: structure.
         boxes: float32 [M, 7].
         label: int64 [M].
         spots: float32 [P, 2], free places for the sensor.
@@ -121,7 +121,7 @@ def make_batch(
     material = torch.cat([world.material for world in worlds])
     owner = torch.cat(
         [
-            world.owner + int(n) * (world.owner >= 0)
+            torch.where(world.owner >= 0, world.owner + int(n), -1)
             for world, n in zip(worlds, first_box, strict=True)
         ]
     )
@@ -173,13 +173,13 @@ def make_batch(
         hit,
         distance[hit],
         (across[which[hit]] * beams.directions[hit]).sum(1).abs(),
-        material[which[hit]],
+        material[which[hit]].long(),
         area[which[hit]] > GROUND,
     )
     back = echoes(met, beams, lidars, surfaces, variation.loss, generator)
     solid = back.hit >= 0
     met_at = back.hit.clamp(min=0)
-    who = torch.where(solid, owner[which[hit[met_at]]], -1) if len(hit) else back.hit
+    who = torch.where(solid, owner[which[hit[met_at]]].long(), -1) if len(hit) else back.hit
     distance, direction, scan = back.distance, beams.directions[back.beam], beams.scan[back.beam]
     ring, azimuth = beams.row[back.beam], beams.azimuth[back.beam]
 
@@ -272,7 +272,7 @@ def _stretch(
     base = boxes[:, :3].clone()
     base[:, 2] = 0.0
     mine = torch.nonzero(owner >= 0).flatten()
-    who = owner[mine]
+    who = owner[mine].long()
     moved = triangles[mine] - base[who][:, None]
     triangles = triangles.index_copy(
         0, mine, moved @ linear.transpose(1, 2)[who] + base[who][:, None]

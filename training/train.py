@@ -67,6 +67,7 @@ class Run:
             weight_decay=training.decay,
             fused=device.type == 'cuda',
         )
+        self._pairs = self._paired()
         self.dense: Any = torch.compile(self.model.dense) if compiled else self.model.dense
         weights = [training.weights.get(name, 1.0) for name in self.head.losses]
         self._weights = torch.tensor(weights, device=device)
@@ -76,12 +77,20 @@ class Run:
         self.step = 0
         self.seconds = self.earlier = 0.0
 
+    def _paired(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Averages and what each follows; the tensors stay while steps change their values."""
+        state = self.model.state_dict()
+        names = [name for name, value in state.items() if value.is_floating_point()]
+        return [self.average[name] for name in names], [state[name] for name in names]
+
     def losses(self, lesson: Lesson) -> tuple[Tensor, ...]:
         """As the head names them."""
         points, targets = lesson
         shape = (self.training.batch, *self.training.grid.shape)
-        canvas = self.model.pillars(points.features, points.pillar, points.cells, shape)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == 'cuda'):
+        short = self.device.type == 'cuda'
+        dtype = torch.bfloat16 if short else torch.float32
+        canvas = self.model.pillars(points.features, points.pillar, points.cells, shape, dtype)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=short):
             maps = self.dense(canvas.contiguous(memory_format=torch.channels_last))
         return self.head.cost(maps, targets)
 
@@ -97,9 +106,7 @@ class Run:
         self.optimizer.step()
         self.step += 1
         blend = 1 - min(t.average, (1 + self.step) / (10 + self.step))
-        state = self.model.state_dict()
-        names = [name for name, value in state.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.average[n] for n in names], [state[n] for n in names], blend)
+        torch._foreach_lerp_(*self._pairs, blend)
         return losses.detach()
 
     def judge(self, validation: Validation, out: Path, last: bool = False) -> dict[str, float]:
@@ -135,6 +142,7 @@ class Run:
         saved = sitting.chosen(run) if fresh_schedule else sitting.read(run / sitting.MODEL)
         self.model.load_state_dict(saved['average' if fresh_schedule else 'model'])
         self.average = {name: value.to(self.device) for name, value in saved['average'].items()}
+        self._pairs = self._paired()
         if fresh_schedule:
             self.earlier = saved['earlier'] + saved['seconds']
             return
@@ -172,7 +180,8 @@ def ahead(source: Iterator[Lesson], device: torch.device) -> Generator[Lesson, N
         yield from source
         return
     ready: queue.Queue[Any] = queue.Queue(maxsize=2)
-    stream, enough = torch.cuda.Stream(device), threading.Event()
+    # Its kernels are short and go first: what learns is busy all the time.
+    stream, enough = torch.cuda.Stream(device, priority=-1), threading.Event()
 
     def hand_over(item: Any) -> None:
         while not enough.is_set():

@@ -54,7 +54,9 @@ class Run:
             [{'params': decayed, 'weight_decay': training.decay}, {'params': plain}],
             lr=training.rate,
             weight_decay=0.0,
+            fused=device.type == 'cuda',
         )
+        self._pairs = self._paired()
         self._grid = cells(training.height, training.width, device)
         weights = (training.weights[key] for key in ('boxes', 'objects', 'classes'))
         self._weights = torch.tensor(list(weights), device=device)
@@ -81,9 +83,13 @@ class Run:
     @torch.no_grad()
     def _follow(self) -> None:
         keep = min(self.training.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(*self._pairs, 1 - keep)
+
+    def _paired(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Averages and what each follows; the tensors stay while steps change their values."""
         average, now = self.average.state_dict(), self.network.state_dict()
         names = [name for name, value in now.items() if value.is_floating_point()]
-        torch._foreach_lerp_([average[n] for n in names], [now[n] for n in names], 1 - keep)
+        return [average[name] for name in names], [now[name] for name in names]
 
     def judge(
         self, validation: CameraValidation, out: Path, last: bool = False
@@ -118,6 +124,7 @@ class Run:
         saved = sitting.chosen(run) if fresh_schedule else sitting.read(run / sitting.MODEL)
         self.network.load_state_dict(saved['average' if fresh_schedule else 'network'])
         self.average.load_state_dict(saved['average'])
+        self._pairs = self._paired()
         self.made = saved['made']
         if fresh_schedule:
             self.earlier = saved['earlier'] + saved['seconds']

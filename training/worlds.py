@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from airside_perception.sim.materials import NAMES, standard
 from airside_perception.types import Float32, Float64, Int64
@@ -21,7 +23,9 @@ FOLIAGE = 0.2
 """Standard deviation of the depth at which a beam meets a leaf behind the outline, metres."""
 
 
-Arrays = tuple[Float32, Int64, Int64, Float64, Int64, Float64, Float64]
+Arrays = tuple[
+    Float32, NDArray[np.int16], NDArray[np.int32], Float64, Int64, Float64, Float64
+]  # fmt: skip
 
 
 def build(seed: int, recipe: Recipe) -> Arrays:
@@ -32,8 +36,8 @@ def build(seed: int, recipe: Recipe) -> Arrays:
     floor = np.column_stack([corners, corners @ np.array(scene.slope)])[[[0, 1, 2], [0, 2, 3]]]
     return (
         np.concatenate([scene.triangles, floor.astype(np.float32)]),
-        np.append(scene.material, [scene.ground] * 2).astype(np.int64),
-        np.append(scene.instance, [-1, -1]).astype(np.int64),
+        np.append(scene.material, [scene.ground] * 2).astype(np.int16),
+        np.append(scene.instance, [-1, -1]).astype(np.int32),
         objects.boxes,
         np.array([recipe.labels[name] for name in objects.classes], np.int64),
         stage.spots,
@@ -92,6 +96,8 @@ class Pool:
     ) -> None:
         self._worlds: list[World] = []
         self._size, self._device = size, device
+        # Scenes are copied beside what the accelerator does, not after it.
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self.built = 0
         self._crew = Crew(partial(_built, recipe), self._add, first, workers, kept)
 
@@ -121,9 +127,10 @@ class Pool:
         return [to_world(arrays, self._device) for arrays in self._crew.wait_for_held()]
 
     def _add(self, arrays: Arrays) -> None:
-        world = to_world(arrays, self._device)
-        if self._device.type == 'cuda':
-            torch.cuda.current_stream().synchronize()  # other streams read it
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            world = to_world(arrays, self._device)
+        if self._stream:
+            self._stream.synchronize()  # others read it
         if len(self._worlds) < self._size:
             self._worlds.append(world)
         else:

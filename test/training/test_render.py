@@ -50,7 +50,7 @@ def world_of(scene):
     floor = corners[[[0, 1, 2], [0, 2, 3]]]
     return World(
         torch.as_tensor(np.concatenate([scene.triangles, floor])),
-        torch.as_tensor(np.append(scene.material, [scene.ground] * 2).astype(np.int64)),
+        torch.as_tensor(np.append(scene.material, [scene.ground] * 2).astype(np.int16)),
         torch.as_tensor(np.append(scene.instance, [-1, -1]).astype(np.int64)),
         torch.as_tensor(scene.objects.boxes, dtype=torch.float32),
         torch.arange(2),

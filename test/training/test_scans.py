@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 
 from airside_perception.sim.mesh import box  # noqa: E402  (after the check for torch)
 from training import sitting  # noqa: E402
+from training.echoes import Loss  # noqa: E402
+from training.heads import head_of  # noqa: E402
 from training.lidars import MOST_RINGS, Lidar, preset, random_lidar, roof_lidar  # noqa: E402
+from training.pillars import decorate  # noqa: E402
 from training.recipe import load  # noqa: E402
 from training.scans import Surfaces, Variation, World, _stretch, make_batch  # noqa: E402
-from training.train import Run, run  # noqa: E402
+from training.train import Lesson, Run, run  # noqa: E402
 from training.worlds import Recipe, build  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / 'training' / 'pointpillars.yaml'
@@ -43,8 +47,8 @@ def crates(seed):
     spots = torch.tensor([[0.0, 0.0], [2.0, 1.0]])
     return World(
         triangles,
-        torch.zeros(len(triangles), dtype=torch.int64),
-        torch.tensor(owner),
+        torch.zeros(len(triangles), dtype=torch.int16),
+        torch.tensor(owner, dtype=torch.int32),
         torch.tensor(boxes, dtype=torch.float32),
         torch.arange(4),
         spots,
@@ -111,6 +115,71 @@ def test_an_aircraft_keeps_its_shape_since_only_its_hull_is_labelled():
     torch.testing.assert_close(after[0], before[0])
     torch.testing.assert_close(after[1, 3:6], before[1, 3:6] * factors[1])
     assert (moved[owner == 1] - triangles[owner == 1]).abs().max() > 0.5
+
+
+def test_small_integers_make_the_same_scans():
+    """Worlds travel to the accelerator with materials of 16 and owners of 32 bits."""
+    surfaces = Surfaces(torch.full((1,), 0.9), torch.zeros(1), torch.zeros(1))
+    worlds = [crates(seed) for seed in range(2)]
+    wide = [replace(w, material=w.material.long(), owner=w.owner.long()) for w in worlds]
+    variation = Variation(stretch=0.1, loss=Loss(beams=0.3, fog=0.5))
+    made = [
+        make_batch(
+            some, [PLAIN] * 2, [0.0, 0.9], surfaces, variation, torch.Generator().manual_seed(5), 5
+        )
+        for some in (worlds, wide)
+    ]
+    assert torch.equal(made[0].points, made[1].points)
+    assert torch.equal(made[0].returns, made[1].returns)
+    first = build(1234, Recipe(load(CONFIG).simulated, 0.5))
+    assert [part.dtype for part in first[1:3]] == [np.int16, np.int32]
+
+
+def lesson_of(training):
+    """One lesson of a scan of crates."""
+    surfaces = Surfaces(torch.full((1,), 0.9), torch.zeros(1), torch.zeros(1))
+    batch = make_batch(
+        [crates(0)], [PLAIN], [0.0], surfaces, Variation(), torch.Generator().manual_seed(5), 5
+    )
+    t = training
+    points = decorate(batch.points, batch.scan, t.grid, t.features, t.max_points, t.max_pillars)
+    return Lesson(points, head_of(t, torch.device('cpu')).assign(batch.truth, 1))
+
+
+def test_the_average_follows_the_weights_before_and_after_a_restart(tmp_path):
+    training = load(CONFIG, **SMALL)
+    lesson, state = lesson_of(training), Run(training, torch.device('cpu'))
+    for restart in (False, True):
+        if restart:
+            state.save(tmp_path)
+            state = Run(training, torch.device('cpu'))
+            state.restore(tmp_path)
+        before = {name: value.clone() for name, value in state.average.items()}
+        state.update(lesson, 0.5)
+        blend = 1 - min(training.average, (1 + state.step) / (10 + state.step))
+        now = state.model.state_dict()
+        moved = 0
+        for name, value in state.average.items():
+            if value.is_floating_point():
+                expected = before[name].lerp(now[name], blend)
+                torch.testing.assert_close(value, expected, atol=1e-7, rtol=1e-6)
+                moved += int(not torch.equal(value, before[name]))
+        assert moved > 20
+
+
+def test_a_short_canvas_is_the_long_one_rounded():
+    """It is rounded where its first reader would do it; gradients are the same."""
+    training = load(CONFIG, **SMALL)
+    points, _ = lesson_of(training)
+    net, shape = training.pillar_net(), (1, *training.grid.shape)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        net.zero_grad()
+        canvas = net(points.features, points.pillar, points.cells, shape, dtype).bfloat16()
+        canvas.square().sum().backward()
+        found.append((canvas, net.linear.weight.grad.clone()))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
 
 
 def test_objects_with_few_returns_are_not_counted():
