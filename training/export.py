@@ -169,7 +169,8 @@ def described(training: Training, saved: dict[str, Any], dense: nn.Module) -> di
         'validation': (
             f'{best["score"]:.3f} mean AP by the distance of centres on '
             f'{training.validation.scenes} simulated scenes with seeds from '
-            f'{training.validation.first_scene}, which chose the weights (step {best["step"]})'
+            f'{training.validation.first_scene}, half of them in fog or rain, which chose the '
+            f'weights (step {best["step"]})'
         ),
     }
     groups = {name: list(own) for name, own in training.labels.items() if list(own) != [name]}

@@ -2,8 +2,9 @@
 
 Its outputs go through the package's own decoder and suppression, and are judged as `replay
 evaluate` does it: mean average precision by the distance of the centres. The scans are always the
-same, so scores of one run may be compared. They choose the weights, hence are too good to be
-reported as what the network can do.
+same, so scores of one run may be compared: half of them are clear ones of any lidar, half are seen
+by one as on the vehicle's roof through fog or rain. They choose the weights, hence are too good to
+be reported as what the network can do.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from airside_perception.lidar.anchors import AnchorDecoder
 from airside_perception.lidar.centers import CenterDecoder
 from airside_perception.overlap import nms_bev
 from airside_perception.types import Float64
-from training.echoes import Surfaces
-from training.lidars import random_lidar
+from training.echoes import Loss, Surfaces
+from training.lidars import random_lidar, roof_lidar
 from training.pillars import decorate
 from training.recipe import Training
 from training.scans import Batch, Variation, World, make_batch
 
 TOGETHER = 8
 """Scans that are judged at a time."""
+FOUL = Variation(loss=Loss(fog=0.5, rain=0.5, halos=0.5))
+"""Of every other such batch."""
 FAINT = 0.03
 """Lowest score that counts."""
 
@@ -59,10 +62,12 @@ class Validation:
         self._batches: list[Batch] = []
         for first in range(0, len(worlds), TOGETHER):
             part = worlds[first : first + TOGETHER]
-            lidars = [random_lidar(rng) for _ in part]
+            foul = len(self._batches) % 2 == 1
+            lidars = [(roof_lidar if foul else random_lidar)(rng) for _ in part]
             places, least = rng.random(len(part)).tolist(), training.least_points
+            variation = FOUL if foul else Variation()
             self._batches.append(
-                make_batch(part, lidars, places, looks, Variation(), generator, least)
+                make_batch(part, lidars, places, looks, variation, generator, least)
             )
 
     @torch.no_grad()

@@ -14,12 +14,15 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 from airside_perception.sim.mesh import box  # noqa: E402  (after the check for torch)
 from training import sitting  # noqa: E402
 from training.echoes import Loss  # noqa: E402
+from training.export import card  # noqa: E402
 from training.heads import head_of  # noqa: E402
 from training.lidars import MOST_RINGS, Lidar, preset, random_lidar, roof_lidar  # noqa: E402
+from training.model import Model  # noqa: E402
 from training.pillars import decorate  # noqa: E402
 from training.recipe import load  # noqa: E402
 from training.scans import Surfaces, Variation, World, _stretch, make_batch  # noqa: E402
 from training.train import Lesson, Run, run  # noqa: E402
+from training.validate import TOGETHER, Validation  # noqa: E402
 from training.worlds import Recipe, build  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / 'training' / 'pointpillars.yaml'
@@ -180,6 +183,22 @@ def test_a_short_canvas_is_the_long_one_rounded():
         found.append((canvas, net.linear.weight.grad.clone()))
     assert torch.equal(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def test_every_other_held_out_batch_is_in_foul_weather_and_all_are_always_the_same():
+    training = load(CONFIG, **SMALL)
+    surfaces = Surfaces(torch.full((1,), 0.9), torch.zeros(1), torch.zeros(1))
+    worlds = [crates(seed) for seed in range(2 * TOGETHER)]
+    text = card(training, training.pillar_net(), '', {}, {})
+    one, other = (Validation(training, text, worlds, surfaces)._batches for _ in range(2))
+    for mine, same in zip(one, other, strict=True):
+        assert torch.equal(mine.points, same.points)
+    # No crate is so high: up there only fog and rain answer.
+    clear, foul = ((batch.points[:, 2] > 3.5).sum() for batch in one)
+    assert clear == 0
+    assert foul > 100
+    found = Validation(training, text, worlds, surfaces)(Model(training).eval())
+    assert set(found) == {'map', 'person'}
 
 
 def test_objects_with_few_returns_are_not_counted():
