@@ -16,6 +16,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -281,7 +282,6 @@ def run(training: Training, out: Path, options: argparse.Namespace) -> None:
         open(out / sitting.LOG, 'a', encoding='utf-8') as file,
         ExitStack() as stack,
     ):
-        journal = Journal(file, state.head.losses, training)
         validation = None
         if kept:
             text = card(training, training.pillar_net(), '', {}, {})
@@ -289,17 +289,21 @@ def run(training: Training, out: Path, options: argparse.Namespace) -> None:
         data = stack.enter_context(
             closing(ahead(lessons(training, device, pool, state.step), device))
         )
-        looked = saved = time.monotonic()
+        given = chain([next(data)], data)
+        # The schedule begins when there is something to learn from.
+        learning = looked = saved = time.monotonic()
+        print(f'first lesson after {learning - start:.1f} s', flush=True)
+        journal = Journal(file, state.head.losses, training)
         while True:
-            progress = clock.progress(state.step, time.monotonic() - start)
+            progress = clock.progress(state.step, time.monotonic() - learning)
             if progress >= 1 or state.best.over:
                 break
             before = time.monotonic()
-            lesson = next(data)
+            lesson = next(given)
             waited = time.monotonic() - before
             journal.add(state.update(lesson, progress), waited)
             now = time.monotonic()
-            state.seconds = clock.before + now - start
+            state.seconds = clock.before + now - learning
             if state.step % options.every == 0:
                 journal.means(state, progress, pool.built)
             if validation and now - looked > held.seconds:

@@ -259,6 +259,17 @@ def test_the_last_weights_are_exported_unless_earlier_ones_were_clearly_better(
 
 
 @pytest.mark.slow
+def test_the_schedule_begins_with_the_first_lesson(tmp_path):
+    """Processes and scenes take longer to come than this schedule is."""
+    options = argparse.Namespace(
+        device='cpu', compile=False, resume='', fresh_schedule=False, minutes=0.001, every=1,
+        save_seconds=60.0,
+    )  # fmt: skip
+    run(load(CONFIG, **SMALL), tmp_path, options)
+    assert sitting.read(tmp_path / sitting.MODEL)['step'] >= 1
+
+
+@pytest.mark.slow
 def test_a_run_trains_saves_and_goes_on(tmp_path):
     training = load(CONFIG, **SMALL, steps=2)
     options = argparse.Namespace(
