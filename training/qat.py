@@ -43,6 +43,9 @@ from training.quantize import calibrate, drop, matching, quantized
 from training.schedule import one_cycle
 from training.subjects import Subject, subject_of
 
+NEVER = 1_000_000_000
+"""Steps of a schedule that ends by its minutes."""
+
 
 class Run:
     """The rounding network, its average and its optimiser.
@@ -234,7 +237,7 @@ def main() -> None:
     given.add_argument('--onnx', default='', help='network with its card, e.g. of models/')
     parser.add_argument('--config', default='', help='recipe of the training, for --onnx')
     sitting.add_options(parser, 'output/int8', 50)
-    parser.add_argument('--steps', type=int, default=3000, help='%(default)s')
+    parser.add_argument('--steps', type=int, help='end the schedule; 3000 without --minutes')
     parser.add_argument(
         '--rate', type=float, help='of learning, in shares of weights; camera 2e-4, lidar 5e-5'
     )
@@ -258,6 +261,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.onnx and not options.config:
         parser.error('--onnx needs --config, the recipe of its training')
+    if options.steps is None:
+        options.steps = NEVER if options.minutes else 3000
     pairs = (item.split('=', 1) for item in options.set)
     changes = {key: yaml.safe_load(value) for key, value in pairs}
     device = torch.device(options.device)

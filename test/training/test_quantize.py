@@ -27,7 +27,7 @@ from training.camera_network import folded as folded_camera  # noqa: E402
 from training.export import card, dump, folded, write_onnx  # noqa: E402
 from training.export_int8 import export  # noqa: E402
 from training.heads import head_of  # noqa: E402
-from training.qat import Run  # noqa: E402
+from training.qat import Run, main  # noqa: E402
 from training.qat import run as qat_run  # noqa: E402
 from training.quantize import (  # noqa: E402
     RATIOS,
@@ -294,6 +294,18 @@ def test_the_best_average_is_kept_and_survives_a_kill(subject, tmp_path):
     assert state.scores['kept'] == {'step': 10, 'score': 0.7}
     first = next(iter(state.average.parameters()))
     assert float(first.detach().flatten()[0]) == best
+
+
+@pytest.mark.parametrize(
+    ('words', 'steps'), [('', 3000), ('--minutes 3', 10**9), ('--minutes 3 --steps 7', 7)]
+)
+def test_a_schedule_ends_by_its_minutes_where_they_are_given(words, steps, monkeypatch):
+    given = []
+    monkeypatch.setattr('sys.argv', ['qat', '--run', 'there', *words.split()])
+    monkeypatch.setattr('training.qat.subject_of', lambda *_, **__: None)
+    monkeypatch.setattr('training.qat.run', lambda _, __, options: given.append(options))
+    main()
+    assert given[0].steps == steps
 
 
 @pytest.mark.slow
