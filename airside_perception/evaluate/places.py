@@ -12,10 +12,9 @@ from airside_perception.evaluate.matching import Matches
 from airside_perception.geometry import wrap_angle
 from airside_perception.types import YAW, Float64
 
-INSIDE = 0.6827
-"""Share of normally distributed errors within one standard deviation."""
-LEAST = 0.02
-"""Smallest deviation that is believed, metres and radians."""
+LEAST, MOST = 0.02, 10.0
+"""Smallest and largest deviation that is believed, metres and radians."""
+HALVINGS = 40
 ANY_YAW = np.pi / np.sqrt(3)
 """Deviation of a yaw of which nothing is known."""
 
@@ -30,10 +29,11 @@ class Deviations:
 
 
 def deviations(frames: Sequence[Frame], matches: Matches, growth: float) -> Deviations:
-    """Of the hits of one class, by the share of errors that lie within them.
+    """Of the hits of one class: those that make the mean of (error / deviation)^2 one.
 
-    The deviation of a place at range r is s + `growth` r; s is chosen so that 68.27 % of the
-    errors lie within it, which a few gross ones do not change as they would a mean square.
+    That is what filters and gates take covariances for (the normalised estimation error squared of
+    Y. Bar-Shalom et al., Estimation with Applications to Tracking and Navigation, 2001), so gross
+    errors count. The deviation of a place at range r is s + `growth` r.
 
     Args:
         frames: that were matched, boxes in the frame of the vehicle.
@@ -46,14 +46,22 @@ def deviations(frames: Sequence[Frame], matches: Matches, growth: float) -> Devi
     truth: Float64 = np.array([frame.truth.boxes[row] for frame, _, row in pairs])
     dx, dy = (found[:, :2] - truth[:, :2]).T
     c, s = np.cos(found[:, YAW]), np.sin(found[:, YAW])
-    reach = growth * np.hypot(found[:, 0], found[:, 1])
-
-    def within(errors: Float64) -> float:
-        return max(float(np.quantile(errors, INSIDE)), LEAST)
-
-    turned = np.abs(wrap_angle(found[:, YAW] - truth[:, YAW]))
+    grown = growth * np.hypot(found[:, 0], found[:, 1])
+    turned = wrap_angle(found[:, YAW] - truth[:, YAW])
     return Deviations(
-        within(np.abs(c * dx + s * dy) - reach),
-        within(np.abs(c * dy - s * dx) - reach),
-        min(within(turned), float(ANY_YAW)),
+        _consistent(c * dx + s * dy, grown),
+        _consistent(c * dy - s * dx, grown),
+        min(_consistent(turned, np.zeros(len(turned))), float(ANY_YAW)),
     )
+
+
+def _consistent(errors: Float64, grown: Float64) -> float:
+    """The s for which the mean of (errors / (s + grown))^2 is one, by halving."""
+    low, high = LEAST, MOST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if float(np.mean((errors / (middle + grown)) ** 2)) > 1.0:
+            low = middle
+        else:
+            high = middle
+    return low
