@@ -153,7 +153,7 @@ def echoes(
         return torch.rand(shape, device=device, generator=generator)
 
     table = [(x.reach, 1 - x.dropout, len(x.elevations), x.firings) for x in lidars]
-    reach, answering, rings, firings = torch.tensor(table, device=device).unbind(1)
+    reach, answering, rings, firings = torch.tensor(table, dtype=torch.float32, device=device).T
     weather = air(scans, loss, generator)
     scan = beams.scan[met.beam]
     fall = ROUGH + (SMOOTH - ROUGH) * uniform(scans)
