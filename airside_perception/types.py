@@ -87,8 +87,8 @@ class PointCloud:
 class Boxes2D:
     """Detections in an image.
 
-    `xyxy` is float64 [N, 4]: left, top, right, bottom in pixels of the original image, as edges: the
-    first pixel reaches from 0 to 1. A `projection.CameraModel` has its centre at 0, half less.
+    `xyxy` is float64 [N, 4]: left, top, right, bottom in pixels of the original image, as edges:
+    the first pixel reaches from 0 to 1. A `projection.CameraModel` has its centre at 0, half less.
     """
 
     stamp_ns: int

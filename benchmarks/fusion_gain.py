@@ -1,9 +1,9 @@
 """`python -m benchmarks.fusion_gain`: what the fusion is worth, against each sensor alone.
 
-Simulated drives in clear weather, fog, rain and at night: two in three seeds aprons of layouts that
-nothing was trained on, the third a street as those of training. Seeds from 6000 on chose nothing
-of the networks that ship and of the fusion (5000 to 5099 did); what an analysis of their errors
-changes must be judged on others, such as 6100:6160.
+Simulated drives in clear weather, fog, rain and at night: two in three seeds are aprons of layouts
+that nothing was trained on, the third is a street as those of training. Seeds from 6000 on chose
+nothing of the networks that ship and of the fusion (5000 to 5099 did); what an analysis of their
+errors changes must be judged on others, such as 6100:6160.
 Networks run once; then only the fusion runs again, for every row of the table:
 
     camera                 the fusion without a lidar: boxes lifted from the images

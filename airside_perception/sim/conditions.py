@@ -2,8 +2,9 @@
 
 Visibility is the meteorological optical range: the distance at which contrast falls to 5 % (WMO),
 so light falls by exp(-a r) with a = 3 / visibility. Fog's droplets are larger than the wavelength
-of either sensor, and one coefficient serves both (Kim, McArthur and Korevaar, 2001). Rain of R mm/h
-takes 1.076 R^0.67 dB/km (Carbonneau and Wisely, 1998); a visibility measured in rain has that in it.
+of either sensor, and one coefficient serves both (Kim, McArthur and Korevaar, 2001). Rain of R
+mm/h takes 1.076 R^0.67 dB/km (Carbonneau and Wisely, 1998); a visibility that is measured in rain
+has that in it.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Conditions:
 
     @property
     def extinction(self) -> float:
-        """Share of light lost a metre, 1/m: by the visibility, or by the rain where that is more."""
+        """Share of light lost a metre, 1/m: by the visibility, or by rain where that is more."""
         decibels = 1.076e-3 * self.rain**0.67
         return float(max(3.0 / self.visibility, decibels * np.log(10) / 10))
 
