@@ -173,8 +173,8 @@ def test_launch_ends_with_success_on_sigint(launch_file: Path) -> None:
             assert line, 'the launch ended before its process started'
         time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=30)
-    assert process.returncode == 0
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, said
 
 
 def test_lifecycle_verbs_drive_a_node() -> None:
