@@ -91,7 +91,7 @@ def test_frames_have_answers_and_the_graph_ends_cleanly(live):
     assert 'escalating' not in run.log.read_text(encoding='utf-8', errors='replace')
     assert sorted(topics[FLAT]) == list(range(30))
     # newest frame wins: on a busy machine the lidar's network may pass one over
-    assert len(topics[OBJECTS]) >= 25
+    assert len(topics[OBJECTS]) >= 20
 
 
 @pytest.mark.parametrize(
