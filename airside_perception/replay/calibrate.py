@@ -333,8 +333,10 @@ def _with_note(text: str, note: Mapping[str, Any]) -> str:
     if about is None:
         return text if re.search(r'^about:', text, re.MULTILINE) else f'{text}about:\n{indented}'
     head, tail = text[: about.end()], text[about.end() :]
-    tail = re.sub(r'\A  calibration:.*?(?=^  \S|^\S|\Z)', '', tail, flags=re.MULTILINE | re.DOTALL)
-    return head + indented + tail
+    end = re.search(r'^\S', tail, re.MULTILINE)
+    own, rest = (tail[: end.start()], tail[end.start() :]) if end else (tail, '')
+    own = re.sub(r'^  calibration:.*?(?=^  \S|\Z)', '', own, flags=re.MULTILINE | re.DOTALL)
+    return head + indented + own + rest
 
 
 def _yaml(block: Mapping[str, Any]) -> str:

@@ -113,6 +113,11 @@ def test_a_lidar_card_learns_what_its_scores_mean(
     assert load_card(again).calibration['car'].scores.tolist() == curve.scores.tolist()
     assert load_card(again).thresholds['car'] == pytest.approx(after.thresholds['car'], abs=2e-4)
     assert again.read_text().count('calibration:') == 2
+    # nor does an earlier note stay where something stands before it
+    card.write_text(card.read_text().replace('about:\n', 'about:\n  first: [1,\n    2]\n', 1))
+    assert calibrate(drives[:2], card, again, params) == 0
+    assert again.read_text().count('calibration:') == 2
+    assert load_card(again).about['first'] == [1, 2]
     # the tiny network puts boxes where the cars are: places keep the least deviation there is
     assert after.sigmas == load_card(again).sigmas == {'car': (0.15, 0.15, 0.02)}
     assert again.read_text().count('sigmas:') == 1
