@@ -7,16 +7,15 @@ rosbags' classes both work; outgoing ones are made by `types`, a callable from a
 A message whose content cannot be trusted is a `MessageError` that names the field and its value.
 """
 
+from airside_perception.messages.clouds import point_cloud
+from airside_perception.messages.fields import header_stamp_ns, stamp_ns
 from airside_perception.messages.incoming import (
     boxes2d,
     boxes3d,
     camera_model,
     compressed_image,
-    header_stamp_ns,
     image,
-    point_cloud,
     rigid_transform,
-    stamp_ns,
 )
 from airside_perception.messages.outgoing import (
     MessageTypes,

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.geometry import to_quaternion
-from airside_perception.messages.incoming import NANOSECONDS, PLANAR, XYZ_YAW
+from airside_perception.messages.fields import NANOSECONDS
+from airside_perception.messages.incoming import PLANAR, XYZ_YAW
 from airside_perception.projection import CameraModel
 from airside_perception.types import Boxes2D, Boxes3D, Float64, Image, PointCloud, by_score
 

@@ -216,14 +216,19 @@ def test_nodes_that_start_together_are_activated_in_their_order(paced):
     assert paced.index(('/a', 'active')) < paced.index(('/b', 'to active'))
 
 
+async def past_one_that_hangs(made, first, second, paced):
+    """Until the second node is active, while the first hangs in configure."""
+    first.gate.clear()
+    made._started(first)
+    made._started(second)
+    await until(lambda: ('/b', 'active') in paced)
+
+
 def test_a_node_that_hangs_in_configure_holds_no_other(paced, monkeypatch):
     monkeypatch.setattr(bringup, 'ORDER_S', 0.05)
 
     async def scene(made, first, second):
-        first.gate.clear()
-        made._started(first)
-        made._started(second)
-        await until(lambda: ('/b', 'active') in paced)
+        await past_one_that_hangs(made, first, second, paced)
 
     play(scene)
     assert ('/a', 'inactive') not in paced
@@ -233,10 +238,7 @@ def test_a_node_that_was_started_anew_waits_for_none(paced, monkeypatch):
     monkeypatch.setattr(bringup, 'ORDER_S', 0.05)
 
     async def scene(made, first, second):
-        first.gate.clear()
-        made._started(first)
-        made._started(second)
-        await until(lambda: ('/b', 'active') in paced)
+        await past_one_that_hangs(made, first, second, paced)
         paced.clear()
         monkeypatch.setattr(bringup, 'ORDER_S', 1000.0)
         made._started(second)
