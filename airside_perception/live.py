@@ -118,7 +118,7 @@ def _process(command: Sequence[str], output: object) -> Iterator[subprocess.Pope
     try:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,  # type: ignore[call-overload]  # an open file
-            start_new_session=True, env=environment,
+            start_new_session=True, env=environment, preexec_fn=_heed_interrupts,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise PerceptionError(
@@ -131,6 +131,11 @@ def _process(command: Sequence[str], output: object) -> Iterator[subprocess.Pope
         _end(process)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _heed_interrupts() -> None:
+    """Undoes what a shell does to what a script starts with `&`, whose children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:

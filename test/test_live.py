@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,20 @@ def test_a_graph_that_never_gets_ready_ends_the_run(
     monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:/usr/bin:/bin')
     with pytest.raises(PerceptionError, match=r'the graph is not active after 0\.3 s'):
         run_live(tmp_path / 'bag', tmp_path / 'out', [], [], {}, start_s=0.3)
+
+
+def test_what_a_script_started_with_an_ampersand_can_be_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell lets such children ignore SIGINT, and theirs inherit that: nothing would end."""
+    shown = tmp_path / 'shown'
+    command(tmp_path / 'bin', 'ros2', f'grep SigIgn /proc/$$/status > {shown}; exit 3')
+    monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:/usr/bin:/bin')
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(PerceptionError, match='ended with 3'):
+            run_live(tmp_path / 'bag', tmp_path / 'out', [], [], {})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ignored = int(shown.read_text().split()[1], 16)
+    assert not ignored >> signal.SIGINT - 1 & 1
