@@ -330,13 +330,19 @@ def _with_note(text: str, note: Mapping[str, Any]) -> str:
     line = _yaml({'calibration': dict(note)})
     indented = ''.join(f'  {part}\n' for part in line.splitlines())
     about = re.search(r'^about:[ \t]*\n', text, re.MULTILINE)
-    if about is None:
-        return text if re.search(r'^about:', text, re.MULTILINE) else f'{text}about:\n{indented}'
+    if about is None:  # there is none, or it is written as {...}
+        known = yaml.safe_load(text).get('about') or {}
+        whole = _yaml({'about': {'calibration': dict(note), **_others(known)}})
+        return _without(text, 'about') + whole
     head, tail = text[: about.end()], text[about.end() :]
     end = re.search(r'^\S', tail, re.MULTILINE)
     own, rest = (tail[: end.start()], tail[end.start() :]) if end else (tail, '')
     own = re.sub(r'^  calibration:.*?(?=^  \S|\Z)', '', own, flags=re.MULTILINE | re.DOTALL)
     return head + indented + own + rest
+
+
+def _others(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in about.items() if key != 'calibration'}
 
 
 def _yaml(block: Mapping[str, Any]) -> str:

@@ -118,6 +118,14 @@ def test_a_lidar_card_learns_what_its_scores_mean(
     assert calibrate(drives[:2], card, again, params) == 0
     assert again.read_text().count('calibration:') == 2
     assert load_card(again).about['first'] == [1, 2]
+    # and what is written in braces, as YAML writes a flat mapping, is not lost
+    flat = "about: {licence: none, first: 'a: b', simulated_classes: {car: [sedan]}}\n"
+    card.write_text(flat + card.read_text().split('about:')[0])
+    assert calibrate(drives[:2], card, again, params) == 0
+    noted = load_card(again)
+    assert noted.about['calibration']['frames'] == 2 * FRAMES
+    assert (noted.about['licence'], noted.about['first']) == ('none', 'a: b')
+    assert '# a remark that stays\nencoder:' in again.read_text()
     # the tiny network puts boxes where the cars are: places keep the least deviation there is
     assert after.sigmas == load_card(again).sigmas == {'car': (0.15, 0.15, 0.02)}
     assert again.read_text().count('sigmas:') == 1
