@@ -47,7 +47,7 @@ from benchmarks.lidar_recall import LEAST_POINTS
 from benchmarks.spread import standard_error
 from benchmarks.transfer import CLASSES, NAMES
 from benchmarks.transfer_plot import Panel
-from benchmarks.transfer_report import checked, options, report, written
+from benchmarks.transfer_report import checked, options, report, with_earlier, written
 
 WITHIN = 30.0
 FLOOR, NMS_IOU = 0.02, 0.45
@@ -306,12 +306,13 @@ def main() -> int:
         parser, lambda path: isinstance(find_card(path), CameraCard), 'camera'
     )
     cv2.setNumThreads(1)
-    panels = panels_of(given.data, networks)
-    print(report(panels, list(networks)))
+    made = panels_of(given.data, networks)
+    panels, names = with_earlier(parser, given.after, made, list(networks))
+    print(report(panels, names))
     if given.out:
         note = f'AP50: at an overlap of 0.5; objects within {WITHIN:.0f} m.'
         notes = [note, f'reference: {REFERENCE}, whole images']
-        written(given.out, 'transfer_camera', panels, list(networks), notes)
+        written(given.out, 'transfer_camera', panels, names, notes)
     return 0
 
 

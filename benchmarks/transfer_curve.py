@@ -27,7 +27,7 @@ from benchmarks.lidar_recall import detect, detector
 from benchmarks.spread import standard_error
 from benchmarks.transfer import FLOOR, NAMES, WITHIN, apron_off, figures, frame
 from benchmarks.transfer_plot import Figures, Panel
-from benchmarks.transfer_report import checked, options, references, report, written
+from benchmarks.transfer_report import checked, options, references, report, with_earlier, written
 
 ALL = 'all frames'
 ROAD_ONLY = ', road classes only'
@@ -93,14 +93,15 @@ def main() -> int:
     given, networks = checked(
         parser, lambda path: isinstance(find_card(path), LidarCard), 'lidar'
     )  # fmt: skip
-    panels = panels_of(given.data, networks)
-    print(report(panels, list(networks)))
+    made = panels_of(given.data, networks)
+    panels, names = with_earlier(parser, given.after, made, list(networks))
+    print(report(panels, names))
     if given.out:
         notes = [
             f'AP: mean over centre distances of 0.5 to 4 m; objects within {WITHIN:.0f} m.',
             f'Agreement: at an overlap of {transfer_drive.IOU} in the image; not accuracy.',
         ]
-        written(given.out, 'transfer_curve', panels, list(networks), [*notes, *references(panels)])
+        written(given.out, 'transfer_curve', panels, names, [*notes, *references(panels)])
     return 0
 
 

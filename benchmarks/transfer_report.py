@@ -69,6 +69,40 @@ def written(folder: Path, name: str, panels: Sequence[Panel], stages: Sequence[s
     (folder / f'{name}.png').write_bytes(drawn.tobytes())
 
 
+def after(
+    path: Path, panels: Sequence[Panel], stages: Sequence[str]
+) -> tuple[list[Panel], list[str]]:
+    """Panels and names with the networks of an earlier run, of which the figures remain, first.
+
+    Args:
+        path: JSON that `written` left. Networks of the same name are taken from the new run.
+
+    Raises:
+        ValueError: it is no such file, or was made of other frames.
+    """
+    try:
+        known = json.loads(path.read_text(encoding='utf-8'))
+        tables = [known[item.title] for item in panels]
+        names = [name for name in tables[0] if name not in (*stages, *panels[0].references)]
+        found = []
+        for item, table in zip(panels, tables, strict=True):
+            old = [_figures(table[name]) for name in names]
+            for figures in old:
+                if any(figures[n]['objects'] != item.stages[0][n]['objects'] for n in NAMES):
+                    raise ValueError(f'{path} was made of other frames: {item.title}')
+            found.append(Panel(item.title, [*old, *item.stages], item.references))
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path} has no figures of these frames: {error}') from error
+    return found, [*names, *stages]
+
+
+def _figures(table: Mapping[str, Mapping[str, float | None]]) -> Figures:
+    return {
+        name: {key: math.nan if value is None else value for key, value in row.items()}
+        for name, row in table.items()
+    }
+
+
 def options(prog: str, text: str, example: str) -> argparse.ArgumentParser:
     """What the curves of lidar and camera take."""
     parser = argparse.ArgumentParser(prog=prog, description=text)
@@ -78,6 +112,9 @@ def options(prog: str, text: str, example: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         '--data', type=Path, default=Path('../shared/data'), help='folder of the real frames'
+    )
+    parser.add_argument(
+        '--after', type=Path, help='JSON of an earlier run, whose networks stand before these'
     )
     parser.add_argument('--out', type=Path, help='folder for the figures and the picture')
     return parser
@@ -100,6 +137,18 @@ def checked(
         if not right(path):
             parser.error(f'{path} is no {kind} network')
     return given, networks
+
+
+def with_earlier(
+    parser: argparse.ArgumentParser, earlier: Path | None, panels: list[Panel], names: list[str]
+) -> tuple[list[Panel], list[str]]:
+    """What `after` gives, or the end of the program; without an earlier run what is given."""
+    if earlier is None:
+        return panels, names
+    try:
+        return after(earlier, panels, names)
+    except ValueError as error:
+        parser.error(f'--after: {error}')
 
 
 def references(panels: Sequence[Panel]) -> list[str]:

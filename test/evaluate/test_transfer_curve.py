@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -92,6 +93,37 @@ def test_files_are_whole_json_and_a_picture(tmp_path: Path) -> None:
     image = cv2.imread(str(tmp_path / 'new' / 'curve.png'))
     assert image.shape[1] == 2 * transfer_plot.WIDTH
     assert image.shape[0] > 2 * transfer_plot.HEIGHT  # two rows of panels and the legend
+
+
+def test_networks_of_an_earlier_run_stand_first(tmp_path: Path) -> None:
+    transfer_report.written(tmp_path, 'curve', [PANEL], STAGES, [])
+    now = transfer_plot.Panel('street', [figures(0.9, 0.5)], PANEL.references)
+    panels, names = transfer_report.after(tmp_path / 'curve.json', [now], ['c newest'])
+    assert names == [*STAGES, 'c newest']
+    assert [table['car']['ap'] for table in panels[0].stages] == [0.2, 0.8, 0.9]
+    assert math.isnan(panels[0].stages[0]['truck']['ap'])  # null in the file
+    assert list(panels[0].references) == ['another']
+    again, names = transfer_report.after(tmp_path / 'curve.json', [now], [STAGES[1]])
+    assert names == STAGES
+    assert [table['car']['ap'] for table in again[0].stages] == [0.2, 0.9]
+
+
+@pytest.mark.parametrize('text', ['{', '{}', '[]', '{"street": {"a": {}}}'])
+def test_an_earlier_run_of_something_else(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'curve.json').write_text(text)
+    with pytest.raises(ValueError, match='has no figures of these frames'):
+        transfer_report.after(tmp_path / 'curve.json', [PANEL], STAGES)
+    with pytest.raises(ValueError, match='has no figures of these frames'):
+        transfer_report.after(tmp_path / 'nothing.json', [PANEL], STAGES)
+
+
+def test_an_earlier_run_of_other_frames(tmp_path: Path) -> None:
+    transfer_report.written(tmp_path, 'curve', [PANEL], STAGES, [])
+    fewer = figures(0.9, 0.5)
+    fewer['car']['objects'] = 5
+    now = transfer_plot.Panel('street', [fewer], PANEL.references)
+    with pytest.raises(ValueError, match='made of other frames: street'):
+        transfer_report.after(tmp_path / 'curve.json', [now], ['c newest'])
 
 
 @pytest.mark.parametrize('items', [['models/a.onnx'], ['=a.onnx'], ['a='], ['a=b', 'a=c']])
