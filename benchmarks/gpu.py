@@ -36,6 +36,7 @@ from airside_perception.config import CameraConfig, LidarConfig
 from airside_perception.cuda.runtime import DeviceArray, Graph, Stream, copy_device, use_device
 from airside_perception.engine.build import BuildSettings, build_engine
 from airside_perception.engine.capabilities import load_tensorrt
+from airside_perception.engine.formats import fast_formats
 from airside_perception.engine.manifest import Manifest, manifest_path, sha256_of
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.lidar.gpu import CudaLidarDetector
@@ -53,6 +54,7 @@ NVIDIA = {
 GOALS = {'whole': 0.50, 'all but the dense network': 0.17, 'times slower: torch eager': 5.0}
 TACTICS = ('EDGE_MASK_CONVOLUTIONS', 'JIT_CONVOLUTIONS')
 ROOT = Path(__file__).resolve().parents[1]
+OWN = ('apron_centerpoint', 'apron_pointpillars')
 WARM_UP = 20
 PICTURE = (720, 1280)
 LIDAR_HEIGHT = 1.73
@@ -366,21 +368,22 @@ def main(args: list[str] | None = None) -> int:
         'copy_gb_s': round(bandwidth(), 1), 'nvidia': NVIDIA, 'goals': GOALS,
     }  # fmt: skip
     fast = {'canvas': 'hwc8', 'scores': 'hwc8', 'boxes': 'hwc8', 'directions': 'hwc8'}
-    half = {'precision': 'fp16', 'io_precision': 'fp16', 'io_formats': fast}
+    half: dict[str, Any] = {'precision': 'fp16', 'io_precision': 'fp16', 'io_formats': fast}
     report['lidar'] = lidar_report(bench, network, 'kitti.fp16', scans, KITTI_CONFIG, **half)
     if options.torch_python:
         report['torch'] = torch_report(
             options.torch_python, network, options.scans, options.repeats // 3
         )
     if options.only != 'lidar':
-        own = ROOT / 'models' / 'apron_pointpillars.onnx'
-        for scan in scans:  # its frame stands on the ground
+        for scan in scans:  # their frame stands on the ground
             scan[:, 2] += LIDAR_HEIGHT
-        report['own'] = {
-            'apron_pointpillars': lidar_report(
-                bench, own, 'apron.fp16', scans, LidarConfig(), **half
+        report['own'] = {}
+        for name in OWN:
+            own = ROOT / 'models' / f'{name}.onnx'
+            half['io_formats'] = fast_formats(find_card(own), 'fp16', 'gpu')
+            report['own'][name] = lidar_report(
+                bench, own, f'{name}.fp16', scans, LidarConfig(), **half
             )
-        }
         report['camera'] = camera_report(
             bench,
             ROOT / 'models' / 'apron_yolox.onnx',
