@@ -234,9 +234,7 @@ class _Maker:
 
     def _files(self) -> Path:
         if not self._data.is_dir():
-            part = self._data.with_name(
-                f'.{self._data.name}'
-            )  # never taken for a whole one
+            part = self._data.with_name(f'.{self._data.name}')  # never taken for a whole one
             (pictures if self._images else clouds)(shots(self._frames, self._seeds), part)
             part.rename(self._data)
         return self._data
