@@ -146,7 +146,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     try:
         found = calibrate(
             options.bags, options.card, options.params, options.method, options.floor,
-            options.threads, progress, options.choose_thresholds,
+            options.threads, progress, options.choose_thresholds, options.threshold,
         )  # fmt: skip
     finally:
         progress.close()

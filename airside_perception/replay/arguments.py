@@ -94,9 +94,14 @@ def add_calibrate(verbs: Any, bag_help: str, run: Run) -> None:
         help='lowest score of the network that is looked at; both calibration errors, before and '
         f'after, are of the detections from it up; default: {FLOOR:g}',
     )  # fmt: skip
-    verb.add_argument(
+    thresholds = verb.add_mutually_exclusive_group()
+    thresholds.add_argument(
         '--choose-thresholds', action='store_true',
         help='thresholds of the best F1 on these bags, instead of those of the card',
+    )  # fmt: skip
+    thresholds.add_argument(
+        '--threshold', type=score, metavar='P',
+        help='publish every class from this probability up, instead of by those of the card',
     )  # fmt: skip
     verb.add_argument(
         '--threads', type=positive_int, default=THREADS, metavar='N',

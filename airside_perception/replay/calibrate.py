@@ -79,6 +79,7 @@ def calibrate(
     threads: int = THREADS,
     progress: Progress = lambda done, of: None,
     choose: bool = False,
+    threshold: float | None = None,
 ) -> Calibrated:
     """Runs the network of a card over bags and fits a curve for each class.
 
@@ -90,6 +91,7 @@ def calibrate(
         floor: lowest score of the network that is looked at.
         threads: of a network whose parameters fix none.
         choose: thresholds by `balanced` instead of those of the card.
+        threshold: probability from which every class is published instead; None: see `choose`.
 
     Raises:
         BagError: a bag without what is needed.
@@ -118,11 +120,13 @@ def calibrate(
     }
     classes = fit_classes(samples, method)
     thresholds = {}
-    for name in card.published if choose else card.thresholds:
+    for name in card.thresholds if not choose and threshold is None else card.published:
         old = card.thresholds.get(name, 0.0)
         before = card.calibration[name].lowest(old) if name in card.calibration else old
         after = float(classes[name].curve(min(before, 1.0))) if name in classes else old
-        if choose:
+        if threshold is not None:
+            after = threshold
+        elif choose:
             after = CAUTIOUS
             if name in classes and classes[name].hits >= FEW_HITS:
                 after = float(classes[name].curve(balanced(samples[name], asked[name])))

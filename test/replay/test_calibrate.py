@@ -223,3 +223,16 @@ def test_thresholds_are_chosen_where_that_is_asked_for(
     assert after.thresholds['person'] == 0.3  # none is there to choose by
     # nor is there a detection of some classes at all: they are not let through either
     assert min(after.thresholds.values()) > 0.1
+
+
+def test_one_probability_for_all_classes(
+    drives: list[Path], parameters: Callable[..., Path], tmp_path: Path
+) -> None:
+    card, out = lidar_card(tmp_path), tmp_path / 'networks' / 'same.yaml'
+    assert calibrate(drives, card, out, parameters(), '--threshold', '0.35') == 0
+    after = load_card(out)
+    assert after.thresholds == dict.fromkeys(after.published, 0.35)
+    with pytest.raises(SystemExit):
+        calibrate(drives, card, out, parameters(), '--threshold', '0.35', '--choose-thresholds')
+    with pytest.raises(SystemExit):
+        calibrate(drives, card, out, parameters(), '--threshold', '1.5')
