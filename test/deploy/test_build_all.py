@@ -69,12 +69,12 @@ def states(path: Path, capsys: Capture, *words: str, status: int = 0) -> list[tu
 def test_the_shipped_example(repository: Path) -> None:
     path = repository / 'config' / 'engines.yaml'
     entries = read_matrix(path)
-    assert {entry.model.stem for entry in entries} == {'apron_pointpillars', 'apron_yolox'}
+    assert {entry.model.stem for entry in entries} == {'apron_centerpoint', 'apron_yolox'}
     for entry in entries:
         assert entry.model.is_file()
         assert entry.target.parent == entry.model.parent
         assert entry.target.name == entry.settings.file_name(entry.model)
-    lidar = next(e for e in entries if e.name == 'apron_pointpillars fp16 gpu')
+    lidar = next(e for e in entries if e.name == 'apron_centerpoint fp16 gpu')
     assert lidar.settings.io_formats['canvas'] == 'hwc8'  # as the build command has it
 
 
@@ -97,7 +97,7 @@ def test_the_comments_of_the_example_are_settings(repository: Path, tmp_path: Pa
     entries = read_matrix(path)
     names = [entry.name for entry in entries]
     assert names == [
-        *(f'apron_pointpillars {name}' for name in ('fp32 gpu', 'fp16 gpu', 'fp16 dla0')),
+        *(f'apron_centerpoint {name}' for name in ('fp32 gpu', 'fp16 gpu', 'fp16 dla0')),
         *(f'apron_yolox {p} {d}' for p in ('fp16', 'int8') for d in ('gpu', 'dla0', 'dla1')),
     ]  # fmt: skip
     by_name = dict(zip(names, entries, strict=True))

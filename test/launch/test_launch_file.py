@@ -251,7 +251,7 @@ def test_every_parameter_file_that_is_shipped_or_shown_fits_the_settings(
         assert list(made.nodes) == expected
         for item in ('lidar_detector', *(f'camera_{camera}' for camera in cameras)):
             kind, card = (
-                (LidarConfig, 'apron_pointpillars')
+                (LidarConfig, 'apron_centerpoint')
                 if item == 'lidar_detector'
                 else (CameraConfig, 'apron_yolox')
             )
