@@ -271,7 +271,7 @@ def _nearest(found: Found, truth: Truth, row: int) -> str:
 def main() -> int:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.lidar_recall', description=__doc__)
-    parser.add_argument('--model', default='apron_pointpillars.onnx')
+    parser.add_argument('--model', default='apron_centerpoint.onnx')
     parser.add_argument(
         '--first', type=int, default=1000, help='first seed; 0 to 79 took part in choices'
     )
