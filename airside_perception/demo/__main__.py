@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=SEED, help=f'of the apron; default: {SEED}')
     parser.add_argument('--seconds', type=_positive, default=4.0, help='of the drive; default: 4')
     parser.add_argument(
-        '--rate', type=_positive, default=0.1, help='times real time; default: 0.1'
+        '--rate', type=_positive, default=0.08, help='times real time; default: 0.08'
     )
     parser.add_argument(
         '--pictures', type=Path, help='folder for the pictures of the README, to renew them'
