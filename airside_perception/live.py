@@ -134,7 +134,10 @@ def _process(command: Sequence[str], output: object) -> Iterator[subprocess.Pope
 
 
 def _heed_interrupts() -> None:
-    """Undoes what a shell does to what a script starts with `&`, whose children ignore SIGINT."""
+    """Undoes what a shell does to what a script starts with `&`, whose children ignore SIGINT.
+
+    No more than this one call: it runs between fork and exec, and the caller may have threads.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

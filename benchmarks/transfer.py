@@ -39,7 +39,7 @@ ROADS = ('person', 'pedestrian', 'cyclist', 'car', 'van', 'truck', 'bus')
 """What there is on roads; baggage tractors and the like are on aprons only."""
 WITHIN = 30.0
 FLOOR = 0.02
-DEFAULT = ('apron_pointpillars.onnx', 'apron_centerpoint.onnx')
+DEFAULT = ('apron_centerpoint.onnx', 'apron_pointpillars.onnx')
 
 
 def frame(scan: Frame, found: Found) -> judged.Frame:

@@ -127,6 +127,8 @@ def checked(
     given = parser.parse_args()
     if not (given.data / 'labelled').is_dir():
         parser.error(f'no real frames at {given.data}')
+    if given.after is not None and not given.after.is_file():
+        parser.error(f'--after: no file at {given.after}')
     try:
         networks = named(given.network)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Trains a lidar network: `python -m training.train --config training/pointpillars.yaml`.
+"""Trains a lidar network: `python -m training.train --config training/centerpoint.yaml`.
 
 Scans are made while training, on the same accelerator. The folder --out gets `model.pt` (weights,
 their moving average, progress), `best.pt` (the same at the best validation), `optimizer.pt` and
@@ -331,7 +331,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--config', default='training/pointpillars.yaml')
+    parser.add_argument('--config', default='training/centerpoint.yaml')
     sitting.add_options(parser, 'output/training', 100)
     parser.add_argument(
         '--fresh-schedule',

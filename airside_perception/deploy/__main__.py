@@ -19,8 +19,8 @@ PACKAGES = {
 EPILOG = """\
 examples:
   engine lint models/apron_yolox.onnx --target dla --jetpack 6.2
-  engine build models/apron_pointpillars.onnx --precision fp16
-  engine inspect models/apron_pointpillars.fp16.gpu.engine
+  engine build models/apron_centerpoint.onnx --precision fp16
+  engine inspect models/apron_centerpoint.fp16.gpu.engine
 
 `engine VERB --help` says more of each verb, with examples.
 

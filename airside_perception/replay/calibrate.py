@@ -91,7 +91,8 @@ def calibrate(
         floor: lowest score of the network that is looked at.
         threads: of a network whose parameters fix none.
         choose: thresholds by `balanced` instead of those of the card.
-        threshold: probability from which every class is published instead; None: see `choose`.
+        threshold: probability from which every class is published instead, a score of the network
+            where a class has no curve; None: see `choose`.
 
     Raises:
         BagError: a bag without what is needed.
@@ -130,7 +131,9 @@ def calibrate(
             after = CAUTIOUS
             if name in classes and classes[name].hits >= FEW_HITS:
                 after = float(classes[name].curve(balanced(samples[name], asked[name])))
-        thresholds[name] = (old, math.floor(after * 10**DIGITS) / 10**DIGITS)
+        if threshold is None:  # what was published shall still be
+            after = math.floor(after * 10**DIGITS) / 10**DIGITS
+        thresholds[name] = (old, after)
     note = {
         'frames': len(frames),
         'bags': [bag.name for bag in bags] if len(bags) <= 4 else
@@ -333,11 +336,14 @@ def _with_note(text: str, note: Mapping[str, Any]) -> str:
     """With `calibration: note` first in `about`, in the place of an earlier one."""
     line = _yaml({'calibration': dict(note)})
     indented = ''.join(f'  {part}\n' for part in line.splitlines())
-    about = re.search(r'^about:[ \t]*\n', text, re.MULTILINE)
-    if about is None:  # there is none, or it is written as {...}
-        known = yaml.safe_load(text).get('about') or {}
+    about = re.search(r'^about:[ \t]*(?:#.*)?\n', text, re.MULTILINE)
+    if about is None:
+        block = re.search(_block('about'), text, re.MULTILINE | re.DOTALL)
+        if block is None:
+            return f'{text}about:\n{indented}'
+        known = yaml.safe_load(block[0])['about'] or {}  # written as {...}
         whole = _yaml({'about': {'calibration': dict(note), **_others(known)}})
-        return _without(text, 'about') + whole
+        return text[: block.start()] + whole + text[block.end() :]
     head, tail = text[: about.end()], text[about.end() :]
     end = re.search(r'^\S', tail, re.MULTILINE)
     own, rest = (tail[: end.start()], tail[end.start() :]) if end else (tail, '')
@@ -350,4 +356,6 @@ def _others(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _yaml(block: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(block), sort_keys=False, width=WIDTH, default_flow_style=None)
+    return yaml.safe_dump(
+        dict(block), sort_keys=False, width=WIDTH, default_flow_style=None, allow_unicode=True
+    )

@@ -147,7 +147,7 @@ def test_the_projects_networks_on_dla(repository: Path) -> None:
 
 @pytest.mark.parametrize('jetpack', ['5.1', '6.0', '6.2', '7.2', '7.2.2'])
 def test_the_projects_networks_on_the_gpu(jetpack: str, repository: Path) -> None:
-    for name in ('apron_yolox', 'apron_pointpillars'):
+    for name in ('apron_yolox', 'apron_centerpoint', 'apron_pointpillars'):
         found = lint(onnx.load(str(repository / 'models' / f'{name}.onnx')), 'gpu', jetpack)
         assert found.good
         assert found.layer_share == 1.0

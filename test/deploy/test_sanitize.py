@@ -548,7 +548,7 @@ def test_weights_that_are_missing_or_cut_off(
     assert "its weights lie in 'w.bin', which is not beside it" in line
 
 
-@pytest.mark.parametrize('name', ['apron_yolox', 'apron_pointpillars'])
+@pytest.mark.parametrize('name', ['apron_yolox', 'apron_centerpoint', 'apron_pointpillars'])
 def test_the_models_of_the_package(name: str, repository: Path, tmp_path: Path) -> None:
     source = repository / 'models' / f'{name}.onnx'
     made, files = sanitize_file(source, tmp_path / f'{name}.onnx')

@@ -80,11 +80,12 @@ def test_weights_of_two_deconvolutions_and_computed_ones(network: Any, run: Any)
     assert_allclose(run(split, x=x)[0], run(model, x=x)[0], rtol=1e-4, atol=1e-4)
 
 
-def test_the_shipped_lidar_network(repository: Path, run: Any) -> None:
-    model = onnx.load(str(repository / 'models' / 'apron_pointpillars.onnx'))
+@pytest.mark.parametrize(('name', 'count'), [('apron_centerpoint', 4), ('apron_pointpillars', 3)])
+def test_the_shipped_lidar_networks(repository: Path, run: Any, name: str, count: int) -> None:
+    model = onnx.load(str(repository / 'models' / f'{name}.onnx'))
     split = split_deconvolutions(model)
     onnx.checker.check_model(split, full_check=True)
-    assert operators(model).count('ConvTranspose') == 3
+    assert operators(model).count('ConvTranspose') == count
     assert 'ConvTranspose' not in operators(split)
     canvas = np.random.default_rng(2).uniform(0, 2, (1, 32, 480, 480)).astype(np.float32)
     for found, expected in zip(run(split, canvas=canvas), run(model, canvas=canvas), strict=True):

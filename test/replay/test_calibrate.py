@@ -119,13 +119,20 @@ def test_a_lidar_card_learns_what_its_scores_mean(
     assert again.read_text().count('calibration:') == 2
     assert load_card(again).about['first'] == [1, 2]
     # and what is written in braces, as YAML writes a flat mapping, is not lost
-    flat = "about: {licence: none, first: 'a: b', simulated_classes: {car: [sedan]}}\n"
+    flat = "about: {licence: none, first: 'a: b ±', simulated_classes: {car: [sedan]}}\n"
     card.write_text(flat + card.read_text().split('about:')[0])
     assert calibrate(drives[:2], card, again, params) == 0
     noted = load_card(again)
     assert noted.about['calibration']['frames'] == 2 * FRAMES
-    assert (noted.about['licence'], noted.about['first']) == ('none', 'a: b')
+    assert (noted.about['licence'], noted.about['first']) == ('none', 'a: b ±')
+    assert again.read_text().index('about:') < again.read_text().index('encoder:')
+    assert 'a: b ±' in again.read_text()
     assert '# a remark that stays\nencoder:' in again.read_text()
+    block = 'about:  # ours\n  licence: none  # still\n  simulated_classes: {car: [sedan]}\n'
+    card.write_text(card.read_text().replace(flat, block))
+    assert calibrate(drives[:2], card, again, params) == 0
+    assert 'about:  # ours\n  calibration:' in again.read_text()
+    assert '  licence: none  # still\n' in again.read_text()
     # the tiny network puts boxes where the cars are: places keep the least deviation there is
     assert after.sigmas == load_card(again).sigmas == {'car': (0.15, 0.15, 0.02)}
     assert again.read_text().count('sigmas:') == 1
@@ -232,6 +239,8 @@ def test_one_probability_for_all_classes(
     assert calibrate(drives, card, out, parameters(), '--threshold', '0.35') == 0
     after = load_card(out)
     assert after.thresholds == dict.fromkeys(after.published, 0.35)
+    assert calibrate(drives, card, out, parameters(), '--threshold', '0.57') == 0  # no 0.5699
+    assert set(load_card(out).thresholds.values()) == {0.57}
     with pytest.raises(SystemExit):
         calibrate(drives, card, out, parameters(), '--threshold', '0.35', '--choose-thresholds')
     with pytest.raises(SystemExit):

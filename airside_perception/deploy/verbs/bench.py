@@ -16,7 +16,7 @@ take turns in one run, so that their ratio is right on a busy machine too. Power
 clocks come from tegrastats or NVML where they are there.
 Exit status 1: an engine, and no GPU or TensorRT here."""
 EXAMPLES = """\
-engine bench models/apron_pointpillars.onnx
+engine bench models/apron_centerpoint.onnx
 engine bench pointpillars.fp16.gpu.engine --cuda-graph --no-transfers --spin-wait
 engine bench yolox.fp16.gpu.engine yolox.int8.dla0.engine --duration 10 --json
 engine bench yolox.onnx --shape images:4x3x384x640 --threads 2 --data frames.npz

@@ -24,8 +24,8 @@ Builds a TensorRT engine for this machine, and its manifest beside it; or with -
 of a matrix of networks, precisions and devices that is not there yet as it should be.
 Exit status 1: TensorRT or this machine cannot build it, or with --all one of them."""
 EXAMPLES = """\
-engine build models/apron_pointpillars.onnx
-engine build models/apron_pointpillars.onnx --io-precision fp32 --version-compatible
+engine build models/apron_centerpoint.onnx
+engine build models/apron_centerpoint.onnx --io-precision fp32 --version-compatible
 engine build models/apron_yolox.onnx --precision int8 --calibration scales.json --device dla0
 engine build net.onnx --profile images:1x3x384x640:1x3x384x640:8x3x384x640 --out engines/
 engine build net.onnx --device dla0 --dla-sram 512K --dla-local-dram 256M --workspace 2G

@@ -16,7 +16,7 @@ Tolerances by the coarser precision: fp32 1e-3 of the largest value and cosine 0
 and 0.999, int8 1.5 and 0.93. Whether boxes stay is for the gate to say.
 Exit status 1: an output is beyond the tolerance, a gate fails, or an engine cannot run here."""
 EXAMPLES = """\
-engine compare models/apron_pointpillars.onnx --as fp16 --data velodyne/ --height 1.73
+engine compare models/apron_centerpoint.onnx --as fp16 --data velodyne/ --height 1.73
 engine compare net.onnx net.fp16.gpu.engine --data drive.mcap --topic /points --json
 engine compare net.onnx --as fp16 --layers --random 4 --html layers.html
 engine compare net.onnx --as fp16 --layer-precision '/head/*:fp32' --layers --data frames.npz

@@ -22,10 +22,10 @@ What is in a network, engine or manifest: inputs, outputs, profiles, operators o
 device and precision, memory, versions, its card.
 Exit status 1: it does not fit its card, its manifest or this machine."""
 EXAMPLES = """\
-engine inspect models/apron_pointpillars.onnx
+engine inspect models/apron_centerpoint.onnx
 engine inspect yolox_nano.onnx --card config/cards/yolox_nano_coco.yaml --json
-engine inspect models/apron_pointpillars.fp16.gpu.engine --layers
-engine inspect models/apron_pointpillars.fp16.gpu.engine.json
+engine inspect models/apron_centerpoint.fp16.gpu.engine --layers
+engine inspect models/apron_centerpoint.fp16.gpu.engine.json
 """
 
 

@@ -13,7 +13,7 @@ the transfers. Exit status 1: something falls back or is refused."""
 EXAMPLES = """\
 engine lint models/apron_yolox.onnx --target dla --jetpack 6.2
 engine lint yolox_nano.onnx --target dla --jetpack 6.2 --html lint.html
-engine lint models/apron_pointpillars.onnx --target gpu --jetpack 7.2 --precision int8 --json
+engine lint models/apron_centerpoint.onnx --target gpu --jetpack 7.2 --precision int8 --json
 """
 
 

@@ -14,7 +14,7 @@ precision, and the share of those that only bring data into another layout, copy
 between GPU and DLA.
 Exit status 1: an engine, and no GPU or TensorRT here."""
 EXAMPLES = """\
-engine profile models/apron_pointpillars.onnx --top 10
+engine profile models/apron_centerpoint.onnx --top 10
 engine profile pointpillars.fp16.gpu.engine --html layers.html
 engine profile yolox.int8.dla0.engine --iterations 200 --json
 """

@@ -17,7 +17,7 @@ Writes a Triton model repository: the camera networks, the lidar network, a Pyth
 `perception` of all. The airside_perception package must be importable where Triton runs.
 Exit status 1: Triton could not serve it (layout, family or device of an engine)."""
 EXAMPLES = """\
-engine triton --camera models/apron_yolox.onnx --lidar models/apron_pointpillars.onnx --out repo
+engine triton --camera models/apron_yolox.onnx --lidar models/apron_centerpoint.onnx --out repo
 engine triton --camera-dla0 yolox.fp16.dla0.engine --camera-dla1 yolox.fp16.dla1.engine \
 --lidar pillars.fp16.gpu.engine --out /opt/triton/models --cameras front,rear --link
 """
