@@ -121,7 +121,7 @@ def test_every_encoding(
 
 
 @pytest.mark.parametrize('kind', ['fp32', 'fp16', 'hwc8'])
-@pytest.mark.parametrize('score', [0.1, 0.02])
+@pytest.mark.parametrize('score', [0.05, 0.02])
 def test_trained_network_on_pictures(
     queue: Any, open_detector: Opener, repository: Path, kind: str, score: float
 ) -> None:

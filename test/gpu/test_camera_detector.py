@@ -23,7 +23,7 @@ from airside_perception.engine import open_engine
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.errors import EngineError
 
-SCORE = 0.1
+SCORE = 0.05
 NAMES = ['camera_fp32', 'camera_fp16', 'camera_hwc8']
 
 
