@@ -17,6 +17,7 @@ from airside_perception.evaluate.question import (
     Question,
     average_precisions,
     counts_of,
+    kitti_ap,
     mean,
     reached,
 )
@@ -48,13 +49,13 @@ class People:
 
 
 def by_range(frames: Sequence[Frame], name: str, question: Question) -> tuple[Cell, ...]:
-    """One class in each range; its AP there is the mean over the distances."""
+    """One class in each range; its AP there is the mean over the distances, beside it AP40."""
     cells = []
     for low, high in question.bins():
         part = [frame.in_range(low, high) for frame in frames]
         counts = counts_of(reached(part, name), question.threshold(name))
         ap = mean(average_precisions(part, name).values()) if counts.asked else float('nan')
-        cells.append(Cell(f'{low:g}-{high:g} m', counts, ap))
+        cells.append(Cell(f'{low:g}-{high:g} m', counts, ap, kitti_ap(part, name)))
     return tuple(cells)
 
 
@@ -65,6 +66,7 @@ def together(rows: Sequence[Sequence[Cell]]) -> tuple[Cell, ...]:
             cells[0].name,
             sum((cell.counts for cell in cells), Counts()),
             mean(cell.ap for cell in cells),
+            mean(cell.ap40 for cell in cells),
         )
         for cells in zip(*rows, strict=True)
     )

@@ -34,22 +34,22 @@ from airside_perception.evaluate.errors import (
     mean_errors,
 )
 from airside_perception.evaluate.frames import Frame
-from airside_perception.evaluate.matching import Matches, match, volume_iou
-from airside_perception.evaluate.precision import ap40, curve
+from airside_perception.evaluate.matching import Matches
+from airside_perception.evaluate.precision import curve
 from airside_perception.evaluate.question import (
+    IOU,
+    OTHER_IOU,
     Cell,
     Counts,
     Question,
     average_precisions,
     counts_of,
+    kitti_ap,
     mean,
     reached,
 )
 from airside_perception.types import Float64
 
-IOU: Mapping[str, float] = {'car': 0.7, 'van': 0.7, 'truck': 0.7, 'bus': 0.7}
-OTHER_IOU = 0.5
-"""AP40 asks for this intersection over union in space: KITTI's for cars and for people."""
 SYMMETRIC = ('baggage_cart', 'cone', 'chock', 'fod')
 """Front and back look alike: their yaw counts modulo half a turn."""
 
@@ -161,15 +161,14 @@ def _of_class(
     ranges: tuple[Cell, ...],
     question: Question,
 ) -> ClassFigures:
-    iou = IOU.get(name, OTHER_IOU)
     recall, precision, _ = curve(found)
     return ClassFigures(
         name=name,
         counts=counts_of(found, question.threshold(name)),
         threshold=question.threshold(name),
         aps=average_precisions(frames, name),
-        ap40=ap40(match(frames, name, volume_iou, iou)),
-        iou=iou,
+        ap40=kitti_ap(frames, name),
+        iou=IOU.get(name, OTHER_IOU),
         errors=class_errors(frames, found, np.pi if name in SYMMETRIC else 2 * np.pi),
         calibration_error=expected_calibration_error(found.scores, found.hits),
         ranges=ranges,

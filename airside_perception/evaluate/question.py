@@ -10,11 +10,14 @@ import numpy as np
 
 from airside_perception.evaluate.errors import REACH
 from airside_perception.evaluate.frames import Frame
-from airside_perception.evaluate.matching import Matches, centre_nearness, match
-from airside_perception.evaluate.precision import nuscenes_ap
+from airside_perception.evaluate.matching import Matches, centre_nearness, match, volume_iou
+from airside_perception.evaluate.precision import ap40, nuscenes_ap
 
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 """Metres; those of nuScenes."""
+IOU: Mapping[str, float] = {'car': 0.7, 'van': 0.7, 'truck': 0.7, 'bus': 0.7}
+OTHER_IOU = 0.5
+"""AP40 asks for this intersection over union in space: KITTI's for cars and for people."""
 RANGES = (0.0, 15.0, 30.0, 50.0, 80.0)
 NAN = float('nan')
 
@@ -75,6 +78,7 @@ class Cell:
     name: str
     counts: Counts
     ap: float = NAN
+    ap40: float = NAN
 
 
 def reached(frames: Sequence[Frame], name: str, reach: float = REACH) -> Matches:
@@ -98,3 +102,8 @@ def mean(values: Iterable[float]) -> float:
     """Of those that are not NaN; NaN without any."""
     known = [value for value in values if np.isfinite(value)]
     return float(np.mean(known)) if known else NAN
+
+
+def kitti_ap(frames: Sequence[Frame], name: str) -> float:
+    """KITTI's AP40 of one class, at its overlap in space; NaN where nothing is asked for."""
+    return ap40(match(frames, name, volume_iou, IOU.get(name, OTHER_IOU)))

@@ -119,6 +119,9 @@ def _topic(topic: str, figures: Figures) -> Iterator[str]:
     yield f'  {"class by range, AP":<27}' + ''.join(f'{c.name:>10}' for c in figures.ranges)
     for item in figures.classes:
         yield f'    {item.name:<25}' + ''.join(f'{number(c.ap):>10}' for c in item.ranges)
+    yield f'  {"class by range, AP40":<27}' + ''.join(f'{c.name:>10}' for c in figures.ranges)
+    for item in figures.classes:
+        yield f'    {item.name:<25}' + ''.join(f'{number(c.ap40):>10}' for c in item.ranges)
     yield f'  {"class by range, recall":<27}' + ''.join(f'{c.name:>10}' for c in figures.ranges)
     for item in figures.classes:
         recalls = (number(c.counts.recall) for c in item.ranges)

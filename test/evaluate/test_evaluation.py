@@ -104,6 +104,12 @@ def test_parts_add_up_to_the_whole() -> None:
     assert sum(cell.counts.alarms for cell in figures.conditions['light']) == whole.alarms
     assert sum(cell.counts.asked for cell in figures.ranges) == whole.asked
     assert [cell.name for cell in figures.ranges] == ['0-20 m', '20-80 m']
+    for cell, (low, high) in zip(figures.ranges, ((0, 20), (20, 80)), strict=True):
+        part = [one.in_range(low, high) for one in frames]
+        each = [ap40(match(part, name, volume_iou, {'car': 0.7}.get(name, 0.5)))
+                for name in question.classes]  # fmt: skip
+        assert cell.ap40 == pytest.approx(np.mean(each))
+    assert len({cell.ap40 for cell in figures.ranges}) == 2
     assert all(np.isnan(cell.counts.precision) for cell in figures.visibility)
 
 
