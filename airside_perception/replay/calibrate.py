@@ -342,17 +342,14 @@ def _with_note(text: str, note: Mapping[str, Any]) -> str:
         if block is None:
             return f'{text}about:\n{indented}'
         known = yaml.safe_load(block[0])['about'] or {}  # written as {...}
-        whole = _yaml({'about': {'calibration': dict(note), **_others(known)}})
+        known.pop('calibration', None)
+        whole = _yaml({'about': {'calibration': dict(note), **known}})
         return text[: block.start()] + whole + text[block.end() :]
     head, tail = text[: about.end()], text[about.end() :]
     end = re.search(r'^\S', tail, re.MULTILINE)
     own, rest = (tail[: end.start()], tail[end.start() :]) if end else (tail, '')
     own = re.sub(r'^  calibration:.*?(?=^  \S|\Z)', '', own, flags=re.MULTILINE | re.DOTALL)
     return head + indented + own + rest
-
-
-def _others(about: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in about.items() if key != 'calibration'}
 
 
 def _yaml(block: Mapping[str, Any]) -> str:
