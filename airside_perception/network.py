@@ -274,13 +274,24 @@ def _locate(name: str) -> Path:
     except ConfigError:
         if given.suffix not in ENGINE_SUFFIXES:
             raise
-        return model_file(str(onnx_beside(given))).with_name(given.name)
-    built = path.suffix in ENGINE_SUFFIXES and (
-        _source(path).is_file() or card_file(path).is_file()
-    )
-    if not built and not path.is_file():
+        return _beside_onnx(given)
+    if path.suffix not in ENGINE_SUFFIXES and not path.is_file():
         raise ConfigError(f'{path}: no such network; engine_path names a .onnx file or an engine')
+    if not (path.is_file() or _source(path).is_file() or card_file(path).is_file()):
+        raise ConfigError(
+            f'{path}: no such engine, nor is there a {_source(path).name} beside it to build it '
+            'from'
+        )
     return path
+
+
+def _beside_onnx(engine: Path) -> Path:
+    """The place of an engine that is in no folder yet where a relative path is looked up."""
+    source = onnx_beside(engine)
+    try:
+        return model_file(str(source)).with_name(engine.name)
+    except ConfigError as error:
+        raise ConfigError(f'{engine}: no such engine, nor its network: {error}') from error
 
 
 def _manifest(engine: Path) -> Manifest | None:

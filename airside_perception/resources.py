@@ -64,7 +64,12 @@ def model_file(path: str, here_first: bool = False) -> Path:
     if given.is_absolute():
         return given
     shipped = not here_first and '/' not in path and is_model(path)
-    return given.absolute() if given.is_file() and not shipped else resource('models', path)
+    if given.is_file() and not shipped:
+        return given.absolute()
+    models = share_directory() / 'models'
+    if not (models / given).exists():
+        raise ConfigError(f'{path}: no such file, neither in {models} nor in {Path.cwd()}')
+    return models / given
 
 
 def is_model(name: str) -> bool:

@@ -83,8 +83,6 @@ def test_a_relative_engine_belongs_beside_its_onnx_in_the_models_folder():
     assert found.source.is_file()
     assert found.path.parent == found.source.parent
     assert found.card.name
-    with pytest.raises(ConfigError, match=r'nowhere\.onnx'):
-        find_network(LidarConfig, LidarCard, {'engine_path': 'nowhere.fp16.gpu.engine'})
 
 
 def test_a_plain_name_is_not_that_of_a_file_where_the_node_was_started(folder, monkeypatch):
@@ -236,10 +234,29 @@ def test_an_engine_built_elsewhere_tells_no_precision(folder, gpu, monkeypatch):
     assert builds.calls[0][2].precision == 'fp16'
 
 
-@pytest.mark.parametrize('name', ['none.onnx', 'none.fp16.gpu.engine'])
-def test_a_network_that_is_not_there_is_named(folder, name):
-    with pytest.raises(ConfigError, match=f'{name}: no such network'):
+def test_a_network_that_is_not_there_is_named(folder):
+    with pytest.raises(ConfigError, match=r'none\.onnx: no such network'):
+        find(folder, 'none.onnx')
+
+
+@pytest.mark.parametrize('name', ['none.engine', 'none.fp16.gpu.engine', 'none.plan'])
+def test_an_engine_that_is_not_there_is_named_and_what_it_could_be_built_from(
+    folder, monkeypatch, name
+):
+    with pytest.raises(ConfigError) as caught:
         find(folder, name)
+    said = f'{folder}/{name}: no such engine, nor is there a none.onnx beside it'
+    assert said in str(caught.value)
+    monkeypatch.chdir(folder)
+    models = resource('models')
+    for given in (name, f'nets/{name}'):
+        source = given.replace(name, 'none.onnx')
+        with pytest.raises(ConfigError) as caught:
+            find_network(LidarConfig, LidarCard, {'engine_path': given})
+        assert str(caught.value) == (
+            f'{given}: no such engine, nor its network: {source}: no such file, neither in '
+            f'{models} nor in {folder}'
+        )
 
 
 def test_a_build_for_a_dla_keeps_the_strictness_of_the_node(folder, gpu, monkeypatch):

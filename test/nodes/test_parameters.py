@@ -247,7 +247,8 @@ def test_whole_numbers_are_taken_where_a_file_leaves_out_the_point(harness, netw
     ('network', 'said'),
     [
         ('', 'engine_path is empty'),
-        ('nowhere/missing.onnx', 'missing.onnx'),
+        ('nowhere/missing.onnx', 'nowhere/missing.onnx: no such file, neither in'),
+        ('nowhere/missing.engine', 'nowhere/missing.engine: no such engine, nor its network'),
         ('corrupt', 'cannot load it'),
         ('lidar', 'architecture pointpillars is no CameraCard'),
         ('wrong_output', "no output 'detections'"),

@@ -203,6 +203,18 @@ def test_bad_input_is_one_line_and_status_2(
     assert error.count('\n') == 1
 
 
+@pytest.mark.parametrize('folder', ['', 'nets/', '/nowhere/'])
+def test_a_missing_engine_is_named_as_it_was_asked_for(
+    street: Any, parameters: Parameters, tmp_path: Path, capsys: Capture, folder: str
+) -> None:
+    params = parameters(lidar_detector={'engine_path': f'{folder}x.engine'})
+    assert run(street.write(), params, tmp_path / 'a.jsonl') == 2
+    error = capsys.readouterr().err
+    assert f'lidar_detector: {folder}x.engine: no such engine' in error
+    assert 'x.onnx' in error
+    assert error.count('\n') == 1
+
+
 def test_a_run_without_any_result_leaves_no_file(
     street: Any, parameters: Parameters, tmp_path: Path, capsys: Capture
 ) -> None:
