@@ -1,10 +1,11 @@
 """`python -m benchmarks.simulator`: rig frames a second, and where the time goes.
 
 A rig frame is that of config/rig.yaml: four pictures of 640 x 384, a turn of 64 beams under
-motion, and the ground truth with visibility. Two ways take turns: the simulator's own, and the
-plain one, which casts every ray and runs one sensor after another. Beside the wall clock stands
+motion, and the ground truth with visibility. Three ways take turns: two processes, as the command
+starts on two cores; two threads, as in short drives; and the plain one, which casts every ray and
+runs one sensor after another. Frames a second are those after the first ones. Beside them stands
 the time that the processors spent, which a busy machine stretches less. Every run of a way must
-give the same bytes.
+give the same bytes, those of processes and threads each other's.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from unittest import mock
 
 import numpy as np
 
 from airside_perception.resources import resource
-from airside_perception.sim import pixels
+from airside_perception.sim import pixels, processes
 from airside_perception.sim.apron import apron
 from airside_perception.sim.camera import Light, look, take
 from airside_perception.sim.caster import Open3DCaster
@@ -37,6 +39,7 @@ from airside_perception.sim.truth import towards
 
 GOAL = 5.0
 """Frames a second that the simulator should reach on two cores."""
+PROCESSES = 2
 SEED = 46
 SKIES: dict[str, Conditions] = {
     'day, clear': Conditions(),
@@ -58,54 +61,85 @@ def digest(frames: list[Frame]) -> str:
     return found.hexdigest()
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds on the wall, seconds of the processors."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of this process's processors."""
+    cpu = time.process_time()
     work()
-    return time.perf_counter() - wall, time.process_time() - cpu
+    return time.process_time() - cpu
 
 
-def ours(rig: Rig, sky: Conditions, frames: int) -> list[Frame]:
-    """The simulator as it is."""
-    return list(drive(apron(SEED), rig, frames / RATE, 1, sky))
+@dataclass(frozen=True)
+class Pace:
+    """How fast a way made frames.
+
+    Attributes:
+        first_s: until the first frame, which includes the start of processes.
+        frame_s: of each later one.
+        cpu_s: of this process's processors, a frame.
+        bytes: digest of the frames.
+    """
+
+    first_s: float
+    frame_s: float
+    cpu_s: float
+    bytes: str
 
 
-def plain(rig: Rig, sky: Conditions, frames: int) -> list[Frame]:
+def pace(made: Iterator[Frame], at_once: int) -> Pace:
+    """Of a way that has `at_once` frames at work at a time: they come at about the same moment."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    frames, moments = [], []
+    for frame in made:
+        frames.append(frame)
+        moments.append(time.perf_counter())
+    cpu = time.process_time() - cpu
+    each = (moments[-1] - moments[at_once - 1]) / (len(frames) - at_once)
+    return Pace(moments[0] - begin, each, cpu / len(frames), digest(frames))
+
+
+def side_by_side(rig: Rig, sky: Conditions, seconds: float) -> Pace:
+    """What the command does: a process a frame."""
+    made = processes.drive(apron(SEED), rig, seconds, 1, sky, PROCESSES)
+    return pace(made, PROCESSES)
+
+
+def threads(rig: Rig, sky: Conditions, seconds: float) -> Pace:
+    """What short drives do: threads of one process."""
+    return pace(drive(apron(SEED), rig, seconds, 1, sky), 1)
+
+
+def plain(rig: Rig, sky: Conditions, seconds: float) -> Pace:
     """Every ray of every picture, one sensor after another."""
     with mock.patch.object(pixels, 'SMALLEST', 1 << 30):
-        return list(drive(apron(SEED), rig, frames / RATE, 1, sky, Open3DCaster, 1))
+        return pace(drive(apron(SEED), rig, seconds, 1, sky, Open3DCaster, 1), 1)
 
 
-def _into(
-    found: list[Frame], make: Callable[[Rig, Conditions, int], list[Frame]], rig: Rig,
-    sky: Conditions, frames: int,
-) -> None:  # fmt: skip
-    found += make(rig, sky, frames)
+WAYS = {'processes': side_by_side, 'threads': threads, 'plain': plain}
 
 
 def compare(rig: Rig, frames: int, rounds: int) -> bool:
     """Prints a line for each sky; whether the goal is met in all."""
-    print(f'{"":<14}{"ours":>20}{"plain":>20}{"ratio":>12}   processor time a frame, ratio')
+    print(f'{"frames/s":<14}' + ''.join(f'{way:>12}' for way in WAYS), end='')
+    print(f'{"ratio":>8}   processor time, threads against plain')
     met = True
     for name, sky in SKIES.items():
-        times: dict[str, list[tuple[float, float]]] = {'ours': [], 'plain': []}
-        bytes_of: dict[str, set[str]] = {'ours': set(), 'plain': set()}
+        paces: dict[str, list[Pace]] = {way: [] for way in WAYS}
         for _ in range(rounds):
-            for way, make in (('ours', ours), ('plain', plain)):
-                made: list[Frame] = []
-                times[way].append(timed(partial(_into, made, make, rig, sky, frames)))
-                bytes_of[way].add(digest(made))
-        wall, cpu = (
-            {way: min(t[k] for t in rows) / frames for way, rows in times.items()} for k in (0, 1)
-        )
-        repeats = all(len(found) == 1 for found in bytes_of.values())
-        met &= 1 / wall['ours'] >= GOAL and repeats
+            for way, make in WAYS.items():
+                paces[way].append(make(rig, sky, frames / RATE))
+        rate = {way: 1 / min(found.frame_s for found in paces[way]) for way in WAYS}
+        cpu = {way: 1e3 * min(found.cpu_s for found in paces[way]) for way in WAYS}
+        ours = {found.bytes for way in ('processes', 'threads') for found in paces[way]}
+        repeats = len(ours) == 1 == len({found.bytes for found in paces['plain']})
+        met &= rate['processes'] >= GOAL and repeats
         print(
-            f'{name:<14}{1 / wall["ours"]:>11.2f} frames/s{1 / wall["plain"]:>11.2f} frames/s'
-            f'{wall["plain"] / wall["ours"]:>11.1f}x   {1e3 * cpu["ours"]:.0f} ms against '
-            f'{1e3 * cpu["plain"]:.0f} ms, {cpu["plain"] / cpu["ours"]:.1f}x; '
-            f'{"bytes repeat" if repeats else "BYTES DIFFER"}'
-        )
+            f'{name:<14}' + ''.join(f'{rate[way]:>12.2f}' for way in WAYS) +
+            f'{rate["processes"] / rate["plain"]:>7.1f}x   {cpu["threads"]:.0f} ms against '
+            f'{cpu["plain"]:.0f} ms, {cpu["plain"] / cpu["threads"]:.1f}x; '
+            f'{"bytes repeat" if repeats else "BYTES DIFFER"}; first frame of processes after '
+            f'{min(found.first_s for found in paces["processes"]):.1f} s',
+            flush=True,
+        )  # fmt: skip
     return met
 
 
@@ -149,7 +183,7 @@ def stages(rig: Rig, rounds: int) -> None:
             ('truth: a camera', 4, partial(towards, scene, caster, origin, some.copy())),
         ]  # fmt: skip
         for stage, times, work in rows:
-            cost = statistics.median(timed(work)[1] for _ in range(rounds + 1))
+            cost = statistics.median(timed(work) for _ in range(rounds + 1))
             print(f'{name + ": " + stage:<46}{1e3 * cost:>8.1f}{"x " + str(times):>10}')
 
 
@@ -162,8 +196,8 @@ def main() -> int:
     rig = load_rig(resource('config', 'rig.yaml'))
     print(
         f'{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python '
-        f'{platform.python_version()}, NumPy {np.__version__}; {WORKERS} threads; best of '
-        f'{given.rounds} runs of {given.frames} frames; goal {GOAL:g} frames/s\n'
+        f'{platform.python_version()}, NumPy {np.__version__}; {PROCESSES} processes, {WORKERS} '
+        f'threads; best of {given.rounds} runs of {given.frames} frames; goal {GOAL:g} frames/s\n'
     )
     met = compare(rig, given.frames, given.rounds)
     stages(rig, given.rounds)

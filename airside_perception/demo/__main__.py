@@ -94,7 +94,10 @@ def _drive(rig: Rig, out: Path, seed: int, seconds: float) -> Path:
     if not (bag / 'metadata.yaml').is_file():
         progress = Progress('making the drive', sys.stderr)
         try:
-            write_drive(apron(seed), rig, seconds, seed, bag, overwrite=True, progress=progress)
+            write_drive(
+                apron(seed), rig, seconds, seed, bag, overwrite=True, progress=progress,
+                processes=None,
+            )  # fmt: skip
         finally:
             progress.close()
     return bag

@@ -40,6 +40,9 @@ def main() -> int:
     parser.add_argument('--out', type=Path, required=True, help='folder of the new bag')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
     parser.add_argument('--overwrite', action='store_true')
+    parser.add_argument(
+        '--processes', type=_count, help='that make frames side by side; default: one a core'
+    )
     given = parser.parse_args()
     try:
         rig = load_rig(given.rig or resource('config', 'rig.yaml'))
@@ -52,6 +55,7 @@ def main() -> int:
             given.storage,
             given.overwrite,
             conditions=_conditions(given),
+            processes=given.processes,
         )
     except PerceptionError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -59,6 +63,13 @@ def main() -> int:
     for topic, count in sorted(counts.items()):
         print(f'{count:6d}  {topic}')
     return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
 
 
 def _world(given: argparse.Namespace) -> Scenario:

@@ -19,6 +19,7 @@ from airside_perception.messages import (
 )
 from airside_perception.messages.outgoing import header, time_message
 from airside_perception.replay.bag import BagWriter
+from airside_perception.sim import processes as side_by_side
 from airside_perception.sim.conditions import Conditions
 from airside_perception.sim.frames import RATE, START_NS, Frame, drive
 from airside_perception.sim.rig import BASE, ODOM, Rig
@@ -44,6 +45,7 @@ def write_drive(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
     conditions: Conditions | None = None,
+    processes: int | None = 1,
 ) -> dict[str, int]:
     """Writes a drive as a bag.
 
@@ -53,17 +55,20 @@ def write_drive(
         out: folder to make; storage: mcap or sqlite3; overwrite: replace a bag of that name.
         progress: called with the number of frames done and of all.
         conditions: light and weather; None: a clear day.
+        processes: see `processes.drive`, also for what more than 1 asks of the caller.
 
     Returns:
         Number of messages by topic.
 
     Raises:
         BagError: the bag cannot be written.
+        PerceptionError: a process died.
     """
     with BagWriter(out, storage, overwrite) as writer:
         recorder = _Recorder(writer, rig, scenario)
         recorder.tf('/tf_static', rig.static_transforms(), START_NS)
-        for number, frame in enumerate(drive(scenario, rig, seconds, seed, conditions), 1):
+        made = side_by_side.drive(scenario, rig, seconds, seed, conditions, processes)
+        for number, frame in enumerate(made, 1):
             recorder.frame(frame)
             progress(number, round(seconds * RATE))
     return recorder.counts

@@ -158,10 +158,14 @@ def drive(
     open_caster: Open = ONE_THREAD,
     workers: int = WORKERS,
 ) -> Iterator[Frame]:
-    """Frames of a drive of `seconds` at RATE; `seed` is that of the sensors' noise."""
+    """Frames of a drive of `seconds` at RATE, made by `workers` threads.
+
+    `seed` is that of the sensors' noise. Threads wait for each other in Python; `processes.drive`
+    is for long drives.
+    """
     conditions = conditions or Conditions()
-    rigged = _Rigged(scenario, rig, seed, conditions, open_caster)
-    with _without_cv2_threads(), ThreadPoolExecutor(workers) as pool:
+    rigged = Rigged(scenario, rig, seed, conditions, open_caster)
+    with without_cv2_threads(), ThreadPoolExecutor(workers) as pool:
         waiting: deque[_Pending] = deque()
         try:
             for number in range(round(seconds * RATE)):
@@ -176,7 +180,7 @@ def drive(
 
 
 @contextmanager
-def _without_cv2_threads() -> Iterator[None]:
+def without_cv2_threads() -> Iterator[None]:
     """Sensors run side by side: threads of OpenCV, which wait busily, would only be in the way."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -186,8 +190,8 @@ def _without_cv2_threads() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-class _Rigged:
-    """A rig in a scenario, with what its sensors keep from frame to frame."""
+class Rigged:
+    """A rig in a scenario, with what its sensors keep from frame to frame; see `drive`."""
 
     def __init__(
         self, scenario: Scenario, rig: Rig, seed: int, conditions: Conditions, open_caster: Open
@@ -201,6 +205,10 @@ class _Rigged:
         turn = rig.lidar2base[:3, :3].astype(np.float32)
         beams = rays(rig.spec).reshape(rig.spec.azimuths, -1, 3)[::2].reshape(-1, 3)
         self._beams = _Asked.of((beams @ turn.T).astype(np.float32))
+
+    def frame(self, number: int, pool: ThreadPoolExecutor) -> Frame:
+        """Frame `number`, by the threads of `pool`."""
+        return self.finished(self.start(number, pool))
 
     def start(self, number: int, pool: ThreadPoolExecutor) -> _Pending:
         """Sets the sensors to work on frame `number`."""

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,19 +14,42 @@ import pytest
 import yaml
 from numpy.testing import assert_allclose
 
-from airside_perception.errors import BagError, ConfigError
+from airside_perception.errors import BagError, ConfigError, PerceptionError
 from airside_perception.geometry import apply, invert
 from airside_perception.messages import boxes2d, boxes3d, camera_model, image, point_cloud
 from airside_perception.replay.bag import BagReader
 from airside_perception.sim import __main__ as command
+from airside_perception.sim import processes
 from airside_perception.sim.apron import apron
 from airside_perception.sim.conditions import conditions
-from airside_perception.sim.drive import START_NS, drive, write_drive
+from airside_perception.sim.drive import RATE, START_NS, drive, write_drive
 from airside_perception.sim.lidar import even
 from airside_perception.sim.rig import BASE, load_rig
 from airside_perception.sim.truth import read_truth
 
+ENDLESS = """
+import multiprocessing
+from airside_perception.resources import resource
+from airside_perception.sim import processes
+from airside_perception.sim.apron import apron
+from airside_perception.sim.rig import load_rig
+
+if __name__ == '__main__':
+    made = processes.drive(apron(1), load_rig(resource('config', 'rig.yaml')), 1e6, 1, None, 2)
+    next(made)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    list(made)
+"""
 MOVING = next(seed for seed in range(20) if apron(seed).ego.speed > 1)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs: one that nobody has waited for yet (Z) does not."""
+    try:
+        status = Path(f'/proc/{pid}/stat').read_text(encoding='ascii')
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(')')[2].split()[0] not in 'ZX'
 
 
 @pytest.fixture(scope='module')
@@ -217,6 +245,50 @@ class TestDrive:
             assert a.details == b.details
             for name, one_image in a.images.items():
                 assert one_image.data.tobytes() == b.images[name].data.tobytes()
+
+    def test_processes_make_the_same_frames_and_end_with_the_drive(self, rig):
+        rain = conditions(2, 'night', 'rain')
+        made = processes.drive(apron(MOVING), rig, 5.0, 1, rain, processes=2)
+        for want in drive(apron(MOVING), rig, 0.3, 1, rain):
+            frame = next(made)
+            assert frame.stamp_ns == want.stamp_ns
+            assert frame.cloud.points.tobytes() == want.cloud.points.tobytes()
+            assert frame.details == want.details
+            for name, picture in want.images.items():
+                assert frame.images[name].data.tobytes() == picture.data.tobytes()
+        assert len(multiprocessing.active_children()) == 2
+        made.close()
+        assert not multiprocessing.active_children()
+
+    def test_a_process_that_dies_is_an_error_of_one_line(self, rig):
+        made = processes.drive(apron(MOVING), rig, 5.0, 1, processes=2)
+        next(made)
+        multiprocessing.active_children()[0].kill()
+        with pytest.raises(PerceptionError, match='a process of the simulator ended before') as it:
+            list(made)
+        assert '\n' not in str(it.value)
+
+    def test_short_drives_start_no_process(self, rig, monkeypatch):
+        monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(64)))
+        monkeypatch.setattr(processes, 'ProcessPoolExecutor', None)
+        made = processes.drive(apron(MOVING), rig, (2 * processes.WORTHWHILE - 1) / RATE, 1)
+        assert next(made).stamp_ns == START_NS
+        made.close()
+        with pytest.raises(TypeError):  # no pool to be had
+            next(processes.drive(apron(MOVING), rig, 2 * processes.WORTHWHILE / RATE, 1))
+
+    def test_processes_end_with_one_that_was_killed(self, tmp_path):
+        script = tmp_path / 'script.py'
+        script.write_text(ENDLESS, encoding='utf-8')
+        with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as run:
+            assert run.stdout is not None
+            children = [int(pid) for pid in run.stdout.readline().split()]
+            run.kill()
+        assert len(children) == 2
+        gone = time.monotonic() + 60.0
+        while any(alive(pid) for pid in children):
+            assert time.monotonic() < gone
+            time.sleep(0.02)
 
     def test_points_carry_the_time_at_which_they_were_measured(self, rig):
         cloud = next(drive(apron(MOVING), rig, 0.1, seed=1)).cloud
