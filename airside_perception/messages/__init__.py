@@ -15,6 +15,7 @@ from airside_perception.messages.incoming import (
     camera_model,
     compressed_image,
     image,
+    named_rectified,
     rigid_transform,
 )
 from airside_perception.messages.outgoing import (
@@ -42,6 +43,7 @@ __all__ = [
     'header_stamp_ns',
     'image',
     'image_message',
+    'named_rectified',
     'point_cloud',
     'point_cloud_message',
     'rigid_transform',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ CHANNELS = {
 """Bytes a pixel (of the first plane) of the image encodings that are read."""
 PLANAR = ('nv12', 'nv21')
 """Those with half a plane of colours below."""
+
+RECTIFIED = re.compile(r'[_/]rect(ified)?(_|/|$)')
+"""In the name of a topic: what image_proc and drivers call rectified images."""
 
 XYZ_YAW = np.array([0, 1, 2, 5])
 """Rows of a ROS pose covariance (x, y, z, roll, pitch, yaw) that `Boxes3D.covariances` holds."""
@@ -119,6 +123,11 @@ def camera_model(message: Any, rectified: bool = False) -> CameraModel:
         distortion,
         model,
     )
+
+
+def named_rectified(topic: str) -> bool:
+    """Whether a topic is named like one of rectified images: image_rect, image_rect_color, ..."""
+    return RECTIFIED.search(topic) is not None
 
 
 def _rectified(message: Any) -> CameraModel:

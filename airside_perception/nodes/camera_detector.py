@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any
 
@@ -21,9 +20,6 @@ from airside_perception.nodes.detector import DetectorNode
 from airside_perception.nodes.diagnostics import Report
 from airside_perception.nodes.lifting import Lifting
 from airside_perception.types import Boxes2D
-
-RECTIFIED = re.compile(r'[_/]rect(ified)?(_|/|$)')
-"""In the name of a topic: what image_proc and drivers call rectified images."""
 
 
 class CameraDetectorNode(DetectorNode[CameraConfig]):
@@ -77,7 +73,7 @@ class CameraDetectorNode(DetectorNode[CameraConfig]):
         image = self.create_subscription(kind, topic, self.take, self.input_qos)
         self.topic = image.topic_name
         self._lifting = Lifting()
-        if RECTIFIED.search(self.topic) and not self.config.rectified:
+        if messages.named_rectified(self.topic) and not self.config.rectified:
             self.get_logger().warning(
                 f'{self.topic} is named like a rectified image; if it is one, set rectified: true'
             )

@@ -25,7 +25,8 @@ def add_evaluate(verbs: Any, bag_help: str, run: Run) -> None:
     verb.add_argument('bags', nargs='+', type=Path, metavar='BAG', help=bag_help)
     verb.add_argument(
         '--results', type=Path, metavar='FILE.jsonl',
-        help='results of `replay run` on the bag; default: it is run here',
+        help='results of `replay run` on the bag; default: it is run here. Where none of their '
+        'parameters lie beside them, --params tells which cameras are rectified',
     )  # fmt: skip
     verb.add_argument('--topic', action='append', help='judge this one only; may be repeated')
     verb.add_argument(

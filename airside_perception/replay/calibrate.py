@@ -34,7 +34,12 @@ from airside_perception.replay.bag import BagReader
 from airside_perception.replay.evaluate import Progress, every_network, run_detectors, with_floor
 from airside_perception.replay.judge import aliases_of, judge, judge_images
 from airside_perception.replay.runner import CAMERA_2D_TOPIC, LIDAR_TOPIC, read_transforms
-from airside_perception.replay.settings import THREADS, Settings, load_settings
+from airside_perception.replay.settings import (
+    THREADS,
+    Settings,
+    load_settings,
+    rectified_cameras,
+)
 from airside_perception.replay.truth import read_image_truth, read_labelled, read_truth
 from airside_perception.replay.view import lenses
 
@@ -283,7 +288,8 @@ def _judged(
                 raise BagError(f'{bag}: no ground truth of images; camera networks need it')
             return frames, in_images
         transforms = read_transforms(reader)
-        views = lenses(reader, transforms)
+        rectified = rectified_cameras(reader.topics, settings.parameters.for_node)
+        views = lenses(reader, transforms, rectified)
         judged = judge(read_truth(reader), results, transforms, aliases, views, bag.name)
     found = judged[LIDAR_TOPIC].frames if LIDAR_TOPIC in judged else []
     return [frame.in_range(0.0, MAX_RANGE) for frame in found], reached

@@ -24,6 +24,7 @@ from airside_perception.evaluate.frames import Frame
 from airside_perception.evaluate.images import ImageFigures, evaluate_images
 from airside_perception.evaluate.question import RANGES, Question
 from airside_perception.network import Network
+from airside_perception.params import read_parameters
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.judge import Judged, aliases_of, judge, judge_images, rank
 from airside_perception.replay.report import thresholds
@@ -33,7 +34,12 @@ from airside_perception.replay.runner import (
     Summary,
     read_transforms,
 )
-from airside_perception.replay.settings import THREADS, Settings, load_settings
+from airside_perception.replay.settings import (
+    THREADS,
+    Settings,
+    load_settings,
+    rectified_cameras,
+)
 from airside_perception.replay.truth import Moment, read_image_truth, read_labelled, read_truth
 from airside_perception.replay.view import lenses
 from airside_perception.results import Result, meta_path, read_results
@@ -102,6 +108,7 @@ class _Run:
     Attributes:
         detectors: {topic: {class: lowest score that is published}}; every class is in it.
         fused: the same of fused objects.
+        values_of: the parameters of a node, by its name.
     """
 
     results: Sequence[Result]
@@ -109,6 +116,7 @@ class _Run:
     detectors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     fused: Mapping[str, float] = field(default_factory=dict)
     times: Mapping[str, list[float]] = field(default_factory=dict)
+    values_of: Callable[[str], Mapping[str, Any]] = lambda node: {}
 
     @property
     def thresholds(self) -> dict[str, Mapping[str, float]]:
@@ -141,9 +149,8 @@ def evaluate_bags(options: Options, progress: Progress = lambda done, of: None) 
             transforms = read_transforms(reader)
             run = _results(reader, options, progress)
             aliases = {**aliases_of(run.cards), **options.aliases}
-            judged = judge(
-                moments, run.results, transforms, aliases, lenses(reader, transforms), path.name
-            )
+            views = lenses(reader, transforms, rectified_cameras(reader.topics, run.values_of))
+            judged = judge(moments, run.results, transforms, aliases, views, path.name)
             for topic, item in _in_images(reader, run, aliases, path.name).items():
                 if options.topics and topic not in options.topics:
                     continue
@@ -237,7 +244,7 @@ def without_curves(network: AnyNetwork) -> AnyNetwork:
 
 def _results(reader: BagReader, options: Options, progress: Progress) -> _Run:
     if options.results is not None:
-        return _read(options.results)
+        return _read(options.results, options.params)
     settings = load_settings(reader.topics, options.params, options.threads)
     plain = every_network(settings, without_curves) if options.uncalibrated else settings
     own = thresholds(plain)
@@ -253,18 +260,27 @@ def _results(reader: BagReader, options: Options, progress: Progress) -> _Run:
     networks: list[Any] = [camera.network for camera in settings.cameras]
     networks += [settings.lidar] if settings.lidar is not None else []
     cards = {network.card.path: network.card for network in networks}
-    return _Run(results, tuple(cards.values()), own, fused, summary.times)
+    values_of = settings.parameters.for_node
+    return _Run(results, tuple(cards.values()), own, fused, summary.times, values_of)
 
 
-def _read(path: Path) -> _Run:
-    """Results of an earlier run, and what they say of their cards where these are still there."""
-    results = read_results(path)
+def _read(path: Path, params: Path | None) -> _Run:
+    """Results of an earlier run, and what they say of their cards where these are still there.
+
+    Args:
+        params: what they were made with, where nothing beside them says so.
+    """
+    run = _Run(read_results(path))
+    if params is not None:
+        run = replace(run, values_of=read_parameters(params).for_node)
     try:
         meta: Any = json.loads(meta_path(path).read_text(encoding='utf-8'))
+        values = dict(meta['parameters']['values'])
+        run = replace(run, values_of=lambda node: values.get(node, {}))
         cards = tuple(load_card(item['path']) for item in meta['cards'])
-        return _Run(results, cards, dict(meta['thresholds']))
+        return replace(run, cards=cards, detectors=dict(meta['thresholds']))
     except (OSError, ValueError, KeyError, TypeError, CardError):
-        return _Run(results)
+        return run
 
 
 def _in_images(

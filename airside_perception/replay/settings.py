@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from airside_perception.card import CameraCard, LidarCard
 from airside_perception.config import CameraConfig, FusionConfig, LidarConfig, fusion_priors
 from airside_perception.errors import CardError, ConfigError
+from airside_perception.messages import named_rectified
 from airside_perception.network import Network, find_network, with_threads
 from airside_perception.parameter import flat_values, from_values
 from airside_perception.params import CAMERA_NODE, ParameterFile, read_parameters
@@ -21,6 +22,7 @@ SHIPPED = ('config', 'perception.yaml')
 LIDAR_NODE, FUSION_NODE = 'lidar_detector', 'bev_fusion'
 POINTS_TOPIC = '/sensing/lidar/points'
 IMAGE_TOPIC = re.compile(r'/sensing/camera/([a-z][a-z0-9_]*)/image(/compressed)?')
+CAMERA_TOPIC = re.compile('/sensing/camera/([a-z][a-z0-9_]*)(/.+)')
 THREADS = 2
 """CPU threads of a network whose parameters fix none: the same on every machine."""
 
@@ -118,6 +120,30 @@ def load_settings(
     # which images are rectified is asked of the cameras, so that the two cannot contradict
     fusion = replace(fusion, lidar=lidar is not None, cameras=names, rectified_cameras=())
     return Settings(parameters, tuple(cameras), lidar, fusion, left_out)
+
+
+def rectified_cameras(
+    topics: Collection[str], values_of: Callable[[str], Mapping[str, Any]]
+) -> frozenset[str]:
+    """Names of the cameras of a bag whose images are rectified, as their parameter says.
+
+    Where nothing sets it, the topics do: all images of the camera are named as image_proc names
+    rectified ones, such as `/sensing/camera/NAME/image_rect`.
+
+    Args:
+        topics: of the bag.
+        values_of: the values for a node, by its name.
+    """
+    cameras: dict[str, list[str]] = {}
+    for match in filter(None, map(CAMERA_TOPIC.fullmatch, topics)):
+        cameras.setdefault(match[1], []).append(match[2])
+    found = set()
+    for name, own in cameras.items():
+        images = [topic for topic in own if topic.startswith('/image')]
+        named = bool(images) and all(map(named_rectified, images))
+        if values_of(CAMERA_NODE.format(name)).get('rectified', named):
+            found.add(name)
+    return frozenset(found)
 
 
 def _fusion(values: Mapping[str, Any]) -> FusionConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -65,8 +65,14 @@ class View:
         return camera, self._transforms.lookup(camera.frame_id, moment.frame_id, moment.stamp_ns)
 
 
-def lenses(reader: BagReader, transforms: TransformBuffer) -> dict[str, View]:
+def lenses(
+    reader: BagReader, transforms: TransformBuffer, rectified: Collection[str] = ()
+) -> dict[str, View]:
     """{topic of the boxes of a camera: its view}, of every camera of a bag with a calibration.
+
+    Args:
+        transforms: of the bag.
+        rectified: names of the cameras whose images are; see `settings.rectified_cameras`.
 
     Raises:
         BagError: the bag is damaged.
@@ -77,7 +83,7 @@ def lenses(reader: BagReader, transforms: TransformBuffer) -> dict[str, View]:
         for topic in reader.topics
         if topic.startswith('/sensing/camera/') and topic.endswith('/camera_info')
     }
-    newest = {topic: Calibration(topic) for topic in topics}
+    newest = {topic: Calibration(topic, name in rectified) for topic, name in topics.items()}
     known: dict[str, dict[int, CameraModel]] = {}
     for record in reader.records(topics):
         message, before = reader.message(record), newest[record.topic].camera

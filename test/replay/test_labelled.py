@@ -185,6 +185,37 @@ def test_evaluation_and_calibration_ask_for_labels(
         assert ('0 hits and 0 false alarms' in error) == (not alarms)
 
 
+@pytest.mark.parametrize('rectified', [False, True])
+def test_a_rectified_image_is_seen_by_the_rectified_camera(
+    partly: Callable[..., Path], street: Any, parameters: Callable[..., Path], tmp_path: Path,
+    capsys: Capture, rectified: bool,
+) -> None:  # fmt: skip
+    """The unlabelled car is in the image by K, and far beside it by P."""
+
+    def aside(topic: str, index: int, message: Any) -> Any:
+        if topic.endswith('camera_info'):
+            message.p = np.array([60.0, 0, 900, 0, 0, 60.0, 16, 0, 0, 0, 1, 0])
+        return message
+
+    street.change = aside
+    bag, params = partly([]), parameters(camera_front={'rectified': rectified})
+    out, alone = tmp_path / 'a.jsonl', tmp_path / 'alone.jsonl'
+    assert main(['run', '--bag', str(bag), '--params', str(params), '--out', str(out)]) == 0
+    alone.write_bytes(out.read_bytes())  # as a live graph leaves it, without its parameters
+    for options in (
+        Options((bag,), params=params),
+        Options((bag,), results=out),
+        Options((bag,), results=alone, params=params),
+    ):
+        alarms = evaluate_bags(options).figures[LIDAR].counts.alarms
+        assert alarms == (0 if rectified else 4), options
+    assert evaluate_bags(Options((bag,), results=alone)).figures[LIDAR].counts.alarms == 4
+    card = ['--card', str(tmp_path / 'networks' / 'tiny_lidar.yaml'), '--out', 'none.yaml']
+    capsys.readouterr()
+    assert main(['calibrate-scores', str(bag), *card, '--params', str(params)]) == 2
+    assert ('0 hits and 0 false alarms' in capsys.readouterr().err) == rectified
+
+
 def test_a_camera_that_is_not_there(
     partly: Callable[..., Path], parameters: Callable[..., Path], capsys: Capture
 ) -> None:

@@ -12,7 +12,7 @@ from airside_perception.config import CameraConfig, FusionConfig, LidarConfig
 from airside_perception.errors import CardError, ConfigError
 from airside_perception.parameter import from_values
 from airside_perception.params import read_parameters
-from airside_perception.replay.settings import THREADS, load_settings
+from airside_perception.replay.settings import THREADS, load_settings, rectified_cameras
 from airside_perception.resources import resource
 
 Parameters = Callable[..., Path]
@@ -87,6 +87,31 @@ def test_compressed_images_by_wish_or_because_there_are_no_others(parameters: Pa
     assert load_settings([small, FRONT], parameters()).cameras[0].image_topic == FRONT
     found = load_settings([small, FRONT], parameters(camera_detector={'compressed': True}))
     assert found.cameras[0].compressed
+
+
+@pytest.mark.parametrize(
+    ('images', 'said', 'rectified'),
+    [
+        (['image'], None, False),
+        (['image'], True, True),
+        (['image_rect'], None, True),
+        (['image_rect_color/compressed'], None, True),
+        (['image_rect'], False, False),
+        (['image_rect', 'image'], None, False),  # a replay takes the other one
+        (['image_raw', 'image_rect'], None, False),
+        (['image', 'rectangle'], None, False),
+        ([], None, False),
+        ([], True, True),
+    ],
+)
+def test_which_cameras_are_rectified(
+    parameters: Parameters, images: list[str], said: bool | None, rectified: bool
+) -> None:
+    topics = [f'/sensing/camera/front/{name}' for name in ('camera_info', *images)]
+    params = parameters(camera_detector={} if said is None else {'rectified': said})
+    found = rectified_cameras([*topics, LEFT, LIDAR], read_parameters(params).for_node)
+    assert ('front' in found) == rectified
+    assert ('left' in found) == bool(said)
 
 
 @pytest.mark.parametrize(
