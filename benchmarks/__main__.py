@@ -25,12 +25,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
     parser.add_argument('--json', type=Path, help='write the figures to this file as well')
     parser.add_argument('--only', default='', help='rows whose task holds this text')
+    parser.add_argument(
+        '--network', metavar='FILE',
+        help='lidar network of the node; default: that of the shipped configuration',
+    )  # fmt: skip
     arguments = parser.parse_args()
     print(
         f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, '
         f'NumPy {np.__version__}, OpenCV {cv2.__version__}; medians, everybody in turn\n'
     )
-    rows = [row for part in (sensors, lidar, fusion, node) for row in part.rows(arguments.only)]
+    rows = [row for part in (sensors, lidar, fusion) for row in part.rows(arguments.only)]
+    rows += node.rows(
+        arguments.only, {node.LIDAR: arguments.network} if arguments.network else None
+    )
     print(table(rows))
     if arguments.json:
         figures = [

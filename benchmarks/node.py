@@ -6,15 +6,17 @@ import importlib.util
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from airside_perception import messages
+from airside_perception.params import LIDAR_NODE, read_parameters
 from airside_perception.projection import CameraModel
-from airside_perception.resources import share_directory
+from airside_perception.replay.settings import SHIPPED
+from airside_perception.resources import model_file, resource
 from airside_perception.types import Image, PointCloud
 from benchmarks.measure import Row
 from benchmarks.sensors import message_types, sweep
@@ -25,20 +27,34 @@ ROOF = np.eye(4)
 """Places of the sensors in base_link; `sweep` is above the ground already."""
 CAMERA = 'camera node, callback to publish, outside the engine'
 LIDAR = 'lidar node, likewise, outside pillars, features and engine'
+NODES = {CAMERA: 'camera_front', LIDAR: LIDAR_NODE}
+"""Whose parameters in the shipped configuration name the network."""
 
 
-def rows(only: str) -> list[Row]:
-    """Both detector nodes, in process, with the package's networks; needs a sourced ROS 2."""
+def rows(only: str, networks: Mapping[str, str] | None = None) -> list[Row]:
+    """Both detector nodes, in process; needs a sourced ROS 2.
+
+    Args:
+        only: tasks that hold this text.
+        networks: {task: engine_path}, instead of those of the shipped configuration.
+    """
     if importlib.util.find_spec('rclpy') is None:
         print('no ROS 2 sourced: the nodes are not measured')
         return []
-    models = share_directory() / 'models'
-    tasks = {CAMERA: (_camera, 'apron_yolox.onnx'), LIDAR: (_lidar, 'apron_pointpillars.onnx')}
-    return [
-        task(str(models / network))
-        for name, (task, network) in tasks.items()
-        if only in name and (models / network).is_file()
-    ]
+    networks = {**shipped_networks(), **(networks or {})}
+    tasks = {CAMERA: _camera, LIDAR: _lidar}
+    found = []
+    for name, task in tasks.items():
+        if only in name:
+            print(f'{name.partition(",")[0]}: {networks[name]}')
+            found.append(task(str(model_file(networks[name]))))
+    return found
+
+
+def shipped_networks() -> dict[str, str]:
+    """{task: engine_path} of the shipped configuration."""
+    parameters = read_parameters(resource(*SHIPPED))
+    return {task: parameters.for_node(node)['engine_path'] for task, node in NODES.items()}
 
 
 @contextmanager
