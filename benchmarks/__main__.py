@@ -29,15 +29,18 @@ def main() -> int:
         '--network', metavar='FILE',
         help='lidar network of the node; default: that of the shipped configuration',
     )  # fmt: skip
+    parser.add_argument(
+        '--turns', type=int, default=node.TURNS, metavar='N',
+        help='messages to each node (default: %(default)s)',
+    )  # fmt: skip
     arguments = parser.parse_args()
     print(
         f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, '
         f'NumPy {np.__version__}, OpenCV {cv2.__version__}; medians, everybody in turn\n'
     )
     rows = [row for part in (sensors, lidar, fusion) for row in part.rows(arguments.only)]
-    rows += node.rows(
-        arguments.only, {node.LIDAR: arguments.network} if arguments.network else None
-    )
+    networks = {node.LIDAR: arguments.network} if arguments.network else None
+    rows += node.rows(arguments.only, networks, arguments.turns)
     print(table(rows))
     if arguments.json:
         figures = [

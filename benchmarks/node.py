@@ -31,12 +31,13 @@ NODES = {CAMERA: 'camera_front', LIDAR: LIDAR_NODE}
 """Whose parameters in the shipped configuration name the network."""
 
 
-def rows(only: str, networks: Mapping[str, str] | None = None) -> list[Row]:
+def rows(only: str, networks: Mapping[str, str] | None = None, turns: int = TURNS) -> list[Row]:
     """Both detector nodes, in process; needs a sourced ROS 2.
 
     Args:
         only: tasks that hold this text.
         networks: {task: engine_path}, instead of those of the shipped configuration.
+        turns: messages to each node; the median counts.
     """
     if importlib.util.find_spec('rclpy') is None:
         print('no ROS 2 sourced: the nodes are not measured')
@@ -47,7 +48,7 @@ def rows(only: str, networks: Mapping[str, str] | None = None) -> list[Row]:
     for name, task in tasks.items():
         if only in name:
             print(f'{name.partition(",")[0]}: {networks[name]}')
-            found.append(task(str(model_file(networks[name]))))
+            found.append(task(str(model_file(networks[name])), turns))
     return found
 
 
@@ -91,17 +92,17 @@ def _running(
         spinning.join()
 
 
-def _outside(node: Any, message: Any, inside: Callable[[], float]) -> float:
+def _outside(node: Any, message: Any, inside: Callable[[], float], turns: int) -> float:
     """Median ms of `node.detect` less what `inside` reports for the same turn."""
     spent = []
-    for _ in range(TURNS):
+    for _ in range(turns):
         start = time.perf_counter_ns()
         node.detect(message, node.pipeline)
         spent.append((time.perf_counter_ns() - start) / 1e6 - inside())
     return statistics.median(spent)
 
 
-def _camera(network: str) -> Row:
+def _camera(network: str, turns: int) -> Row:
     from airside_perception.nodes.camera_detector import CameraDetectorNode
 
     with _running(CameraDetectorNode, network, 'optical', OPTICAL) as node:
@@ -111,10 +112,11 @@ def _camera(network: str) -> Row:
         node.calibration.take(messages.camera_info_message(lens, 1, message_types()))
         message = messages.image_message(Image(1, 'optical', pixels), message_types())
         timings = node.pipeline.detector
-        return Row(CAMERA, 3.0, _outside(node, message, lambda: timings.timings['engine']), {})
+        spent = _outside(node, message, lambda: timings.timings['engine'], turns)
+        return Row(CAMERA, 3.0, spent, {})
 
 
-def _lidar(network: str) -> Row:
+def _lidar(network: str, turns: int) -> Row:
     from airside_perception.nodes.lidar_detector import LidarDetectorNode
 
     with _running(LidarDetectorNode, network, 'lidar', ROOF) as node:
@@ -125,4 +127,4 @@ def _lidar(network: str) -> Row:
         def inside() -> float:
             return sum(detector.timings[stage] for stage in ('pillars', 'encoder', 'engine'))
 
-        return Row(LIDAR, 3.0, _outside(node, message, inside), {})
+        return Row(LIDAR, 3.0, _outside(node, message, inside, turns), {})
