@@ -76,7 +76,7 @@ def live(tmp_path_factory, repository, shared_data):
     params.write_text(yaml.safe_dump({k: {'ros__parameters': v} for k, v in settings.items()}))
     sensors = ['/sensing/lidar/points', '/sensing/camera/front/image']
     sensors += ['/sensing/camera/front/camera_info', '/tf_static']
-    run = run_live(bag, folder, sensors, [FLAT, OBJECTS], {'params_file': str(params)}, rate=0.15)
+    run = run_live(bag, folder, sensors, [FLAT, OBJECTS], {'params_file': str(params)}, rate=0.1)
     results = read_results(run.results)
     topics = {topic: {} for topic in (FLAT, OBJECTS)}
     for result in results:
