@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Every test: the core on older Pythons, nodes and launch files on the other ROS 2 tree, then the
-# whole suite. The whole suite comes last, so that its summary closes the output.
-# Arguments are passed to the last run.
+# Every test: the core on older Pythons beside nodes and launch files on the other ROS 2 tree, then
+# the whole suite. The whole suite comes last, so that its summary closes the output.
+# JOBS processes (default: one a CPU) share the longer runs. Arguments are passed to the last run.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-failed=()
+failures=$(mktemp)  # titles of stages that failed, one a line
+workers=(-n "${JOBS:-$(nproc)}" --dist worksteal)  # of pytest-xdist
+
+# Several processes share the CPUs: threads of each would wait for those of the others.
+export OMP_NUM_THREADS=1
+# Nodes and commands are started by the hundred, and every worker reads all tests.
+unset PYTHONDONTWRITEBYTECODE
 
 heading() { printf '\n######## %s\n' "$*"; }
 
@@ -25,7 +31,7 @@ find_python() {
 # Torch, for the tests of training/, where pip is set up with a folder that holds a wheel of it:
 # from an index it would come with gigabytes of CUDA. Those tests are skipped elsewhere.
 add_torch() {
-  local pip=(.venv/bin/python -m pip --python "$1/bin/python" install --quiet
+  local pip=(.venv/bin/python -m pip --python "$1/bin/python" install --quiet --no-compile
     --disable-pip-version-check --only-binary :all:)
   "${pip[@]}" --no-index --no-deps "$(grep '^torch==' .ci/requirements-training.txt)" 2>/dev/null ||
     return 0
@@ -53,7 +59,7 @@ add_nuscenes() {
     python=$(find_python "$version")
     [ -n "$python" ] || continue
     "$python" -m venv --without-pip "$venv" &&
-      .venv/bin/python -m pip --python "$venv/bin/python" install --quiet --no-deps \
+      .venv/bin/python -m pip --python "$venv/bin/python" install --quiet --no-compile --no-deps \
         --disable-pip-version-check --only-binary :all: -r .ci/requirements-nuscenes.txt &&
       echo "$inputs" >"$venv/inputs"
     return
@@ -68,7 +74,7 @@ test_core() {
   if [ "$(cat "$venv/inputs" 2>/dev/null)" != "$inputs" ]; then
     rm -rf "$venv"
     "$python" -m venv --without-pip "$venv" &&
-      .venv/bin/python -m pip --python "$venv/bin/python" install --quiet \
+      .venv/bin/python -m pip --python "$venv/bin/python" install --quiet --no-compile \
         --disable-pip-version-check --only-binary :all: -r .ci/requirements-core.txt &&
       add_torch "$venv" &&
       echo "$inputs" >"$venv/inputs" || return
@@ -81,45 +87,48 @@ test_core() {
 add_browser
 add_nuscenes || echo 'nuscenes-devkit cannot be installed: the check against it is skipped' >&2
 
-# The whole core on 3.10, which is that of Ubuntu 22.04 and so of JetPack 6; on 3.11 what needs torch,
-# and that everything can be imported. Both at once: they are one process each.
-tests_310=(test)
-tests_311=(test/training test/deploy/test_export.py test/package/test_imports.py)
-versions=()
-for version in 3.10 3.11; do
-  python=$(find_python "$version")
+# Run a stage under its title, and note it down if it fails: stage TITLE COMMAND...
+stage() {
+  heading "$1"
+  "${@:2}" || echo "$1" >>"$failures"
+}
+
+# Tests on another Python, or a word on why there are none: core VERSION TEST...
+core() {
+  local python
+  python=$(find_python "$1")
   if [ -z "$python" ]; then
-    echo "Python $version not found: nothing is tested on it"
-    continue
+    printf '\nPython %s not found: nothing is tested on it\n' "$1"
+  else
+    stage "the core on Python $1" test_core "$1" "$python" "${@:2}"
   fi
-  log=$(mktemp)
-  declare -n tests=tests_${version/./}
-  test_core "$version" "$python" "${tests[@]}" >"$log" 2>&1 &
-  versions+=("$version $! $log")
-done
-for entry in ${versions[@]+"${versions[@]}"}; do
-  read -r version pid log <<<"$entry"
-  wait "$pid" || failed+=("the core on Python $version")
-  heading "the core on Python $version"
-  cat "$log"
-  rm -f "$log"
-done
+}
+
+nodes_on_humble() {
+  . .ci/ros.bash && python -m pytest -q --no-header -p no:cacheprovider -m ros test
+}
 
 . .ci/ros.bash || exit
-if grep -q '^ros=wheel$' .venv/environment && [ "$ROS_DISTRO" != humble ]; then
-  heading 'nodes and launch files on ROS 2 Humble'
-  (
-    export ROS_DISTRO=humble
-    .ci/build.sh && . .ci/ros.bash &&
-      python -m pytest -q --no-header -p no:cacheprovider -m ros test
-  ) || failed+=('ROS 2 Humble')
-fi
+humble=
+if grep -q '^ros=wheel$' .venv/environment && [ "$ROS_DISTRO" != humble ]; then humble=yes; fi
+# Before any test runs, since some read the tree that it is built from.
+[ -z "$humble" ] || ROS_DISTRO=humble .ci/build.sh || echo 'the build on ROS 2 Humble' >>"$failures"
+
+# The whole core on 3.10, which is that of Ubuntu 22.04 and so of JetPack 6. Beside it, one after the
+# other: on 3.11 what needs torch, and that everything can be imported; and Humble, whose tests wait
+# more than they compute.
+log=$(mktemp)
+{
+  core 3.11 test/training test/deploy/test_export.py test/package/test_imports.py
+  [ -z "$humble" ] || ROS_DISTRO=humble stage 'nodes and launch files on ROS 2 Humble' nodes_on_humble
+} >"$log" 2>&1 &
+core 3.10 test "${workers[@]}"
+wait
+cat "$log"
 
 heading "everything on ROS 2 ${ROS_DISTRO^}, Python $(python -c 'import platform; print(platform.python_version())')"
-if [ ${#failed[@]} -gt 0 ]; then
-  printf 'failed before: %s\n' "${failed[@]}"
-fi
-python -m pytest --cov --cov-report=term --cov-fail-under="${COVERAGE_MIN:-0}" "$@" ||
-  failed+=("ROS 2 ${ROS_DISTRO^}")
+sed 's/^/failed before: /' "$failures"
+python -m pytest "${workers[@]}" --cov --cov-report=term --cov-fail-under="${COVERAGE_MIN:-0}" "$@" ||
+  echo "ROS 2 ${ROS_DISTRO^}" >>"$failures"
 
-[ ${#failed[@]} -eq 0 ]
+[ ! -s "$failures" ]

@@ -30,7 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ['ROS_LOCALHOST_ONLY'] = '1'
     else:
         os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    if 'ROS_DOMAIN_ID' not in os.environ:
+    # One domain a process: what shares the tests out to workers runs none itself, and would hand
+    # its own down to all of them.
+    shares_out = bool(config.getoption('numprocesses', None))
+    if 'ROS_DOMAIN_ID' not in os.environ and not shares_out:
         domain, config.stash[_claim] = _claim_domain()
         os.environ['ROS_DOMAIN_ID'] = str(domain)
     if os.environ.get('AIRSIDE_EMULATED_GPU') == '1':
