@@ -29,6 +29,9 @@ POLL_S = 0.05
 LINGER_S = 0.5
 CLOCK_WAIT_S = 2.0
 """Longest wait for a subscriber of /clock once all topics have one."""
+SETTLE_S = 0.3
+"""Between the last subscriber that was found and the first message: one that is found has not
+always found its publisher, which nothing here can see, and what it is sent until then is lost."""
 
 
 class Recorded(Protocol):
@@ -120,8 +123,10 @@ class Player(Node):
         moment = min(deadline, time.monotonic() + CLOCK_WAIT_S)
         while rclpy.ok() and time.monotonic() < moment:
             if self._clock_output.get_subscription_count():
-                return
+                break
             time.sleep(POLL_S)
+        if timeout_s > 0:
+            self._sleep_until(time.monotonic() + SETTLE_S)
 
     def play_once(self, records: Iterable[Recorded]) -> None:
         """One round: latched messages at their first sight, all others in their time."""
