@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from airside_perception.sim.scene import Scenario
 from airside_perception.sim.stands import FAMILIES, HELD_OUT_PAIRS, row_of
 
 SEEDS = range(30)
+made = cache(apron)
 
 
 def parked(scenario: Scenario):
@@ -29,7 +31,7 @@ def parked(scenario: Scenario):
 def test_training_never_sees_the_held_out_angles():
     for seed in SEEDS:
         for family, low, high in (('train', 0.0, 0.1), ('held_out', 0.25, 0.8)):
-            for _, yaw, _ in parked(apron(seed, family)):
+            for _, yaw, _ in parked(made(seed, family)):
                 assert low <= abs(yaw) <= high
 
 
@@ -64,7 +66,7 @@ def stations(scenario: Scenario, label: str):
 
 def test_belt_loaders_dock_elsewhere_in_the_held_out_family():
     for family in FAMILIES:
-        places = np.concatenate([stations(apron(seed, family), 'belt_loader') for seed in SEEDS])
+        places = np.concatenate([stations(made(seed, family), 'belt_loader') for seed in SEEDS])
         docks = np.array(FAMILIES[family].belts)
         gap = np.abs(places[:, None] - docks).min(axis=1)
         assert len(places) > 20
@@ -74,7 +76,7 @@ def test_belt_loaders_dock_elsewhere_in_the_held_out_family():
 def test_families_differ_in_buses_and_bridges_and_both_are_busy():
     counts = {}
     for family in FAMILIES:
-        scenes = [apron(seed, family).at(0.0) for seed in SEEDS]
+        scenes = [made(seed, family).at(0.0) for seed in SEEDS]
         names = [name for scene in scenes for name in scene.objects.classes]
         counts[family] = {name: names.count(name) for name in CLASSES}
         missing = [name for name in CLASSES if not counts[family][name]]
