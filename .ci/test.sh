@@ -66,26 +66,20 @@ add_nuscenes() {
   done
 }
 
-# Tests on another Python, in an environment of their own: test_core VERSION PYTHON TEST...
-test_core() {
-  local version=$1 python=$2 venv=$root/.venv-$1 inputs
-  shift 2
+# The environment for the core's tests on another Python, where there is one: add_python VERSION
+add_python() {
+  local python venv=$root/.venv-$1 inputs
+  python=$(find_python "$1")
+  [ -n "$python" ] || return 0
   inputs=$(cat "$root"/.ci/requirements-{core,training}.txt <(echo "$root $python") | sha256sum)
-  if [ "$(cat "$venv/inputs" 2>/dev/null)" != "$inputs" ]; then
-    rm -rf "$venv"
-    "$python" -m venv --without-pip "$venv" &&
-      .venv/bin/python -m pip --python "$venv/bin/python" install --quiet --no-compile \
-        --disable-pip-version-check --only-binary :all: -r .ci/requirements-core.txt &&
-      add_torch "$venv" &&
-      echo "$inputs" >"$venv/inputs" || return
-  fi
-  env -u PYTHONPATH -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH \
-    "$venv/bin/python" -m pytest -q --no-header -p no:cacheprovider \
-    --ignore=test/nodes --ignore=test/launch -m 'not ros and not open3d' "$@"
+  [ "$(cat "$venv/inputs" 2>/dev/null)" != "$inputs" ] || return 0
+  rm -rf "$venv"
+  "$python" -m venv --without-pip "$venv" &&
+    .venv/bin/python -m pip --python "$venv/bin/python" install --quiet --no-compile \
+      --disable-pip-version-check --only-binary :all: -r .ci/requirements-core.txt &&
+    add_torch "$venv" &&
+    echo "$inputs" >"$venv/inputs"
 }
-
-add_browser
-add_nuscenes || echo 'nuscenes-devkit cannot be installed: the check against it is skipped' >&2
 
 # Run a stage under its title, and note it down if it fails: stage TITLE COMMAND...
 stage() {
@@ -93,36 +87,41 @@ stage() {
   "${@:2}" || echo "$1" >>"$failures"
 }
 
-# Tests on another Python, or a word on why there are none: core VERSION TEST...
+# The core's tests on another Python: core VERSION TEST...
 core() {
-  local python
-  python=$(find_python "$1")
-  if [ -z "$python" ]; then
-    printf '\nPython %s not found: nothing is tested on it\n' "$1"
-  else
-    stage "the core on Python $1" test_core "$1" "$python" "${@:2}"
-  fi
+  env -u PYTHONPATH -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH \
+    ".venv-$1/bin/python" -m pytest -q --no-header -p no:cacheprovider \
+    --ignore=test/nodes --ignore=test/launch -m 'not ros and not open3d' "${@:2}"
 }
 
 nodes_on_humble() {
   . .ci/ros.bash && python -m pytest -q --no-header -p no:cacheprovider -m ros test
 }
 
-. .ci/ros.bash || exit
 humble=
-if grep -q '^ros=wheel$' .venv/environment && [ "$ROS_DISTRO" != humble ]; then humble=yes; fi
-# Before any test runs, since some read the tree that it is built from.
+if grep -q '^ros=wheel$' .venv/environment && [ "${ROS_DISTRO:-}" != humble ]; then humble=yes; fi
+
+# All that the stages need, before any test runs: some read the tree that Humble's is built from.
+add_browser &
+{ add_nuscenes || echo 'nuscenes-devkit cannot be installed: the check against it is skipped' >&2; } &
+for version in 3.10 3.11; do
+  [ -n "$(find_python $version)" ] || echo "Python $version not found: nothing is tested on it"
+  add_python $version || echo "the environment of Python $version" >>"$failures" &
+done
 [ -z "$humble" ] || ROS_DISTRO=humble .ci/build.sh || echo 'the build on ROS 2 Humble' >>"$failures"
+wait
+. .ci/ros.bash || exit
 
 # The whole core on 3.10, which is that of Ubuntu 22.04 and so of JetPack 6. Beside it, one after the
 # other: on 3.11 what needs torch, and that everything can be imported; and Humble, whose tests wait
 # more than they compute.
 log=$(mktemp)
 {
-  core 3.11 test/training test/deploy/test_export.py test/package/test_imports.py
+  [ -z "$(find_python 3.11)" ] || stage 'the core on Python 3.11' core 3.11 test/training \
+    test/deploy/test_export.py test/package/test_imports.py
   [ -z "$humble" ] || ROS_DISTRO=humble stage 'nodes and launch files on ROS 2 Humble' nodes_on_humble
 } >"$log" 2>&1 &
-core 3.10 test "${workers[@]}"
+[ -z "$(find_python 3.10)" ] || stage 'the core on Python 3.10' core 3.10 test "${workers[@]}"
 wait
 cat "$log"
 
