@@ -31,6 +31,7 @@ from airside_perception.sim.apron import apron
 from airside_perception.sim.drive import write_drive
 from airside_perception.sim.rig import Rig, load_rig
 
+INTERRUPTED = 130
 SEED = 11142
 """Of an apron on which much goes on around the vehicle; networks are trained on other seeds."""
 
@@ -77,6 +78,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except PerceptionError as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print('demo: interrupted', file=sys.stderr)
+        return INTERRUPTED
     print(f'the graph ended {run.end_s:.1f} s after SIGINT with exit status {run.exit_status}')
     return run.exit_status
 

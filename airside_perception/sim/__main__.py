@@ -20,10 +20,15 @@ from airside_perception.sim.stands import FAMILIES
 from airside_perception.sim.street import street
 
 WORLDS = ('apron', 'street')
+INTERRUPTED = 130
 
 
 def main() -> int:
-    """Reads the command line, writes the bag, prints its topics; 2 where that fails."""
+    """Reads the command line, writes the bag, prints its topics.
+
+    Returns:
+        The exit status: 2 where that fails, 130 where it is interrupted.
+    """
     parser = argparse.ArgumentParser(prog='python -m airside_perception.sim', description=__doc__)
     parser.add_argument('--world', choices=WORLDS, default='apron')
     parser.add_argument('--seed', type=int, default=0)
@@ -41,8 +46,10 @@ def main() -> int:
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
     parser.add_argument('--overwrite', action='store_true')
     parser.add_argument(
-        '--processes', type=_count, help='that make frames side by side; default: one a core'
-    )
+        '--processes', type=_count, metavar='N',
+        help='that make frames side by side, 0.4 GiB each; default: one a core, 16 at most, fewer '
+        'for short drives',
+    )  # fmt: skip
     given = parser.parse_args()
     try:
         rig = load_rig(given.rig or resource('config', 'rig.yaml'))
@@ -60,6 +67,9 @@ def main() -> int:
     except PerceptionError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('interrupted; nothing was written', file=sys.stderr)
+        return INTERRUPTED
     for topic, count in sorted(counts.items()):
         print(f'{count:6d}  {topic}')
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,10 @@ def write_drive(
         recorder = _Recorder(writer, rig, scenario)
         recorder.tf('/tf_static', rig.static_transforms(), START_NS)
         made = side_by_side.drive(scenario, rig, seconds, seed, conditions, processes)
-        for number, frame in enumerate(made, 1):
-            recorder.frame(frame)
-            progress(number, round(seconds * RATE))
+        with closing(made):
+            for number, frame in enumerate(made, 1):
+                recorder.frame(frame)
+                progress(number, round(seconds * RATE))
     return recorder.counts
 
 

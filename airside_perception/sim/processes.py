@@ -11,9 +11,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 from airside_perception.errors import PerceptionError
@@ -37,10 +38,11 @@ def drive(
     conditions: Conditions | None = None,
     processes: int | None = None,
     open_caster: Open = ONE_THREAD,
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     """The frames of `frames.drive`, byte for byte.
 
-    Processes are spawned: a script that calls this needs `if __name__ == '__main__':`.
+    Processes are spawned: a script that calls this needs `if __name__ == '__main__':`. They end
+    with the last frame, or when this is closed.
 
     Args:
         scenario, rig, seconds, seed, conditions, open_caster: as there; they are pickled.
@@ -62,7 +64,8 @@ def drive(
     waiting: deque[Future[Frame]] = deque()
     try:
         for number in range(count):
-            waiting.append(pool.submit(_frame, number))
+            with _sigint_later():  # this may start a process
+                waiting.append(pool.submit(_frame, number))
             if len(waiting) > processes:  # they are at work while this one is used
                 yield waiting.popleft().result()
         while waiting:
@@ -74,6 +77,18 @@ def drive(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _sigint_later() -> Iterator[None]:
+    """Blocks SIGINT, also for processes that start meanwhile: a terminal sends it to all of them,
+    and before `_begin` one would answer with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _rigged: Rigged

@@ -70,6 +70,15 @@ def test_an_opencv_without_animations_is_one_line(ran: list[str], monkeypatch, c
     ]
 
 
+def test_an_interrupt_is_one_line(ran: list[str], monkeypatch, capsys) -> None:
+    def interrupted(*_: object) -> LiveRun:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, 'run_live', interrupted)
+    assert main(ran) == 130
+    assert capsys.readouterr().err == 'demo: interrupted\n'
+
+
 def test_scans_that_came_too_late_are_counted(
     ran: list[str], results: list[Result], tmp_path: Path, capsys
 ) -> None:

@@ -40,6 +40,28 @@ if __name__ == '__main__':
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     list(made)
 """
+INTERRUPTED = """
+import os
+import signal
+from airside_perception.resources import resource
+from airside_perception.sim import processes
+from airside_perception.sim.apron import apron
+from airside_perception.sim.frames import ONE_THREAD
+from airside_perception.sim.rig import load_rig
+
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    return ONE_THREAD
+
+class Opened:
+    def __reduce__(self):
+        return interrupted, ()
+
+if __name__ == '__main__':
+    rig = load_rig(resource('config', 'rig.yaml'))
+    print(len(list(processes.drive(apron(1), rig, 0.1, 1, None, 2, Opened()))))
+"""
+"""SIGINT while a process reads what it is to do: it has not begun yet."""
 MOVING = next(seed for seed in range(20) if apron(seed).ego.speed > 1)
 
 
@@ -290,6 +312,24 @@ class TestDrive:
             assert time.monotonic() < gone
             time.sleep(0.02)
 
+    def test_a_process_that_starts_leaves_sigint_to_the_one_that_started_it(self, tmp_path):
+        script = tmp_path / 'script.py'
+        script.write_text(INTERRUPTED, encoding='utf-8')
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, '1\n'), done.stderr
+
+    def test_processes_end_with_a_bag_that_cannot_be_written(self, rig, tmp_path):
+        def fail(done, of):
+            raise OSError('no space left')
+
+        with pytest.raises(OSError, match='no space left') as caught:
+            write_drive(apron(0), rig, 5.0, 5, tmp_path / 'bag', progress=fail, processes=2)
+        assert caught.tb is not None  # who holds the frames of the error holds the drive
+        assert not multiprocessing.active_children()
+        assert list(tmp_path.iterdir()) == []
+
     def test_points_carry_the_time_at_which_they_were_measured(self, rig):
         cloud = next(drive(apron(MOVING), rig, 0.1, seed=1)).cloud
         assert cloud.fields == ('x', 'y', 'z', 'intensity', 't')
@@ -335,6 +375,15 @@ class TestDrive:
         assert '1  /sensing/lidar/points' in capsys.readouterr().out
         assert command.main() == 2
         assert 'exists already' in capsys.readouterr().err
+
+    def test_an_interrupt_is_one_line(self, tmp_path, monkeypatch, capsys):
+        def interrupted(*given, **more):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr('sys.argv', ['sim', '--out', str(tmp_path / 'bag')])
+        monkeypatch.setattr(command, 'write_drive', interrupted)
+        assert command.main() == 130
+        assert capsys.readouterr().err == 'interrupted; nothing was written\n'
 
     @pytest.mark.parametrize(
         ('flags', 'want'),
