@@ -34,6 +34,8 @@ def main() -> int:
         help='messages to each node (default: %(default)s)',
     )  # fmt: skip
     arguments = parser.parse_args()
+    if arguments.turns < 1:
+        parser.error(f'--turns: {arguments.turns} is not above 0')
     print(
         f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, '
         f'NumPy {np.__version__}, OpenCV {cv2.__version__}; medians, everybody in turn\n'

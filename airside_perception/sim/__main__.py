@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument('--overwrite', action='store_true')
     parser.add_argument(
         '--processes', type=_count, metavar='N',
-        help='that make frames side by side, 0.4 GiB each; default: one a core, 16 at most, fewer '
+        help='that make frames side by side, 0.4 GiB each; default: one a core, 8 at most, fewer '
         'for short drives',
     )  # fmt: skip
     given = parser.parse_args()

@@ -26,8 +26,9 @@ from airside_perception.sim.scene import Scenario
 
 WORTHWHILE = 8
 """Frames that a process must have to make: fewer are made sooner than it has started."""
-MOST = 16
-"""Processes, unless more are asked for: memory."""
+MOST = 8
+"""Processes, unless more are asked for: they take memory, and CPUs are counted that a container has
+no share of."""
 
 
 def drive(
