@@ -27,8 +27,8 @@ from airside_perception.sim.scene import Scenario
 WORTHWHILE = 8
 """Frames that a process must have to make: fewer are made sooner than it has started."""
 MOST = 8
-"""Processes, unless more are asked for: they take memory, and CPUs are counted that a container has
-no share of."""
+"""Processes, unless more are asked for: they take memory, and a container may have no share of all
+CPUs that are counted."""
 
 
 def drive(
