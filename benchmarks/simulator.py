@@ -41,6 +41,9 @@ GOAL = 5.0
 """Frames a second that the simulator should reach on two cores."""
 PROCESSES = 2
 SEED = 46
+"""Of the stand that the table of skies is of: a full one."""
+STANDS = range(46, 51)
+"""Seeds of stands, compared by day."""
 SKIES: dict[str, Conditions] = {
     'day, clear': Conditions(),
     'dusk, clear': conditions(1, 'dusk', 'clear'),
@@ -143,6 +146,22 @@ def compare(rig: Rig, frames: int, rounds: int) -> bool:
     return met
 
 
+def stands(rig: Rig, frames: int, rounds: int) -> None:
+    """Prints what processes make of other stands on a clear day."""
+    print(f'\n{"stand, day, clear":<20}{"objects":>9}{"triangles":>11}{"frames/s":>10}')
+    for seed in STANDS:
+        world, scene = apron(seed), apron(seed).at(0.3)
+        paces = [
+            pace(processes.drive(world, rig, frames / RATE, 1, None, PROCESSES), PROCESSES)
+            for _ in range(rounds)
+        ]
+        rate = 1 / min(found.frame_s for found in paces)
+        print(
+            f'seed {seed:<15}{len(scene.objects):>9}{len(scene.triangles):>11}{rate:>10.2f}',
+            flush=True,
+        )
+
+
 def stages(rig: Rig, rounds: int) -> None:
     """Prints processor time of the stages of one frame, one after another on one thread."""
     scenario = apron(SEED)
@@ -200,6 +219,7 @@ def main() -> int:
         f'threads; best of {given.rounds} runs of {given.frames} frames; goal {GOAL:g} frames/s\n'
     )
     met = compare(rig, given.frames, given.rounds)
+    stands(rig, given.frames, given.rounds)
     stages(rig, given.rounds)
     return 0 if met else 1
 
