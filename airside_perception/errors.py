@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended: 128 + SIGINT, as shells have it."""
 CONTEXT_IS_LOST = (
     'CUDA_ERROR_ILLEGAL_ADDRESS', 'CUDA_ERROR_LAUNCH_TIMEOUT', 'CUDA_ERROR_ASSERT',
     'CUDA_ERROR_HARDWARE_STACK_ERROR', 'CUDA_ERROR_ILLEGAL_INSTRUCTION',

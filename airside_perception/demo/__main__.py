@@ -21,7 +21,7 @@ from airside_perception.demo.gallery import FILM, gallery
 from airside_perception.demo.gif import can_write
 from airside_perception.demo.moments import OBJECTS
 from airside_perception.demo.report import answered, recall_table, topic_table
-from airside_perception.errors import PerceptionError
+from airside_perception.errors import INTERRUPTED, PerceptionError
 from airside_perception.live import run_live
 from airside_perception.parameter import specs
 from airside_perception.replay.report import Progress
@@ -31,7 +31,6 @@ from airside_perception.sim.apron import apron
 from airside_perception.sim.drive import write_drive
 from airside_perception.sim.rig import Rig, load_rig
 
-INTERRUPTED = 130
 SEED = 11142
 """Of an apron on which much goes on around the vehicle; networks are trained on other seeds."""
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from airside_perception.deploy.verb import BAD_INPUT, GOOD, SAYS_NO
 from airside_perception.deploy.verbs import VERBS
-from airside_perception.errors import PerceptionError, RefusalError
+from airside_perception.errors import INTERRUPTED, PerceptionError, RefusalError
 
-INTERRUPTED = 130
 PACKAGES = {
     'cv2': 'opencv-python-headless', 'yaml': 'PyYAML', 'onnx_graphsurgeon': 'onnx-graphsurgeon',
 }  # fmt: skip

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from airside_perception.errors import INTERRUPTED
+
 Progress = Callable[[str, float], None]
-STATUS = 130
 HINT = (
     'engine: interrupted: it ends at the next step of TensorRT (before version 10: after the '
     'build); again to end it at once'
@@ -81,7 +82,8 @@ def _read(heard: socket.socket, asked: threading.Event) -> None:
             if number != signal.SIGINT:
                 continue
             if asked.is_set():
-                os._exit(STATUS)  # nothing is half written: files are renamed when they are whole
+                # Nothing is half written: files are renamed when they are whole.
+                os._exit(INTERRUPTED)
             asked.set()
             sys.stderr.write(f'\n{HINT}\n')
             sys.stderr.flush()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from airside_perception.errors import BagError, ConfigError, PerceptionError
+from airside_perception.errors import INTERRUPTED, BagError, ConfigError, PerceptionError
 from airside_perception.replay.arguments import (
     add_calibrate,
     add_evaluate,
@@ -37,7 +37,6 @@ from airside_perception.results import ResultWriter, meta_path, read_results, wr
 
 DIFFERENT = 1
 BAD_INPUT = 2
-INTERRUPTED = 130
 
 EPILOG = """\
 examples:

@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from airside_perception.errors import PerceptionError
+from airside_perception.errors import INTERRUPTED, PerceptionError
+from airside_perception.replay.arguments import positive_int
 from airside_perception.resources import resource
 from airside_perception.sim.apron import apron
 from airside_perception.sim.conditions import LIGHTS, WEATHERS, Conditions, conditions
@@ -20,7 +21,6 @@ from airside_perception.sim.stands import FAMILIES
 from airside_perception.sim.street import street
 
 WORLDS = ('apron', 'street')
-INTERRUPTED = 130
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
     parser.add_argument('--overwrite', action='store_true')
     parser.add_argument(
-        '--processes', type=_count, metavar='N',
+        '--processes', type=positive_int, metavar='N',
         help='that make frames side by side, 0.4 GiB each; default: one a core, 8 at most, fewer '
         'for short drives',
     )  # fmt: skip
@@ -73,13 +73,6 @@ def main() -> int:
     for topic, count in sorted(counts.items()):
         print(f'{count:6d}  {topic}')
     return 0
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not above 0')
-    return value
 
 
 def _world(given: argparse.Namespace) -> Scenario:
