@@ -4,14 +4,16 @@
 
 The pictures come from the simulator's own camera (open3d), not from the renderer of the training,
 and go through the package's own detector. Prints average precision at IoU 0.5 and recall at the
-card's thresholds for every class; --write puts them into the card. Needs no torch.
+card's thresholds for every class, recall also by range; --write puts them into the card. Needs no
+torch.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from airside_perception.camera.detector import CameraDetector
 from airside_perception.card import CameraCard, find_card
 from airside_perception.config import CameraConfig
 from airside_perception.engine import open_engine
+from airside_perception.evaluate.question import RANGES
 from airside_perception.overlap import iou_2d
 from airside_perception.sim.apron import apron
 from airside_perception.sim.camera import Light, look, render, visible
@@ -43,20 +46,32 @@ BARELY they count as absent."""
 
 @dataclass(frozen=True)
 class Sight:
-    """One picture with the objects to be found in it, and those that may be."""
+    """One picture with the objects to be found in it, and those that may be.
+
+    Attributes:
+        far: float64 [wanted], metres from base_link; empty: not known.
+    """
 
     image: Image
     wanted: Boxes2D
     allowed: Boxes2D
+    far: Float64 = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Of one class: how many objects, and its detections, best first: score, hit or miss."""
+    """Of one class: how many objects, and its detections, best first: score, hit or miss.
+
+    Attributes:
+        far: float64 [objects], metres; found_far: float64 [detections], of the object that each
+            hits, NaN for a miss.
+    """
 
     objects: int
     scores: Float64
     hits: np.ndarray[Any, np.dtype[np.bool_]]
+    far: Float64 = field(default_factory=lambda: np.empty(0))
+    found_far: Float64 = field(default_factory=lambda: np.empty(0))
 
     def average_precision(self) -> float:
         """Area below the precision that is kept at no less than each recall."""
@@ -71,6 +86,17 @@ class Tally:
         """Recall and precision of detections with at least this score."""
         hits = self.hits[self.scores >= score]
         return float(hits.sum()) / max(self.objects, 1), float(hits.mean()) if len(hits) else 0.0
+
+    def by_range(self, score: float) -> dict[str, list[float]]:
+        """{range: [objects, recall of detections with at least this score]}, if there are any."""
+        found = self.found_far[self.scores >= score]
+        rows = {}
+        for low, high in pairwise(RANGES):
+            objects = int(((self.far >= low) & (self.far < high)).sum())
+            if objects:
+                hits = int(((found >= low) & (found < high)).sum())
+                rows[f'{low:g}-{high:g} m'] = [objects, round(hits / objects, 3)]
+        return rows
 
 
 def sights(rig_path: Path, aprons: int, streets: int) -> Iterator[Sight]:
@@ -87,17 +113,26 @@ def sights(rig_path: Path, aprons: int, streets: int) -> Iterator[Sight]:
         for name, lens in rig.lenses.items():
             picture = render(lens, scene, caster, light, rng, directions[name])
             frame = lens.model.frame_id
+            pixels = np.bincount(picture.instance.ravel() + 1, minlength=len(scene.objects) + 1)
+            shown = np.flatnonzero(pixels[1:] >= LEAST)  # in the order of `visible`
             yield Sight(
                 Image(0, frame, picture.image),
                 visible(picture, scene, 0, frame, LEAST),
                 visible(picture, scene, 0, frame, BARELY),
+                np.linalg.norm(scene.objects.boxes[shown, :2], axis=1),
             )
 
 
 def judge(found: Boxes2D, sight: Sight, card: CameraCard, name: str) -> list[tuple[float, bool]]:
-    """(score, hit) of the detections of one class; those that hit what may be found are left out.
+    """(score, hit) of the detections of one class; see `assign`."""
+    return [(score, row >= 0) for score, row in assign(found, sight, card, name)]
 
-    Each object goes to the best detection that overlaps it most, as in PASCAL VOC.
+
+def assign(found: Boxes2D, sight: Sight, card: CameraCard, name: str) -> list[tuple[float, int]]:
+    """(score, which of the wanted objects of the class, -1: none) of the detections of one class.
+
+    Those that hit what may be found are left out. Each object goes to the best detection that
+    overlaps it most, as in PASCAL VOC.
     """
     wanted, allowed = _of(sight.wanted, card, name), _of(sight.allowed, card, name)
     mine = found.xyxy[[kind == name for kind in found.classes]]
@@ -109,35 +144,44 @@ def judge(found: Boxes2D, sight: Sight, card: CameraCard, name: str) -> list[tup
         best = int(overlap.argmax())
         if overlap[best] >= IOU:
             free[best] = False
-            verdicts.append((float(scores[row]), True))
+            verdicts.append((float(scores[row]), best))
         elif not len(allowed) or iou_2d(mine[row : row + 1], allowed).max() < IOU:
-            verdicts.append((float(scores[row]), False))
+            verdicts.append((float(scores[row]), -1))
         elif len(wanted) and iou_2d(mine[row : row + 1], wanted).max() >= IOU:
-            verdicts.append((float(scores[row]), False))  # a second box around the same object
+            verdicts.append((float(scores[row]), -1))  # a second box around the same object
     return verdicts
 
 
 def _of(boxes: Boxes2D, card: CameraCard, name: str) -> Float64:
     """Boxes [N, 4] of the simulator's classes that are published as `name`."""
-    return boxes.xyxy[[card.publish.get(kind, kind) == name for kind in boxes.classes]]
+    return boxes.xyxy[_are(boxes, card, name)]
+
+
+def _are(boxes: Boxes2D, card: CameraCard, name: str) -> list[bool]:
+    return [card.publish.get(kind, kind) == name for kind in boxes.classes]
 
 
 def measure(
     detector: CameraDetector, card: CameraCard, rig: Path, aprons: int, streets: int
 ) -> dict[str, Tally]:
     """A tally of every published class."""
-    verdicts: dict[str, list[tuple[float, bool]]] = {name: [] for name in card.published}
-    objects = dict.fromkeys(card.published, 0)
+    verdicts: dict[str, list[tuple[float, float]]] = {name: [] for name in card.published}
+    far: dict[str, list[float]] = {name: [] for name in card.published}
     for sight in sights(rig, aprons, streets):
         found = detector.detect(sight.image)
         for name in card.published:
-            verdicts[name] += judge(found, sight, card, name)
-            objects[name] += len(_of(sight.wanted, card, name))
+            own = sight.far[_are(sight.wanted, card, name)]
+            far[name] += own.tolist()
+            verdicts[name] += [
+                (score, float(own[row]) if row >= 0 else np.nan)
+                for score, row in assign(found, sight, card, name)
+            ]
     tallies = {}
     for name, rows in verdicts.items():
         rows.sort(key=lambda row: -row[0])
-        scores = np.array([score for score, _ in rows], np.float64)
-        tallies[name] = Tally(objects[name], scores, np.array([hit for _, hit in rows], bool))
+        scores, found_far = np.array(rows, np.float64).reshape(-1, 2).T
+        hits = np.isfinite(found_far)
+        tallies[name] = Tally(len(far[name]), scores, hits, np.array(far[name]), found_far)
     return tallies
 
 
@@ -179,6 +223,7 @@ def main() -> None:
             'ap50': round(tally.average_precision(), 3),
             'recall': round(recall, 3),
             'precision': round(precision, 3),
+            'ranges': tally.by_range(score),
         }
         print(f'{name:16} {rows[name]}')
     mean = float(np.mean([row['ap50'] for row in rows.values() if row['objects']]))
@@ -191,7 +236,7 @@ def main() -> None:
                 f'simulated pictures, not real ones: {options.aprons} aprons and '
                 f'{options.streets} streets with seeds from {FIRST_SEED}, {options.rig}; objects '
                 f'of at least {LEAST} visible pixels, IoU {IOU}; recall and precision at the '
-                'thresholds above'
+                'thresholds above; ranges: objects and recall, from base_link'
             ),
             'mean_ap50': round(mean, 3),
             'classes': rows,

@@ -7,7 +7,7 @@ import pytest
 
 from airside_perception.card import load_card
 from airside_perception.types import Boxes2D, Image
-from training.evaluate_camera import Sight, Tally, judge
+from training.evaluate_camera import Sight, Tally, assign, judge
 
 MODELS = Path(__file__).parents[2] / 'models'
 
@@ -60,7 +60,21 @@ def test_second_boxes_and_strangers_miss_and_small_objects_do_not_count(card):
     assert judge(found, sight(whole, small), card, 'bus') == [(0.5, False)]
 
 
+def test_a_hit_names_the_object_of_its_class(card):
+    there = boxes(('bus', 1, 0, 0, 9, 9), ('car', 1, 20, 0, 30, 9), ('car', 1, 40, 0, 50, 9))
+    found = boxes(('car', 0.9, 40, 0, 50, 9), ('car', 0.8, 0, 0, 9, 9), ('car', 0.7, 20, 0, 30, 9))
+    assert assign(found, sight(there, there), card, 'car') == [(0.9, 1), (0.8, -1), (0.7, 0)]
+
+
 def test_classes_are_compared_as_they_are_published(card):
     truth = boxes(('fuel_truck', 1, 0, 0, 20, 20))
     found = boxes(('truck', 0.9, 0, 0, 20, 20))
     assert judge(found, sight(truth, truth), card, 'truck') == [(0.9, True)]
+
+
+def test_recall_by_range_counts_objects_where_they_are(card):
+    """Four objects at 5, 14, 20 and 90 m; that at 14 m is found below the threshold only."""
+    far, found = np.array([5.0, 14.0, 20.0, 90.0]), np.array([20.0, np.nan, 5.0, 14.0])
+    tally = Tally(4, np.array([0.9, 0.8, 0.7, 0.2]), np.isfinite(found), far, found)
+    assert tally.by_range(0.5) == {'0-15 m': [2, 0.5], '15-30 m': [1, 1.0]}
+    assert tally.by_range(0.1) == {'0-15 m': [2, 1.0], '15-30 m': [1, 1.0]}
