@@ -91,19 +91,22 @@ def wrap_angle(angle: Float64) -> Float64:
 def move_boxes(
     boxes: Boxes3D, a2b: Float64, frame_id: str, stamp_ns: int | None = None
 ) -> Boxes3D:
-    """Boxes of frame a in frame b: centres, yaw and covariances are rotated; sizes stay.
+    """Boxes of frame a in frame b: centres, yaw, covariances and velocities turn; sizes stay.
 
-    The yaw turns by the heading of the rotation: boxes stay upright in a rolled or pitched frame.
+    Yaw and velocity turn by the heading of the rotation: boxes stay upright, and as fast as they
+    are, in a rolled or pitched frame.
     """
     moved = boxes.boxes.copy()
     moved[:, :3] = apply(a2b, boxes.boxes[:, :3])
-    moved[:, YAW] = wrap_angle(boxes.boxes[:, YAW] + yaw_of(a2b[:3, :3]))
+    turn = yaw_of(a2b[:3, :3])
+    moved[:, YAW] = wrap_angle(boxes.boxes[:, YAW] + turn)
     jacobian = np.eye(4)
     jacobian[:3, :3] = a2b[:3, :3]
     return replace(
         boxes,
         boxes=moved,
         covariances=jacobian @ boxes.covariances @ jacobian.T,
+        velocities=boxes.velocities @ rotation_z(turn)[:2, :2].T,
         frame_id=frame_id,
         stamp_ns=boxes.stamp_ns if stamp_ns is None else stamp_ns,
     )

@@ -8,7 +8,7 @@ the box, its full extents and the rotation about z.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,8 @@ class Boxes3D:
         ids: N track identities, empty strings until tracked.
         sources: N tuples with the names of the sensors whose evidence the box carries; empty
             tuples where unknown. Not part of `vision_msgs`; shown in markers and replay files.
+        velocities: float64 [N, 2], vx and vy of the centre in m/s over ground, in the axes of
+            `frame_id`; NaN where unknown, which is the default. Not part of `vision_msgs`.
     """
 
     stamp_ns: int
@@ -139,6 +141,7 @@ class Boxes3D:
     covariances: Float64
     ids: tuple[str, ...] = ()
     sources: tuple[tuple[str, ...], ...] = ()
+    velocities: Float64 = field(default_factory=lambda: np.empty((0, 2)))
 
     def __post_init__(self) -> None:
         n = len(self.classes)
@@ -150,6 +153,10 @@ class Boxes3D:
         )
         object.__setattr__(self, 'ids', tuple(self.ids) or ('',) * n)
         object.__setattr__(self, 'sources', tuple(self.sources) or ((),) * n)
+        over_ground = self.velocities if np.size(self.velocities) else np.full((n, 2), np.nan)
+        object.__setattr__(
+            self, 'velocities', _array(over_ground, 'velocities', np.float64, (n, 2))
+        )
         if len(self.ids) != n or len(self.sources) != n:
             raise MessageError(
                 f'{len(self.ids)} ids and {len(self.sources)} sources for {n} boxes'
@@ -169,6 +176,7 @@ class Boxes3D:
             covariances=self.covariances[index],
             ids=tuple(self.ids[i] for i in index),
             sources=tuple(self.sources[i] for i in index),
+            velocities=self.velocities[index],
         )
 
     @staticmethod

@@ -156,6 +156,21 @@ def test_a_card_with_a_center_head(tmp_path: Path) -> None:
     assert plain.centers == CenterHead(least_norms=(0.0,) * 4)
 
 
+def test_a_card_with_past_sweeps_and_velocities(tmp_path: Path) -> None:
+    features = {'encoder.features': ['x', 'time_lag']}
+    changes = {**features, 'input.past_sweeps': 2, 'output.velocity': 'vel'}
+    card = load_card(write(tmp_path, CENTERS, changes))
+    assert isinstance(card, LidarCard)
+    assert (card.past_sweeps, card.point_columns) == (2, ('x', 'y', 'z', 'time_lag'))
+    assert card.centers is not None
+    assert card.centers.velocity == 'vel'
+    assert list(card.outputs.items())[-1] == ('vel', 2)
+    one = load_card(write(tmp_path, CENTERS, features))
+    assert isinstance(one, LidarCard)
+    assert (one.past_sweeps, one.point_columns) == (0, ('x', 'y', 'z'))
+    assert 'vel' not in one.outputs
+
+
 def test_outputs_of_anchors(tmp_path: Path) -> None:
     card = load_card(write(tmp_path, LIDAR, {'output.scores': 'cls'}))
     assert isinstance(card, LidarCard)
@@ -171,6 +186,11 @@ def test_outputs_of_anchors(tmp_path: Path) -> None:
         ({'output.heading': 'north'}, "heading is 'north', expected x_counterclockwise or"),
         ({'output.peaks': 3}, 'peaks is 3, expected bool'),
         ({'output.offset': 'hm'}, 'one output for two things: hm, hm, height'),
+        ({'output.velocity': 'reg'}, 'one output for two things: .*, rot, reg'),
+        ({'input.past_sweeps': 1}, "features lack 'time_lag'"),
+        ({'input.past_sweeps': 6}, 'past_sweeps is 6, expected 0 to 5'),
+        ({'input.past_sweeps': -1}, 'past_sweeps is -1, expected 0 to 5'),
+        ({'input.past_sweeps': 1.0}, 'past_sweeps is 1.0, expected int'),
         ({'output.rotation_norms': {'tug': 0.3}}, "rotation_norms: 'tug': 0.3 is no length"),
         ({'output.rotation_norms': {'car': -0.3}}, "rotation_norms: 'car': -0.3 is no length"),
         ({'output.rotation_norms': {'car': 'long'}}, "car is 'long', no number"),

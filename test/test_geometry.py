@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,6 +57,17 @@ def test_moved_boxes_have_moved_corners():
     assert (moved.frame_id, moved.stamp_ns) == ('map', 9)
     there = geometry.apply(a2b, geometry.corners(boxes.boxes).reshape(-1, 3)).reshape(-1, 8, 3)
     assert_allclose(geometry.corners(moved.boxes), there, atol=1e-9)
+
+
+def test_moved_velocities_turn_and_keep_their_length():
+    velocities = np.array([[3.0, 4.0], [np.nan, np.nan], [-1.0, 0.5]])
+    boxes = replace(some_boxes(3), velocities=velocities)
+    tilted = Rotation.from_euler('ZYX', [2.9, 0.3, -0.2]).as_matrix()
+    for rotation in (geometry.rotation_z(2.9), tilted):
+        a2b = geometry.transform(rotation, np.array([3.0, -4.0, 1.5]))
+        moved = geometry.move_boxes(boxes, a2b, 'map')
+        expected = [geometry.rotation_z(2.9)[:2, :2] @ v for v in boxes.velocities]
+        assert_allclose(moved.velocities, expected, atol=1e-12)
 
 
 def test_moved_covariance_is_that_of_moved_samples():

@@ -21,12 +21,16 @@ def boxes3d(count=3, **changes):
 
 
 def test_boxes_select_keeps_rows_together():
-    boxes = boxes3d(ids=('x', 'y', 'z'), sources=(('lidar',), (), ('front',)))
+    velocities = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, 4.0]])
+    boxes = boxes3d(
+        ids=('x', 'y', 'z'), sources=(('lidar',), (), ('front',)), velocities=velocities
+    )
     chosen = boxes.select([2, 0])
     assert chosen.classes == ('c', 'a')
     assert chosen.ids == ('z', 'x')
     assert chosen.sources == (('front',), ('lidar',))
     assert_array_equal(chosen.boxes, boxes.boxes[[2, 0]])
+    assert_array_equal(chosen.velocities, [[3.0, 4.0], [1.0, 2.0]])
     assert len(boxes.select(boxes.scores > 0.4)) == 2
 
 
@@ -45,6 +49,7 @@ def test_boxes_are_read_only_and_do_not_freeze_the_callers_array():
         ({'scores': np.zeros(2)}, 'scores has shape'),
         ({'covariances': np.zeros((3, 3, 3))}, 'covariances has shape'),
         ({'ids': ('x',)}, '1 ids'),
+        ({'velocities': np.zeros((2, 2))}, 'velocities has shape'),
         ({'sources': (('lidar',),)}, '1 sources'),
     ],
 )
@@ -53,8 +58,14 @@ def test_arrays_of_different_length_are_refused(changes, said):
         boxes3d(**changes)
 
 
+def test_velocities_are_unknown_by_default():
+    assert boxes3d().velocities.shape == (3, 2)
+    assert np.isnan(boxes3d().velocities).all()
+
+
 def test_empty_boxes():
     assert len(Boxes3D.empty(3, 'map')) == 0
+    assert Boxes3D.empty(3, 'map').velocities.shape == (0, 2)
     none = Boxes2D(1, 'optical', np.array([]), np.array([]), ())
     assert none.xyxy.shape == (0, 4)
 

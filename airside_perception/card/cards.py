@@ -19,6 +19,8 @@ MOST_LABELS = 128
 """Classes of a lidar network: a label has 7 bits where candidates are sorted."""
 HEADINGS = {'x_counterclockwise': (1.0, 0.0), 'minus_y_clockwise': (-1.0, -math.pi / 2)}
 """Where a network's angle is 0 and which way it grows: (a, b) of yaw = a * angle + b."""
+MOST_PAST_SWEEPS = 5
+"""Sweeps that a network may see beside the newest one."""
 MOST_CELLS = 65535
 """Rows or columns of a pillar grid: they are sorted as 16-bit numbers."""
 
@@ -133,6 +135,8 @@ class CenterHead:
         peaks: whether a class is found only where none of the eight cells around has more of it.
         least_norms: for every class: a box whose (sine, cosine) is shorter is left out. Networks
             put out short ones where they see nothing with a heading.
+        velocity: of the two with vx and vy, m/s over ground, in the axes of the network's frame;
+            empty: none.
     """
 
     heatmap: str = 'heatmap'
@@ -145,6 +149,7 @@ class CenterHead:
     heading: str = 'x_counterclockwise'
     peaks: bool = False
     least_norms: tuple[float, ...] = ()
+    velocity: str = ''
 
 
 @dataclass(frozen=True)
@@ -155,10 +160,12 @@ class LidarCard(ModelCard):
         limits: (x0, y0, z0, x1, y1, z1) of the grid in metres, lower bounds inclusive.
         pillar: (x, y) extent of a pillar in metres.
         max_points, max_pillars: points kept in a pillar; pillars kept.
+        past_sweeps: that the network sees beside the newest one, moved to where they are now.
         features: point features in the order of the weights' rows: x, y, z (metres, frame of the
             network), intensity (0..1), xc, yc, zc (offset to the mean of the points in the
             pillar), xp, yp, zp (offset to the centre of the pillar, z: to the middle of the grid),
-            time_lag (age of the sweep of a point, seconds: always 0, one sweep is used).
+            time_lag (age of the sweep of a point, seconds: positive for past sweeps, 0 for the
+            newest, as in Autoware's densification).
         weight, bias: float32 [F, C] and [C] of the pillar feature net.
         zero_row: whether a pillar with fewer than `max_points` points takes ReLU(bias) into its
             maximum (networks that were trained on zero-padded pillars).
@@ -183,6 +190,7 @@ class LidarCard(ModelCard):
     pillar: tuple[float, float] = (0.0, 0.0)
     max_points: int = 32
     max_pillars: int = 40000
+    past_sweeps: int = 0
     features: tuple[str, ...] = ()
     weight: Float32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     bias: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
@@ -221,6 +229,7 @@ class LidarCard(ModelCard):
                 head.height: 1,
                 head.size: 3,
                 head.rotation: 2,
+                **({head.velocity: 2} if head.velocity else {}),
             }
         count = len(self.anchors)
         return {
@@ -243,3 +252,12 @@ class LidarCard(ModelCard):
     def needs_intensity(self) -> bool:
         """Whether a cloud without intensity cannot be used."""
         return 'intensity' in self.features
+
+    @property
+    def point_columns(self) -> tuple[str, ...]:
+        """What the network uses of a point, in the order in which it is handed on.
+
+        With one sweep, `time_lag` is 0 everywhere, and left out.
+        """
+        intensity = ('intensity',) if self.needs_intensity else ()
+        return ('x', 'y', 'z', *intensity, *(('time_lag',) if self.past_sweeps else ()))

@@ -56,6 +56,8 @@ def read_centers(output: Reader, classes: tuple[str, ...]) -> CenterHead:
             ('rotation', 'rot'),
         )
     }
+    if velocity := output.take('velocity', str, ''):
+        names['velocity'] = velocity
     if len(set(names.values())) < len(names):
         raise CardError(f'{output.path}: one output for two things: {", ".join(names.values())}')
     return CenterHead(

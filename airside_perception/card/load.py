@@ -10,6 +10,7 @@ import yaml
 from airside_perception.card.cards import (
     MOST_CELLS,
     MOST_LABELS,
+    MOST_PAST_SWEEPS,
     POINT_FEATURES,
     CameraCard,
     LidarCard,
@@ -161,6 +162,7 @@ def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
         pillar=shape.numbers('pillar', 2),  # type: ignore[arg-type]  # two numbers, checked
         max_points=shape.count('max_points'),
         max_pillars=shape.count('max_pillars'),
+        past_sweeps=_past_sweeps(shape, encoder.path, features),
         input_name=shape.take('name', str, 'canvas'),
         features=features,
         weight=weight,
@@ -177,6 +179,19 @@ def _lidar(reader: Reader, common: dict[str, Any]) -> LidarCard:
         if name not in card.published:
             raise CardError(f'{table.path}: {name!r} is not among the published classes')
     return card
+
+
+def _past_sweeps(shape: Reader, encoder: str, features: tuple[str, ...]) -> int:
+    """How many past sweeps the network sees; it must know how old their points are."""
+    count: int = shape.take('past_sweeps', int, 0)
+    if not 0 <= count <= MOST_PAST_SWEEPS:
+        raise CardError(f'{shape.path}: past_sweeps is {count}, expected 0 to {MOST_PAST_SWEEPS}')
+    if count and 'time_lag' not in features:
+        raise CardError(
+            f"{encoder}: features lack 'time_lag', the age of a point's sweep, but past_sweeps is "
+            f'{count}'
+        )
+    return count
 
 
 def _head(output: Reader, common: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from airside_perception.engine.manifest import Manifest
 from airside_perception.engine.typed import read_network
 from airside_perception.errors import ConfigError, EngineError, MessageError
 from airside_perception.lidar.encoder import Encoder
-from airside_perception.lidar.labels import intensity_column
+from airside_perception.lidar.labels import points_for
 from airside_perception.lidar.pillars import Grid
 from airside_perception.types import Image, PointCloud
 
@@ -201,10 +201,7 @@ def _clouds(
     grid, encoder = Grid.of(card), Encoder(card)
 
     def prepare(cloud: PointCloud) -> Feed:
-        points = cloud.points
-        if card.needs_intensity:
-            column = intensity_column(card, cloud)
-            points = points if column == 3 else points[:, [0, 1, 2, column]]
+        points = points_for(card, cloud)  # one sweep, of networks that see several, too
         canvas = encoder.encode(points, grid.fill(points), intensity_scale)
         with np.errstate(over='ignore'):  # infinite, as in the detector
             return {spec.name: canvas.astype(spec.dtype)}

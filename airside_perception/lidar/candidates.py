@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,11 +12,23 @@ from airside_perception.types import Float32, Float64, Int64, by_score
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes before suppression, best first: boxes [N, 7], scores [N], label indices [N]."""
+    """Boxes before suppression, best first.
+
+    Attributes:
+        boxes: [N, 7], as those of `types.Boxes3D`.
+        scores: [N].
+        labels: indices [N].
+        velocities: [N, 2], vx and vy in m/s; NaN, the default, where the network has none.
+    """
 
     boxes: Float64
     scores: Float64
     labels: Int64
+    velocities: Float64 = field(default_factory=lambda: np.empty((0, 2)))
+
+    def __post_init__(self) -> None:
+        if not len(self.velocities):
+            object.__setattr__(self, 'velocities', np.full((len(self.labels), 2), np.nan))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -67,7 +67,8 @@ class CenterDecoder:
         places, labels, logits = places[turned], labels[turned], logits[turned]
         chosen = best(logits, most)
         places, labels, logits = places[chosen], labels[chosen], logits[chosen]
-        return Candidates(self._boxes(outputs, places), sigmoid(logits), labels)
+        boxes, velocities = self._boxes(outputs, places)
+        return Candidates(boxes, sigmoid(logits), labels, velocities)
 
     def _passing(
         self, heatmap: NDArray[Any], thresholds: Sequence[float]
@@ -114,8 +115,8 @@ class CenterDecoder:
             enough: NDArray[np.bool_] = ~(a * a + b * b < self._least[label])
         return enough
 
-    def _boxes(self, outputs: Mapping[str, NDArray[Any]], place: Int64) -> Float64:
-        """Boxes [N, 7] of the given cells of the output grid."""
+    def _boxes(self, outputs: Mapping[str, NDArray[Any]], place: Int64) -> tuple[Float64, Float64]:
+        """Boxes [N, 7] of the given cells of the output grid, and velocities [N or 0, 2]."""
         head = self._head
 
         def values(name: str) -> Float64:
@@ -127,8 +128,9 @@ class CenterDecoder:
         height = values(head.height)
         with np.errstate(over='ignore'):
             size = np.exp(size[[head.size_order.index(axis) for axis in 'lwh']])
+        velocity = values(head.velocity) if head.velocity else np.empty((2, 0))
         parts = {head.offset: offset, head.height: height, head.size: size}
-        for name, part in {**parts, head.rotation: rotation}.items():
+        for name, part in {**parts, head.rotation: rotation, head.velocity: velocity}.items():
             if not (np.abs(part) <= FARTHEST).all():
                 raise EngineError(
                     f'{self._card.name}: output {name!r} gives a box that is not finite'
@@ -137,7 +139,8 @@ class CenterDecoder:
         angle = np.arctan2(rotation[order.index('sin')], rotation[order.index('cos')])
         sign, zero = HEADINGS[head.heading]
         x, y = (np.stack([column, row]) + offset) * self._cell[:, None] + self._low[:, None]
-        return np.stack([x, y, height[0], *size, wrap_angle(sign * angle + zero)], axis=1)
+        boxes = np.stack([x, y, height[0], *size, wrap_angle(sign * angle + zero)], axis=1)
+        return boxes, velocity.T
 
 
 def least_squares(card: LidarCard) -> Float32:

@@ -17,7 +17,7 @@ from airside_perception.lidar.candidates import Candidates
 from airside_perception.lidar.centers import CenterDecoder
 from airside_perception.lidar.ego import ego_box, on_ego
 from airside_perception.lidar.encoder import Encoder
-from airside_perception.lidar.labels import Labels, intensity_column
+from airside_perception.lidar.labels import Labels, points_for
 from airside_perception.lidar.pillars import Grid
 from airside_perception.overlap import nms_bev
 from airside_perception.timing import Laps
@@ -92,6 +92,7 @@ class LidarDetector:
             found.scores[kept],
             found.labels[kept],
             config,
+            found.velocities[kept],
         )
 
     def close(self) -> None:
@@ -103,11 +104,8 @@ class LidarDetector:
             return canvas.astype(self._dtype, copy=False)
 
     def _usable(self, cloud: PointCloud, config: LidarConfig) -> Float32:
-        """Points [N, 3 or more]: x, y, z, then the intensity if the network needs it."""
-        points = cloud.points
-        if self.card.needs_intensity:
-            column = intensity_column(self.card, cloud)
-            points = points if column == 3 else points[:, [0, 1, 2, column]]
+        """Points [N, C or more] with the columns that the network needs, see `points_for`."""
+        points = points_for(self.card, cloud)
         if config.min_range > 0.0:
             near2 = np.float32(config.min_range**2)
             points = points[~(np.square(points[:, 0]) + np.square(points[:, 1]) < near2)]

@@ -9,7 +9,8 @@ one that a pillar's points share. With (u, v, w) = (x, y, z) - centre of the pil
 
 so a point costs four products a channel instead of nine or ten, and as u, v, w are small, nothing
 is lost to cancellation far from the origin. This is algebra on the formula of Lang et al.,
-PointPillars, CVPR 2019; no approximation.
+PointPillars, CVPR 2019; no approximation. Networks that see past sweeps have one product more, for
+the age of a point's sweep (time_lag).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Encoder:
         self._max_points = card.max_points
         self._of_point, self._of_pillar, least = weights(card)
         self._least = least[:, None]
-        self._needed = 4 if card.needs_intensity else 3
+        self._intensity = int(card.needs_intensity)
         self._best = np.empty((len(least), card.max_pillars), np.float32)
         self._spare = np.empty_like(self._best)
         self._canvas = np.zeros((1, len(least), *card.grid), np.float32)
@@ -44,8 +45,8 @@ class Encoder:
         """The canvas, float32 [1, C, rows, columns], zero where there is no pillar.
 
         Args:
-            points: the cloud [N, 3 or more]: x, y, z in metres, then the intensity if the network
-                uses it.
+            points: the cloud [N, C or more] with the C columns `card.point_columns`: x, y, z in
+                metres, then intensity and age (seconds) as far as the network uses them.
             pillars: of that cloud.
             intensity_scale: brings the intensity to 0..1.
         """
@@ -66,12 +67,13 @@ class Encoder:
         centres = centres_of(self._card, pillars.cells[order])
         starts, having = pillars.starts[order], _having(pillars.counts, self._max_points)
         best, spare = self._best[:, : len(order)], self._spare[:, : len(order)]
-        weight = self._of_point[:, : self._needed].copy()
-        weight[:, 3:] *= np.float32(intensity_scale)
+        weight = self._of_point.copy()
+        needed = weight.shape[1]
+        weight[:, 3 : 3 + self._intensity] *= np.float32(intensity_scale)
         for k, n in enumerate(having):
             if n == 0:
                 break
-            block = points[pillars.members[starts[:n] + k]][:, : self._needed]
+            block = points[pillars.members[starts[:n] + k]][:, :needed]
             block[:, :3] -= centres[:n]
             if k == 0:
                 np.matmul(weight, block.T, out=best)
@@ -92,15 +94,16 @@ def weights(card: LidarCard) -> tuple[Float32, Float32, Float32]:
     """The weights of a pillar feature net, as the formula above groups them.
 
     Returns:
-        Of a point's u, v, w and intensity [C, 4]; of a pillar's centre, centre - mean and 1
-        [C, 7]; the least value of a pillar with fewer than `max_points` points [C].
+        Of a point's u, v, w and what follows them in `card.point_columns` [C, 3 to 5]; of a
+        pillar's centre, centre - mean and 1 [C, 7]; the least value of a pillar with fewer than
+        `max_points` points [C].
     """
     weight = dict(zip(card.features, card.weight, strict=True))
     none = np.zeros_like(card.bias)
     absolute, to_mean, to_centre = (
         np.stack([weight.get(axis + kind, none) for axis in 'xyz']) for kind in ('', 'c', 'p')
     )
-    varying = [*(absolute + to_mean + to_centre), weight.get('intensity', none)]
+    varying = [*(absolute + to_mean + to_centre), *(weight[n] for n in card.point_columns[3:])]
     of_pillar = np.concatenate([absolute, to_mean, [card.bias]])
     least = np.maximum(card.bias, np.float32(0.0)) if card.zero_row else none
     return np.stack(varying, axis=1), of_pillar.T.copy(), least

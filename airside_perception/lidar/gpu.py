@@ -123,7 +123,13 @@ class CudaLidarDetector:
         labels = rows[:, 8].astype(np.int64)
         frame_id = cloud.frame_id if lidar2target is None else config.target_frame
         boxes = self._labels.publish(
-            cloud.stamp_ns, frame_id, rows[:, :7], rows[:, 7], labels, config
+            cloud.stamp_ns,
+            frame_id,
+            rows[:, :7],
+            rows[:, 7],
+            labels,
+            config,
+            np.full((len(rows), 2), np.nan),
         )
         self.last_pillars, self.last_usable = int(result['pillars']), int(result['in_range'])
         self.last_candidates = int(result['candidates'])

@@ -12,7 +12,7 @@ from airside_perception.cuda.queue import Queue
 from airside_perception.errors import ConfigError
 from airside_perception.lidar.candidates import logits_of
 from airside_perception.lidar.ego import ego_box
-from airside_perception.lidar.labels import Labels, intensity_column
+from airside_perception.lidar.labels import Labels, points_for
 from airside_perception.types import Float64, PointCloud
 
 HEADER = FRAME.itemsize
@@ -63,11 +63,8 @@ class CloudBlock:
         Raises:
             MessageError: the network needs the intensity, and the cloud has none.
         """
-        columns = 3 if not self._card.needs_intensity else 4
-        points = cloud.points
-        if columns == 4:
-            place = intensity_column(self._card, cloud)
-            points = points if place == 3 else points[:, [0, 1, 2, place]]
+        columns = len(self._card.point_columns)
+        points = points_for(self._card, cloud)
         n = min(len(points), self._capacity)
         if points.shape[1] == 4:
             self._host_points[:n] = points[:n]  # one block if the cloud is one

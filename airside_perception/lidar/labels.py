@@ -1,4 +1,7 @@
-"""From the labels of a network to what is published, and the thresholds that they must reach."""
+"""From the labels of a network to what is published, and the thresholds that they must reach.
+
+Also what it takes of a cloud.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from airside_perception.card import LidarCard
 from airside_perception.card.scores import network_threshold, published_scores
 from airside_perception.config import LidarConfig
 from airside_perception.errors import MessageError
-from airside_perception.types import YAW, Boxes3D, Float64, Int64, PointCloud, by_score
+from airside_perception.types import YAW, Boxes3D, Float32, Float64, Int64, PointCloud, by_score
 
 
 class Labels:
@@ -50,20 +53,24 @@ class Labels:
         scores: Float64,
         labels: Int64,
         config: LidarConfig,
+        velocities: Float64,
     ) -> Boxes3D:
-        """Boxes [N, 7] with the network's scores [N] and label indices [N], best first."""
+        """Boxes [N, 7] with the network's scores [N] and label indices [N], best first.
+
+        Velocities [N, 2] are those of `Boxes3D`.
+        """
         if self._card.calibration:
             scores = published_scores(self._card, self.names[labels].tolist(), scores)
-            order = by_score(scores)
-            boxes, scores, labels = boxes[order], scores[order], labels[order]
-        return Boxes3D(
+        found = Boxes3D(
             stamp_ns,
             frame_id,
             boxes,
             scores,
             tuple(self.names[labels].tolist()),
             self._covariances(boxes, labels, config),
+            velocities=velocities,
         )
+        return found.select(by_score(scores)) if self._card.calibration else found
 
     def _covariances(self, boxes: Float64, labels: Int64, config: LidarConfig) -> Float64:
         """Covariances [N, 4, 4] of (x, y, z, yaw): of the card for a class, growing with range."""
@@ -82,15 +89,23 @@ class Labels:
         return covariances
 
 
-def intensity_column(card: LidarCard, cloud: PointCloud) -> int:
-    """Where the intensity is, that the network needs.
+def points_for(card: LidarCard, cloud: PointCloud) -> Float32:
+    """The points [N, C or more] of a cloud, with the C columns `card.point_columns`.
+
+    Of one sweep, which says no `time_lag`, it is 0.
 
     Raises:
-        MessageError: the cloud has none.
+        MessageError: the network needs the intensity, and the cloud has none.
     """
-    if 'intensity' not in cloud.fields:
+    columns, fields, points = card.point_columns, cloud.fields, cloud.points
+    if fields[: len(columns)] == columns:
+        return points
+    if 'intensity' in columns and 'intensity' not in fields:
         raise MessageError(
             f'the cloud has the fields {", ".join(cloud.fields)}, but {card.name} '
             'needs intensity: use a network without it, or let the driver publish it'
         )
-    return cloud.fields.index('intensity')
+    if 'time_lag' in columns and 'time_lag' not in fields:
+        fields = (*fields, 'time_lag')
+        points = np.column_stack([points, np.zeros(len(points), np.float32)])
+    return points[:, [fields.index(name) for name in columns]]

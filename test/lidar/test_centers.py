@@ -50,6 +50,39 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-float(x)))
 
 
+def test_velocities_are_those_of_the_cells(make_center_card: MakeCard) -> None:
+    plain, card = make_center_card(stride=2), make_center_card(stride=2, velocity='speed')
+    outputs = random_outputs(card)
+    rows, columns = card.output_grid
+    speeds = np.arange(2 * rows * columns, dtype=np.float32).reshape(1, 2, rows, columns)
+    found = CenterDecoder(card).decode({**outputs, 'speed': speeds}, [0.4] * 3, 8)
+    without = CenterDecoder(plain).decode(outputs, [0.4] * 3, 8)
+    assert len(found) == 8
+    assert found.boxes.tolist() == without.boxes.tolist()
+    assert without.velocities.shape == (8, 2)
+    assert np.isnan(without.velocities).all()
+    extent = np.array(card.pillar) * card.stride
+    offset = outputs['reg'][0]
+    for box, velocity in zip(found.boxes, found.velocities, strict=True):
+        row, column = divmod(int(velocity[0]), columns)
+        place = np.array([column, row]) + offset[:, row, column]
+        np.testing.assert_allclose(box[:2], place * extent + card.limits[:2], atol=1e-6)
+        assert velocity[1] == velocity[0] + rows * columns
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_velocity_that_is_not_finite(make_center_card: MakeCard, value: float) -> None:
+    card = make_center_card(velocity='vel')
+    outputs = {**random_outputs(card), 'vel': np.zeros((1, 2, *card.output_grid), np.float32)}
+    outputs['heatmap'][:] = -9.0
+    outputs['heatmap'][0, 1, 3, 2] = 4.0
+    outputs['vel'][0, 1, 3, 3] = value  # where nothing is
+    assert CenterDecoder(card).decode(outputs, [0.5] * 3, 10).velocities.tolist() == [[0.0, 0.0]]
+    outputs['vel'][0, 1, 3, 2] = value
+    with pytest.raises(EngineError, match="output 'vel' gives a box that is not finite"):
+        CenterDecoder(card).decode(outputs, [0.5] * 3, 10)
+
+
 def norm_is_less(a: float, b: float, least: float) -> bool:
     """In exact arithmetic but for ties, which random values do not have."""
     return math.hypot(a, b) < least

@@ -36,7 +36,7 @@ def naive_canvas(points: np.ndarray, card: LidarCard, intensity_scale: float = 1
                 'x': x, 'y': y, 'z': z, 'intensity': point[3] * intensity_scale,
                 'xc': x - mean[0], 'yc': y - mean[1], 'zc': z - mean[2],
                 'xp': x - centre[0], 'yp': y - centre[1], 'zp': z - (z0 + z1) / 2,
-                'time_lag': 0.0,
+                'time_lag': point[-1] if card.past_sweeps else 0.0,
             }  # fmt: skip
             features = np.array([known[name] for name in card.features])
             outputs.append(np.maximum(features @ weight + bias, 0.0))
@@ -68,6 +68,20 @@ def test_agrees_with_the_formula(
     canvas = Encoder(card).encode(points, Grid.of(card).fill(points))
     assert canvas.dtype == np.float32
     np.testing.assert_allclose(canvas, naive_canvas(points, card), atol=1e-5)
+
+
+@pytest.mark.parametrize('features', [POINT_FEATURES, OF_AUTOWARE, ('x', 'time_lag')])
+def test_the_age_of_a_sweep(make_card: MakeCard, features: tuple[str, ...]) -> None:
+    card = make_card(features=features, past_sweeps=2)
+    points = cloud(card, 200)
+    points[:, 3] *= 255.0
+    lags = np.repeat(np.float32([0.0, 0.1, 0.21]), [100, 60, 40])[:, None]
+    points = np.hstack([points if 'intensity' in features else points[:, :3], lags])
+    pillars = Grid.of(card).fill(points)
+    canvas = Encoder(card).encode(points, pillars, 1 / 255).copy()  # the age is not scaled
+    np.testing.assert_allclose(canvas, naive_canvas(points, card, 1 / 255), atol=1e-5)
+    points[:, -1] = 0.0
+    assert np.abs(Encoder(card).encode(points, pillars, 1 / 255) - canvas).max() > 0.01
 
 
 def test_far_from_the_origin_nothing_is_lost(make_card: MakeCard) -> None:

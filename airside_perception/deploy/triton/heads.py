@@ -115,5 +115,11 @@ class LidarHead(LidarDetector):
         )
         kept = self._suppress(found, config)[: config.max_detections]
         return self._labels.publish(
-            0, frame_id, found.boxes[kept], found.scores[kept], found.labels[kept], config
+            0,
+            frame_id,
+            found.boxes[kept],
+            found.scores[kept],
+            found.labels[kept],
+            config,
+            found.velocities[kept],
         )
