@@ -112,10 +112,11 @@ class Air:
     wetness: Tensor
 
 
-def air(scans: int, loss: Loss, generator: torch.Generator) -> Air:
-    """Weather drawn for every scan, as `sim.conditions` draws it."""
+def air(scans: int, loss: Loss, generator: torch.Generator, sweeps: int = 1) -> Air:
+    """Weather drawn for every scan, as `sim.conditions` draws it; its `sweeps` share it."""
     device = generator.device
-    kind, amount, chance, water = torch.rand((4, scans), device=device, generator=generator)
+    drawn = torch.rand((4, scans // sweeps), device=device, generator=generator)
+    kind, amount, chance, water = drawn.repeat(1, sweeps)
     foggy, rainy = kind < loss.fog, kind >= 1 - loss.rain
     low, high = math.log(40.0), math.log(300.0)
     visibility = torch.where(foggy, torch.exp(low + (high - low) * amount), math.inf)
@@ -136,6 +137,7 @@ def echoes(
     surfaces: Surfaces,
     loss: Loss,
     generator: torch.Generator,
+    sweeps: int = 1,
 ) -> Echoes:
     """Which beams come back, from where and how strong.
 
@@ -146,6 +148,8 @@ def echoes(
         surfaces: by material.
         loss: weather and losses to draw.
         generator: source of all randomness.
+        sweeps: of each sensor: scan s is its newest, s + len(lidars) / sweeps the one before. They
+            share the weather, and what the sensor has lost for good.
     """
     device, scans = met.distance.device, len(lidars)
 
@@ -154,9 +158,9 @@ def echoes(
 
     table = [(x.reach, 1 - x.dropout, len(x.elevations), x.firings) for x in lidars]
     reach, answering, rings, firings = torch.tensor(table, dtype=torch.float32, device=device).T
-    weather = air(scans, loss, generator)
+    weather = air(scans, loss, generator, sweeps)
     scan = beams.scan[met.beam]
-    fall = ROUGH + (SMOOTH - ROUGH) * uniform(scans)
+    fall = ROUGH + (SMOOTH - ROUGH) * uniform(scans // sweeps).repeat(sweeps)
     bright = surfaces.reflectivity[met.kind]
     if surfaces.retro is not None:
         bright = torch.where(surfaces.retro[met.kind] > 0, RETRO, bright)
@@ -167,7 +171,7 @@ def echoes(
     power = power * (1 - 0.5 * wet) * (1 - wet * (1 - met.facing).pow(1.5))
     # A lidar equation, softened, since real surfaces are no Lambertian mirrors.
     seen = torch.sigmoid(2 * torch.log(power)) * answering[scan] * (1 - surfaces.loss[met.kind])
-    working = _working(beams, firings, scans, loss, generator)
+    working = _working(beams, firings, scans, loss, generator, sweeps)
     halo = _halos(met, beams, rings.long(), firings.long(), surfaces, loss, generator)
     kept = (uniform(len(scan)) < seen) & (met.distance > NEAREST) & working[met.beam]
     kept = kept & ~torch.isfinite(halo)[met.beam]
@@ -191,28 +195,34 @@ def echoes(
     return Echoes(
         beam,
         torch.cat([met.distance[rows], soft[ghost]]),
-        _varied(torch.cat([intensity, dim]), beams.scan[beam], scans, loss, generator),
+        _varied(torch.cat([intensity, dim]), beams.scan[beam], scans, loss, generator, sweeps),
         torch.cat([rows, torch.full_like(ghost, -1)]),
     )
 
 
 def _working(
-    beams: Beams, firings: Tensor, scans: int, loss: Loss, generator: torch.Generator
+    beams: Beams,
+    firings: Tensor,
+    scans: int,
+    loss: Loss,
+    generator: torch.Generator,
+    sweeps: int,
 ) -> Tensor:
     """Beams [R] that dirt, broken rings and chance leave."""
-    device = beams.scan.device
+    device, sensors = beams.scan.device, scans // sweeps
+    sensor = beams.scan % sensors
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, device=device, generator=generator)
 
     turn = beams.azimuth / firings[beams.scan]
-    first, width = uniform(scans), 0.25 * uniform(scans) * (uniform(scans) < loss.sectors)
-    working = torch.remainder(turn - first[beams.scan], 1.0) >= width[beams.scan]
-    lost = loss.rings * uniform(scans) * (uniform(scans) < 0.5)
-    broken = uniform(scans, MOST_RINGS) < lost[:, None]
-    working = working & ~broken[beams.scan, beams.row]
-    thin = loss.beams * uniform(scans) * (uniform(scans) < 0.5)
-    return working & (uniform(len(beams.scan)) >= thin[beams.scan])
+    first, width = uniform(sensors), 0.25 * uniform(sensors) * (uniform(sensors) < loss.sectors)
+    working = torch.remainder(turn - first[sensor], 1.0) >= width[sensor]
+    lost = loss.rings * uniform(sensors) * (uniform(sensors) < 0.5)
+    broken = uniform(sensors, MOST_RINGS) < lost[:, None]
+    working = working & ~broken[sensor, beams.row]
+    thin = loss.beams * uniform(sensors) * (uniform(sensors) < 0.5)
+    return working & (uniform(len(beams.scan)) >= thin[sensor])
 
 
 def _halos(
@@ -314,11 +324,18 @@ def _faded(power: Tensor) -> Tensor:
 
 
 def _varied(
-    intensity: Tensor, scan: Tensor, scans: int, loss: Loss, generator: torch.Generator
+    intensity: Tensor,
+    scan: Tensor,
+    scans: int,
+    loss: Loss,
+    generator: torch.Generator,
+    sweeps: int,
 ) -> Tensor:
     """Intensity as other sensors would report it."""
-    drawn = torch.randn((2, scans), device=scan.device, generator=generator)
-    muted = torch.rand(scans, device=scan.device, generator=generator) < loss.mute
+    sensors = scans // sweeps
+    sensor = scan % sensors
+    drawn = torch.randn((2, sensors), device=scan.device, generator=generator)
+    muted = torch.rand(sensors, device=scan.device, generator=generator) < loss.mute
     gain, gamma = torch.exp(drawn * torch.tensor([[loss.gain], [loss.gamma]], device=scan.device))
-    varied = (intensity.clamp(min=1e-6).pow(gamma[scan]) * gain[scan]).clamp(0, 1)
-    return varied * ~muted[scan]
+    varied = (intensity.clamp(min=1e-6).pow(gamma[sensor]) * gain[sensor]).clamp(0, 1)
+    return varied * ~muted[sensor]

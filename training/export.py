@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from airside_perception.deploy.lint import lint
 from training import sitting
-from training.heads import head_of
+from training.heads import exported, head_of
 from training.model import trained
 from training.network import PillarNet
 from training.recipe import Training
@@ -76,21 +76,20 @@ def illegal_on_dla(model: Any) -> tuple[str, ...]:
     return tuple(f'{item.name} ({item.op_type})' for item in lint(model, 'dla', JETPACK).illegal)
 
 
-def export_onnx(dense: nn.Module, training: Training, path: Path, velocity: bool = False) -> float:
+def export_onnx(dense: nn.Module, training: Training, path: Path) -> float:
     """Writes the dense network and returns its largest difference from torch on a random canvas.
 
     Args:
         dense: as trained.
         training: its recipe.
         path: of the ONNX file.
-        velocity: whether an output of velocities, where there is one, is written as well.
 
     Raises:
         ValueError: the difference is above TOLERANCE, or a layer is none for the DLA.
     """
     canvas = example(training)
     all_names = head_of(training, canvas.device).outputs
-    names = [name for name in all_names if velocity or name != 'vel']
+    names = exported(training, all_names)
     dense.eval()
     with torch.no_grad():
         expected = dense(canvas)[: len(names)]
@@ -132,6 +131,7 @@ def card(
             'pillar': list(training.pillar),
             'max_points': training.max_points,
             'max_pillars': training.max_pillars,
+            **({'past_sweeps': training.past.sweeps} if training.past.sweeps else {}),
         },
         'output': head['output'],
         'about': about,
@@ -177,9 +177,13 @@ def described(training: Training, saved: dict[str, Any], dense: nn.Module) -> di
     if groups:
         about['simulated_classes'] = groups  # what of the truth an evaluation asks it for
     if 'velocity' in scores:
+        past = training.past.sweeps
         about['velocity'] = (
-            'learnt from single sweeps, which do not show motion; not to be trusted, not used and '
-            f'not exported by default. Mean error of what moves {scores["velocity"]:.2f} m/s, of '
+            f'learnt from the newest sweep and {past} before it'
+            if past
+            else 'learnt from single sweeps, which do not show motion; not exported'
+        ) + (
+            f'. On those scenes: mean error of what moves {scores["velocity"]:.2f} m/s, of '
             f'the answer that nothing moves {scores["standing"]:.2f} m/s; what stands still is '
             f'given {scores["parked"]:.2f} m/s'
         )
@@ -194,16 +198,13 @@ def main() -> None:
     parser.add_argument('--run', default='output/training', help='folder that training wrote')
     parser.add_argument('--models', default='models')
     parser.add_argument('--about', default='', help='YAML file that is added to `about`')
-    parser.add_argument(
-        '--velocity', action='store_true', help='keep the output `vel`, which nothing here reads'
-    )
     options = parser.parse_args()
     saved = sitting.chosen(Path(options.run))
     training, model = trained(saved)
     models = Path(options.models)
     models.mkdir(parents=True, exist_ok=True)
     path = models / f'{training.name}.onnx'
-    error = export_onnx(model.dense, training, path, options.velocity)
+    error = export_onnx(model.dense, training, path)
     more = yaml.safe_load(Path(options.about).read_text(encoding='utf-8')) if options.about else {}
     thresholds = more.pop('thresholds', {})
     about = {**described(training, saved, model.dense), **more}

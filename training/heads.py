@@ -55,6 +55,11 @@ def _grid(training: Training) -> dict[str, Any]:
     }
 
 
+def exported(training: Training, outputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Outputs of a head that the exported network has: velocities only where they can be seen."""
+    return tuple(name for name in outputs if name != 'vel' or training.past.sweeps)
+
+
 class AnchorHead:
     """Scores, boxes and directions at anchors."""
 
@@ -123,12 +128,12 @@ class CenterHead:
         return score_loss(named['heatmap'], targets), *center_loss(named, targets)
 
     def card(self) -> dict[str, Any]:
-        return {
-            'architecture': 'centerpoint',
-            'output': {
-                'stride': self._training.stride,
-                'size_order': 'lwh',
-                'rotation_order': 'sin_cos',
-                'heading': 'x_counterclockwise',
-            },
+        output: dict[str, Any] = {
+            'stride': self._training.stride,
+            'size_order': 'lwh',
+            'rotation_order': 'sin_cos',
+            'heading': 'x_counterclockwise',
         }
+        if 'vel' in exported(self._training, self.outputs):
+            output['velocity'] = 'vel'
+        return {'architecture': 'centerpoint', 'output': output}

@@ -42,7 +42,8 @@ def decorate(
     """Sorts points into pillars and computes their features.
 
     Args:
-        points: float32 [N, 3 or 4], x y z (intensity), metres in the frame of the grid.
+        points: float32 [N, 3 to 5], x y z in metres in the frame of the grid, then the intensity
+            and the age of the sweep in seconds.
         scan: int64 [N], ascending.
         grid: limits and size of the pillars.
         features: names as in a lidar card.
@@ -86,4 +87,6 @@ def decorate(
     }
     if points.shape[1] > 3:
         known['intensity'] = points[:, 3]
+    if points.shape[1] > 4:
+        known['time_lag'] = points[:, 4]
     return Decorated(torch.stack([known[name] for name in features], dim=1), pillar, cells)

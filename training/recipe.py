@@ -13,6 +13,7 @@ import yaml
 from training.echoes import Loss
 from training.lidars import ANY, preset
 from training.network import PillarNet
+from training.past import Past
 from training.pillars import Grid
 from training.scans import Variation
 from training.targets import Anchors
@@ -49,7 +50,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class Training:
-    """Every key of the YAML files; see `pointpillars.yaml` and `centerpoint.yaml`."""
+    """Every key of the YAML files; see `pointpillars.yaml` and `centerpoint.yaml`.
+
+    `velocity` is a head for velocities; only with `past` sweeps can they be known, and only then
+    the exported network puts them out.
+    """
 
     name: str
     seed: int
@@ -83,6 +88,7 @@ class Training:
     symmetric: tuple[str, ...] = ()
     lidar: str = ANY
     paste: int = 0
+    past: Past = field(default_factory=Past)
     validation: Validation = field(default_factory=Validation)
 
     @property
@@ -124,8 +130,14 @@ def load(path: str | Path, **changes: Any) -> Training:
         TypeError: a key is missing or unknown.
         ValueError: a label has no anchor, or there is no such head or lidar.
     """
-    values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    return parse({**values, **changes}, str(path))
+    return parse({**keys(path), **changes}, str(path))
+
+
+def keys(path: str | Path) -> dict[str, Any]:
+    """What a YAML file says; what it leaves out is taken from its `base`, a file beside it."""
+    values: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    base = values.pop('base', '')
+    return {**keys(Path(path).with_name(base)), **values} if base else values
 
 
 def parse(given: Mapping[str, Any], path: str = 'recipe') -> Training:
@@ -139,6 +151,10 @@ def parse(given: Mapping[str, Any], path: str = 'recipe') -> Training:
     variation = dict(values['variation'])
     variation['loss'] = Loss(**variation.get('loss', {}))
     values['variation'] = Variation(**variation)
+    past = dict(values.get('past', {}))
+    if 'periods' in past:
+        past['periods'] = tuple(past['periods'])
+    values['past'] = Past(**past)
     values['validation'] = Validation(**values.get('validation', {}))
     for key in ('limits', 'pillar', 'features', 'widths', 'depths', 'symmetric'):
         values[key] = tuple(values.get(key, ()))
@@ -147,6 +163,8 @@ def parse(given: Mapping[str, Any], path: str = 'recipe') -> Training:
         raise ValueError(f'{path}: head {training.head!r}: expected anchors or centers')
     if training.lidar != ANY:
         preset(training.lidar)
+    if (training.past.sweeps > 0) != ('time_lag' in training.features):
+        raise ValueError(f'{path}: past sweeps and the feature time_lag go together')
     answered = {label for shape in training.anchors for label in shape.labels}
     if training.head == 'anchors' and set(training.classes) != answered:
         raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from training.echoes import Loss, Met, Surfaces, echoes
 from training.lidars import MOST_RINGS, Lidar
+from training.past import Past, draw_motion, into_past, late, to_now
 from training.raycast import cast, spin
 from training.targets import Boxes
 
@@ -78,7 +79,8 @@ class Batch:
     """One scan of every world.
 
     Attributes:
-        points: float32 [N, 4], x, y, z in base_link, metres, and intensity 0..1.
+        points: float32 [N, 5], x, y, z in base_link, metres, intensity 0..1, and the age of their
+            sweep in seconds, 0 for the newest, which comes first.
         scan: int64 [N], ascending.
         truth: the objects.
     """
@@ -87,7 +89,7 @@ class Batch:
     scan: Tensor
     truth: Boxes
     returns: Tensor
-    """int64 [M], points on every box."""
+    """int64 [M], points of the newest sweep on every box."""
 
 
 def make_batch(
@@ -98,15 +100,18 @@ def make_batch(
     variation: Variation,
     generator: torch.Generator,
     least_points: int,
+    past: Past | None = None,
 ) -> Batch:
     """One scan of every world by the lidar of the same place in the list.
 
     The sensor stands on the free spot that `places` says (0..1, a share of their list), turned at
     random; the scan is mirrored half of the time. Boxes with fewer than `least_points` returns are
-    kept and marked as not counted.
+    kept and marked as not counted. With `past` sweeps everything moves, see `training.past`.
     """
     device = worlds[0].triangles.device
     scans = len(worlds)
+    past = past or Past()
+    sweeps = 1 + past.sweeps
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.rand(shape, device=device, generator=generator) * (high - low) + low
@@ -146,22 +151,39 @@ def make_batch(
     turn[:, :, 1] *= mirror[:, None]
     shift = torch.cat([spots, torch.zeros(scans, 1, device=device)], dim=1)
     boxes = _move_boxes(boxes, shift[of_box], turn[of_box])
-    velocity = (turn[of_box, :2, :2] @ velocity[:, :, None]).squeeze(2)
+    own, velocity = velocity, (turn[of_box, :2, :2] @ velocity[:, :, None]).squeeze(2)
     height = torch.tensor([lidar.height for lidar in lidars], device=device)
     tilt = _tilt(normal(scans, 2) * variation.tilt)
     mount = torch.zeros(scans, 3, device=device)
     mount[:, 2] = height
-    to_sensor = tilt @ turn
-    offset = (turn @ shift[:, :, None]).squeeze(2) + mount
-    triangles = triangles @ to_sensor.transpose(1, 2)[of_triangle]
-    triangles = triangles - (tilt @ offset[:, :, None]).squeeze(2)[of_triangle][:, None]
+    moved = (turn @ shift[:, :, None]).squeeze(2)
+    motion = draw_motion(past, scans, uniform, normal) if past.sweeps else None
+    if motion is None:
+        triangles = _seen(triangles, of_triangle, tilt @ turn, tilt, moved + mount)
+    else:
+        carried = torch.nonzero(owner >= 0).flatten()
+        who = owner[carried].long()
+        ago = late(motion, boxes, of_box)
+        seen = []
+        for age, pose in zip(motion.age, motion.pose, strict=True):
+            back = own * (ago + age[of_box])[:, None]
+            then = triangles.clone()
+            then[carried, :, :2] -= back[who][:, None]
+            rotation, place = into_past(pose)
+            offset = (rotation @ moved[:, :, None]).squeeze(2) - place + mount
+            seen.append(_seen(then, of_triangle, tilt @ rotation @ turn, tilt, offset))
+        triangles = torch.cat(seen)
+        material, owner = material.repeat(sweeps), owner.repeat(sweeps)
+        of_triangle = torch.cat([of_triangle + k * scans for k in range(sweeps)])
 
     elevations = np.zeros((scans, MOST_RINGS), np.float32)
     for row, lidar in zip(elevations, lidars, strict=True):
         row[: len(lidar.elevations)] = lidar.elevations
+    lidars = list(lidars) * sweeps
     rings = torch.tensor([len(lidar.elevations) for lidar in lidars], device=device)
     firings = torch.tensor([lidar.firings for lidar in lidars], device=device)
-    beams = spin(torch.as_tensor(elevations, device=device), rings, firings, uniform(scans))
+    fan = torch.as_tensor(elevations, device=device).repeat(sweeps, 1)
+    beams = spin(fan, rings, firings, uniform(scans * sweeps))
     distance, which = cast(triangles, of_triangle, beams, REACH)
 
     hit = torch.nonzero(which >= 0).flatten()
@@ -176,20 +198,25 @@ def make_batch(
         material[which[hit]].long(),
         area[which[hit]] > GROUND,
     )
-    back = echoes(met, beams, lidars, surfaces, variation.loss, generator)
+    back = echoes(met, beams, lidars, surfaces, variation.loss, generator, sweeps)
     solid = back.hit >= 0
     met_at = back.hit.clamp(min=0)
     who = torch.where(solid, owner[which[hit[met_at]]].long(), -1) if len(hit) else back.hit
     distance, direction, scan = back.distance, beams.directions[back.beam], beams.scan[back.beam]
     ring, azimuth = beams.row[back.beam], beams.azimuth[back.beam]
+    sweep, scan = scan // scans, scan % scans
 
-    noise = torch.tensor([lidar.noise for lidar in lidars], device=device)
+    noise = torch.tensor([lidar.noise for lidar in lidars[:scans]], device=device)
     bias = normal(scans, MOST_RINGS) * noise[:, None] * 0.5
     distance = distance + normal(len(scan)) * noise[scan] + bias[scan, ring]
     leaf = surfaces.depth[met.kind[met_at]] * solid if len(hit) else torch.zeros_like(distance)
     distance = distance + normal(len(scan)).abs() * leaf
     points = direction * distance[:, None]
     points[:, 2] += (height + normal(scans) * variation.lift)[scan]
+    lag = torch.zeros_like(distance)
+    if motion is not None:
+        points = to_now(points, motion.odometry[sweep, scan])
+        lag = motion.age[sweep, scan]
 
     slope, waves = normal(scans, 2) * variation.slope, _waves(uniform, scans, variation.waves)
     banks = _banks(uniform, scans, variation.banks)
@@ -202,14 +229,23 @@ def make_batch(
 
     # Some drivers give ring after ring, some firing after firing; pillars keep the first points.
     by_ring = uniform(scans) < 0.5
-    key = torch.where(by_ring[scan], ring * 4096 + azimuth, azimuth * 4096 + ring) + scan * (
-        4096 * 4096
-    )
+    key = torch.where(by_ring[scan], ring * 4096 + azimuth, azimuth * 4096 + ring)
+    key += (scan * sweeps + sweep) * (4096 * 4096)
     order = torch.argsort(key)
-    returns = torch.bincount(who[who >= 0], minlength=len(boxes))
+    if motion is not None:
+        order = order[motion.there[sweep, scan][order]]
+    returns = torch.bincount(who[(who >= 0) & (sweep == 0)], minlength=len(boxes))
     truth = Boxes(boxes, label, of_box, returns >= least_points, velocity)
-    points = torch.cat([points, back.intensity[:, None]], dim=1)
+    points = torch.cat([points, back.intensity[:, None], lag[:, None]], dim=1)
     return Batch(points[order], scan[order], truth, returns)
+
+
+def _seen(
+    triangles: Tensor, scan: Tensor, to_sensor: Tensor, tilt: Tensor, offset: Tensor
+) -> Tensor:
+    """Triangles [T, 3, 3] of a world in the frames of sensors that are tilted at `offset`."""
+    triangles = triangles @ to_sensor.transpose(1, 2)[scan]
+    return triangles - (tilt @ offset[:, :, None]).squeeze(2)[scan][:, None]
 
 
 def _index(sizes: Sequence[int], device: torch.device) -> Tensor:

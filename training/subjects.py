@@ -27,7 +27,7 @@ from training.export import example as example_canvas
 from training.export import folded, illegal_on_dla, write_onnx
 from training.heads import head_of
 from training.network import PillarNet
-from training.recipe import Training
+from training.recipe import Training, keys
 from training.recipe import parse as parse_lidar
 from training.sources import Sources
 from training.train import ahead, lessons
@@ -98,7 +98,7 @@ def subject_of(run: str, onnx_path: str, config: str, device: torch.device, **ch
         ValueError: a file whose weights are not those of the recipe's network.
     """
     saved = sitting.chosen(Path(run)) if run else {}
-    values = saved.get('training') or yaml.safe_load(Path(config).read_text(encoding='utf-8'))
+    values = saved.get('training') or keys(config)
     values = {**values, **changes}
     past = int(saved.get('earlier', 0.0) + saved.get('seconds', 0.0))
     if 'publish' in values:
@@ -113,10 +113,13 @@ def subject_of(run: str, onnx_path: str, config: str, device: torch.device, **ch
         whole = folded_camera(network)
         _load(whole, onnx_path)
         return CameraSubject(training, whole, device, _card(onnx_path), past)
-    lidar = dataclasses.replace(parse_lidar(values), velocity=False)
+    lidar = parse_lidar(values)
+    lidar = dataclasses.replace(lidar, velocity=lidar.velocity and lidar.past.sweeps > 0)
     dense, pillars = head_of(lidar, torch.device('cpu')).network(), lidar.pillar_net()
     if run:
-        state = {k: v for k, v in saved['average'].items() if not k.startswith('dense.vel')}
+        state = saved['average']
+        if not lidar.velocity:
+            state = {k: v for k, v in state.items() if not k.startswith('dense.vel')}
         nn.ModuleDict({'dense': dense, 'pillars': pillars}).load_state_dict(state)
         about = export.described(parse_lidar(saved['training']), saved, dense)
         text = yaml.safe_load(export.card(lidar, pillars, '', about, {}))

@@ -166,7 +166,7 @@ def lessons(training: Training, device: torch.device, pool: Pool, step: int) -> 
             lidars = [lidar_of(t.lidar, rng) for _ in worlds]
             spots = rng.random(t.batch).tolist()
             batch = make_batch(
-                worlds, lidars, spots, looks, t.variation, generator, t.least_points
+                worlds, lidars, spots, looks, t.variation, generator, t.least_points, t.past
             )
             points = decorate(
                 batch.points, batch.scan, t.grid, t.features, t.max_points, t.max_pillars

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,9 @@ class Validation:
             lidars = [(roof_lidar if foul else random_lidar)(rng) for _ in part]
             places, least = rng.random(len(part)).tolist(), training.least_points
             variation = FOUL if foul else Variation()
+            past = replace(training.past, missing=0.0)
             self._batches.append(
-                make_batch(part, lidars, places, looks, variation, generator, least)
+                make_batch(part, lidars, places, looks, variation, generator, least, past)
             )
 
     @torch.no_grad()
@@ -96,7 +98,7 @@ class Validation:
                 name: value.numpy() for name, value in zip(self._card.outputs, maps, strict=False)
             }
             frames += [self._frame(batch, named, scan) for scan in range(scans)]
-            if len(maps) > len(named):  # the velocities, which the card does not name
+            if t.velocity:  # also where the card does not name them
                 speeds.append(self._speeds(batch, maps[-1]))
         by_class = {name: mean(average_precisions(frames, name).values()) for name in t.classes}
         found = {'map': mean(by_class.values()), 'person': by_class.get('person', float('nan'))}

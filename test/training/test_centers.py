@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,9 +222,24 @@ def test_the_export_is_the_network_and_legal_and_runs(training, tmp_path):
         detector = LidarDetector(engine, read, LidarConfig(score_threshold=0.001))
         found = detector.detect(PointCloud(7, 'base_link', points, ('x', 'y', 'z')))
     assert np.isfinite(found.boxes).all()
-    # the velocities are an output only where they are asked for
-    assert export_onnx(model.dense, training, path, velocity=True) < 1e-3
-    assert [v.name for v in onnx.load(str(path)).graph.output] == [*read.outputs, 'vel']
+
+
+def test_velocities_are_exported_where_past_sweeps_show_them(training, tmp_path):
+    whole = load(CONFIG.with_name('centerpoint_velocity.yaml'))
+    assert (whole.classes, whole.past.sweeps) == (training.classes, 2)  # `base` gives the rest
+    features = whole.features
+    seeing = replace(training, past=whole.past, features=features)
+    model, path = Model(seeing), tmp_path / 'net.onnx'
+    for known, names in ((training, ()), (seeing, ('vel',))):
+        assert export_onnx(model.dense, known, path) < 1e-3
+        outputs = [value.name for value in onnx.load(str(path)).graph.output]
+        assert outputs == ['heatmap', 'reg', 'height', 'dim', 'rot', *names]
+    read = read_card(card(seeing, model.pillars, '', {}, {}))
+    assert (read.past_sweeps, read.features) == (2, features)
+    assert list(read.outputs) == outputs
+    assert read.outputs['vel'] == 2
+    with pytest.raises(ValueError, match='time_lag'):
+        load(CONFIG, past={'sweeps': 1})
 
 
 def test_a_saved_recipe_is_the_recipe():

@@ -12,15 +12,16 @@ import pytest
 torch = pytest.importorskip('torch', reason='training needs torch')
 
 from airside_perception.sim.mesh import box  # noqa: E402  (after the check for torch)
+from test.crates import PLAIN, crates, inside  # noqa: E402
 from training import sitting  # noqa: E402
 from training.echoes import Loss  # noqa: E402
 from training.export import card  # noqa: E402
 from training.heads import head_of  # noqa: E402
-from training.lidars import MOST_RINGS, Lidar, preset, random_lidar, roof_lidar  # noqa: E402
+from training.lidars import MOST_RINGS, preset, random_lidar, roof_lidar  # noqa: E402
 from training.model import Model  # noqa: E402
 from training.pillars import decorate  # noqa: E402
 from training.recipe import load  # noqa: E402
-from training.scans import Surfaces, Variation, World, _stretch, make_batch  # noqa: E402
+from training.scans import Surfaces, Variation, _stretch, make_batch  # noqa: E402
 from training.train import Lesson, Run, run  # noqa: E402
 from training.validate import TOGETHER, Validation  # noqa: E402
 from training.worlds import Recipe, build  # noqa: E402
@@ -31,32 +32,6 @@ SMALL = {
     'widths': [8, 8, 8, 8], 'depths': [0, 0, 0, 0], 'neck': 8, 'channels': 8,
     'validation': {'scenes': 0},
 }  # fmt: skip
-PLAIN = Lidar(np.radians(np.linspace(5, -25, 40)), 720, 1.8, 1e4, 0.0, 0.0)
-
-
-def crates(seed):
-    """Four solid boxes on a plane, each its own object."""
-    rng = np.random.default_rng(seed)
-    parts, boxes = [], []
-    for spot in ((12, 3), (-9, 8), (4, -14), (-15, -10)):
-        size, yaw = rng.uniform((1, 1, 0.8), (5, 2, 2.5)), rng.uniform(-3, 3)
-        parts.append(box(size, (0, 0, 0), 0).moved((*spot, 0.0), yaw).triangles)
-        boxes.append([*spot, size[2] / 2, *size, yaw])
-    floor = np.array([[99, 99, 0], [-99, 99, 0], [-99, -99, 0], [99, -99, 0]])[
-        [[0, 1, 2], [0, 2, 3]]
-    ]
-    owner = np.concatenate([np.repeat(np.arange(4), [len(p) for p in parts]), [-1, -1]])
-    triangles = torch.tensor(np.concatenate([*parts, floor]), dtype=torch.float32)
-    spots = torch.tensor([[0.0, 0.0], [2.0, 1.0]])
-    return World(
-        triangles,
-        torch.zeros(len(triangles), dtype=torch.int16),
-        torch.tensor(owner, dtype=torch.int32),
-        torch.tensor(boxes, dtype=torch.float32),
-        torch.arange(4),
-        spots,
-        torch.zeros(4, 2),
-    )
 
 
 def batch_of(variation, scans=4):
@@ -66,16 +41,6 @@ def batch_of(variation, scans=4):
     return make_batch(
         worlds, [PLAIN] * scans, places, surfaces, variation, torch.Generator().manual_seed(5), 5
     )
-
-
-def inside(points, boxes, margin):
-    """Whether points [N, 3] are in any of boxes [M, 7]."""
-    found = np.zeros(len(points), bool)
-    for x, y, z, *size, yaw in boxes:
-        c, s = math.cos(yaw), math.sin(yaw)
-        local = (points - [x, y, z]) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-        found |= (np.abs(local) < np.array(size) / 2 + margin).all(1)
-    return found
 
 
 @pytest.mark.parametrize(
