@@ -32,6 +32,7 @@ from airside_perception.sim.caster import Open3DCaster
 from airside_perception.sim.conditions import Conditions, conditions
 from airside_perception.sim.frames import EVERY, RATE, WORKERS, Frame, drive
 from airside_perception.sim.lidar import rays
+from airside_perception.sim.outline import Covered, cells, covered
 from airside_perception.sim.rig import Rig, load_rig
 from airside_perception.sim.rolling import spin
 from airside_perception.sim.shade import Lighting
@@ -112,8 +113,12 @@ def threads(rig: Rig, sky: Conditions, seconds: float) -> Pace:
 
 
 def plain(rig: Rig, sky: Conditions, seconds: float) -> Pace:
-    """Every ray of every picture, one sensor after another."""
-    with mock.patch.object(pixels, 'SMALLEST', 1 << 30):
+    """Every ray, one sensor after another."""
+    with (
+        mock.patch.object(pixels, 'SMALLEST', 1 << 30),
+        mock.patch('airside_perception.sim.frames.covered', Covered.everywhere),
+        mock.patch('airside_perception.sim.rolling.covered', Covered.everywhere),
+    ):
         return pace(drive(apron(SEED), rig, seconds, 1, sky, Open3DCaster, 1), 1)
 
 
@@ -177,6 +182,9 @@ def stages(rig: Rig, rounds: int) -> None:
         rig.lidar2base,
     )  # fmt: skip
     origin = lens.camera2base[:3, 3]
+    seen, beneath = covered(scene, origin), covered(scene, rig.lidar2base[:3, 3])
+    near = seen.anything.take(cells(view))
+    asked, asked_beams = seen.objects.take(cells(some)), beneath.objects.take(cells(beams))
 
     def tree() -> None:
         Open3DCaster(scene.triangles, 1).cast(np.zeros(3), np.ones((1, 3), np.float32))
@@ -189,17 +197,21 @@ def stages(rig: Rig, rounds: int) -> None:
             ('scene of the moment', 1, lambda: scenario.at(0.3)),
             ('the ray-caster', 1, tree),
             ('lighting shared by the cameras', 1, partial(Lighting.of, scene, Light(), sky)),
+            ('what rays may meet, of a sensor', 6, partial(covered, scene, origin)),
             ('a turn of the lidar', 1, partial(roll, rng(0), sky)),
             (
                 'a picture: first hits', 4,
-                partial(pixels.first_hits, scene, caster, origin, view, shape),
+                partial(pixels.first_hits, scene, caster, origin, view, shape, near=near),
             ),
             (
                 'a picture: all of it', 4,
-                partial(take, lens, scene, caster, lighting, rng(0), view, rng(1)),
+                partial(take, lens, scene, caster, lighting, rng(0), view, rng(1), near),
             ),
-            ('truth: lidar', 1, partial(towards, scene, caster, rig.lidar2base[:3, 3], beams)),
-            ('truth: a camera', 4, partial(towards, scene, caster, origin, some.copy())),
+            (
+                'truth: lidar', 1,
+                partial(towards, scene, caster, rig.lidar2base[:3, 3], beams, asked_beams),
+            ),
+            ('truth: a camera', 4, partial(towards, scene, caster, origin, some, asked)),
         ]  # fmt: skip
         for stage, times, work in rows:
             cost = statistics.median(timed(work) for _ in range(rounds + 1))

@@ -121,6 +121,7 @@ def take(
     rng: np.random.Generator,
     directions: Float32,
     sticky: np.random.Generator | None = None,
+    near: NDArray[np.bool_] | None = None,
 ) -> Picture:
     """What a camera sees of a scene in its light and weather: exposed automatically, blurred.
 
@@ -129,7 +130,7 @@ def take(
         caster: over the scene's triangles.
         lighting: of the scene, made with conditions.
         rng: source of noise and falling rain; sticky: of the drops on the lens.
-        directions: from `look`.
+        directions: from `look`; near: see `pixels.first_hits`.
 
     Raises:
         ConfigError: `lighting` was made without conditions.
@@ -140,7 +141,7 @@ def take(
             'lighting without conditions: use render, or Lighting.of(..., conditions)'
         )
     shape = lens.model.height, lens.model.width
-    flat, hits = _light_of(lens, scene, caster, lighting, directions)
+    flat, hits = _light_of(lens, scene, caster, lighting, directions, near)
     picture = flat.reshape(*shape, 4)
     ground = (hits.triangle == GROUND).reshape(shape)
     weather.glare(picture, ground, lens.model, lens.camera2base, scene, caster, conditions)
@@ -191,12 +192,17 @@ def visible(
 
 
 def _light_of(
-    lens: Lens, scene: Scene, caster: Caster, lighting: Lighting, rays: Float32
+    lens: Lens,
+    scene: Scene,
+    caster: Caster,
+    lighting: Lighting,
+    rays: Float32,
+    near: NDArray[np.bool_] | None = None,
 ) -> tuple[Float32, Hits]:
     """Linear light [H * W, 4] at each pixel, the fourth empty, and what the pixels see."""
     shape = lens.model.height, lens.model.width
     origin = lens.camera2base[:3, 3]
-    hits = first_hits(scene, caster, origin, rays, shape)
+    hits = first_hits(scene, caster, origin, rays, shape, near=near)
     colour = surfaces(scene, caster, lighting, origin, rays, hits, shape)
     return colour, hits
 

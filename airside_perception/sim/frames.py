@@ -21,7 +21,7 @@ from airside_perception.sim.camera import Lens, Light, Picture, look, take, visi
 from airside_perception.sim.caster import Caster, Open3DCaster
 from airside_perception.sim.conditions import Conditions
 from airside_perception.sim.lidar import Scan, rays
-from airside_perception.sim.outline import cells
+from airside_perception.sim.outline import Covered, cells, covered
 from airside_perception.sim.rig import BASE, LIDAR, Rig
 from airside_perception.sim.rolling import spin
 from airside_perception.sim.scene import Objects, Scenario, Scene
@@ -117,20 +117,20 @@ class _Turn:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Rays [R, 3] of a sensor that ask what is hidden, and their `outline.cells`: always those."""
+class _Ways:
+    """Rays [R, 3] of a sensor in base_link, and their `outline.cells` [R]: always those."""
 
     rays: Float32
-    cells: NDArray[np.int32]
+    cells: Int64
 
     @staticmethod
-    def of(rays: Float32) -> _Asked:
+    def of(rays: Float32) -> _Ways:
         """For rays in base_link."""
-        return _Asked(rays, cells(rays))
+        return _Ways(rays, cells(rays))
 
-    def towards(self, scene: Scene, caster: Caster, origin: Float64) -> Rays:
+    def towards(self, scene: Scene, caster: Caster, origin: Float64, seen: Covered) -> Rays:
         """See `truth.towards`."""
-        return towards(scene, caster, origin, self.rays, self.cells)
+        return towards(scene, caster, origin, self.rays, seen.objects.take(self.cells))
 
 
 @dataclass(frozen=True)
@@ -198,13 +198,14 @@ class Rigged:
     ) -> None:
         self._scenario, self._rig, self._seed = scenario, rig, seed
         self._conditions, self._open = conditions, open_caster
-        self._looks = {name: look(lens) for name, lens in rig.lenses.items()}
+        self._looks = {name: _Ways.of(look(lens)) for name, lens in rig.lenses.items()}
         self._asked = {
-            name: _Asked.of(_some(self._looks[name], lens)) for name, lens in rig.lenses.items()
+            name: _Ways.of(_some(self._looks[name].rays, lens))
+            for name, lens in rig.lenses.items()
         }
         turn = rig.lidar2base[:3, :3].astype(np.float32)
         beams = rays(rig.spec).reshape(rig.spec.azimuths, -1, 3)[::2].reshape(-1, 3)
-        self._beams = _Asked.of((beams @ turn.T).astype(np.float32))
+        self._beams = _Ways.of((beams @ turn.T).astype(np.float32))
 
     def frame(self, number: int, pool: ThreadPoolExecutor) -> Frame:
         """Frame `number`, by the threads of `pool`."""
@@ -240,7 +241,9 @@ class Rigged:
             self._conditions,
             rig.deskewed,
         )
-        return _Turn(sweep, self._beams.towards(scene, caster, rig.lidar2base[:3, 3]))
+        origin = rig.lidar2base[:3, 3]
+        seen = covered(scene, origin)
+        return _Turn(sweep, self._beams.towards(scene, caster, origin, seen))
 
     def _shot(
         self,
@@ -255,11 +258,14 @@ class Rigged:
     ) -> _Shot:
         noise = np.random.default_rng([self._seed, number, row])
         drops = np.random.default_rng([self._seed, 99, row])
-        picture = take(lens, scene, caster, lighting, noise, self._looks[name], drops)
-        seen = self._asked[name].towards(scene, caster, lens.camera2base[:3, 3])
+        origin, ways = lens.camera2base[:3, 3], self._looks[name]
+        seen = covered(scene, origin)
+        near = seen.anything.take(ways.cells)
+        picture = take(lens, scene, caster, lighting, noise, ways.rays, drops, near)
+        hidden = self._asked[name].towards(scene, caster, origin, seen)
         frame_id = lens.model.frame_id
         boxes = visible(picture, scene, stamp_ns, frame_id, LEAST_PIXELS, BARELY_PIXELS)
-        return _Shot(picture, boxes, seen)
+        return _Shot(picture, boxes, hidden)
 
     def finished(self, pending: _Pending) -> Frame:
         """The frame, once all sensors are done."""

@@ -116,6 +116,26 @@ class Hits:
         return Hits(self.distance[rows], self.triangle[rows])
 
 
+def cast(
+    caster: Caster,
+    origin: NDArray[Any],
+    directions: Float32,
+    near: NDArray[np.bool_] | None = None,
+) -> Hits:
+    """What rays [R] meet first; not asked of those that are not `near` [R] anything, if given.
+
+    `origin` and `directions` are those of `Caster.cast`.
+    """
+    if near is None:
+        return Hits(*caster.cast(origin, directions))
+    rows = np.flatnonzero(near)
+    start = origin.take(rows, axis=0) if origin.ndim == 2 else origin
+    distance = np.full(len(directions), np.inf, np.float32)
+    triangle = np.full(len(directions), -1, np.int32)
+    distance[rows], triangle[rows] = caster.cast(start, directions.take(rows, axis=0))
+    return Hits(distance, triangle)
+
+
 @dataclass(frozen=True)
 class Scan:
     """One turn of a lidar.

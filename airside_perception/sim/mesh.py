@@ -86,6 +86,37 @@ def merge(parts: Sequence[Mesh]) -> Mesh:
     )
 
 
+def halved(triangles: Float32, least: float, share: float) -> tuple[Float32, NDArray[np.int64]]:
+    """`triangles` [T, 3, 3], the long ones in pieces: [P, 3, 3], and what each is a piece of [P].
+
+    Halved, and halved again, is what has an edge longer than `least`, metres, and than `share` of
+    its middle's horizontal distance from the origin; up to 256 pieces of one triangle.
+    """
+    done, owners, owner = [], [], np.arange(len(triangles))
+    for _ in range(8):
+        corners = np.ascontiguousarray(triangles.reshape(-1, 9).T).reshape(3, 3, -1)
+        edges = corners[[1, 2, 0]] - corners
+        square = (edges * edges).sum(axis=1)  # of the edge from each corner to the next
+        x, y = corners[:, 0].sum(axis=0), corners[:, 1].sum(axis=0)
+        limit = np.maximum((x * x + y * y) * np.float32(share * share / 9), np.float32(least**2))
+        long = square.max(axis=0) > limit
+        done.append(triangles.compress(~long, axis=0))
+        owners.append(owner.compress(~long))
+        owner = np.tile(owner.compress(long), 2)
+        corners = corners.compress(long, axis=2)
+        first = square.compress(long, axis=1).argmax(axis=0)
+        each = np.arange(len(first))
+        a, b, c = (corners[(first + after) % 3, :, each] for after in range(3))
+        middle = (a + b) * np.float32(0.5)
+        triangles = np.stack(
+            [np.concatenate([a, middle]), np.concatenate([middle, b]), np.concatenate([c, c])],
+            axis=1,
+        )
+        if not len(triangles):
+            break
+    return np.concatenate([*done, triangles]), np.concatenate([*owners, owner])
+
+
 def hexahedron(corners: Float64, material: Faces) -> Mesh:
     """A solid of 8 corners [8, 3]: front left, rear left, rear right, front right, low then high.
 

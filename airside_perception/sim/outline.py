@@ -1,88 +1,120 @@
-"""Which rays may meet a labelled object: the others need not be asked what they pass through.
+"""Which rays may meet anything, or a labelled object: the others need not be cast.
 
-Directions are told by azimuth and rise, height over horizontal distance. Each object gets a
-rectangle around what it covers of that map. No point of it is nearer to the axis than its nearest
-corner times the cosine of the angle that it spans: so far may the middle of an edge come nearer.
+Directions are told by azimuth and by z of the unit vector. Each triangle gets a rectangle around
+what it covers of that map; long ones are halved before (`Scene.pieces`). No point of a triangle
+beside the axis is nearer to it than its nearest corner times the cosine of half the angle that it
+spans: so far may the middle of an edge come nearer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.sim.scene import Scene
-from airside_perception.types import Float32, Float64
+from airside_perception.types import Float32, Float64, Int64
 
 AZIMUTHS, RISES = 720, 256
 """Cells of the map."""
-STEEP = 1.6
-"""Rise at the last cells, which hold all that is steeper."""
+MARGIN = np.float32(0.02)
+"""Cells around each triangle, for rounding: a hundred times what float32 leaves open."""
+HALF_TURN = np.float32(np.pi)
+
+Mask = NDArray[np.bool_]
 
 
-def cells(directions: Float32) -> NDArray[np.int32]:
-    """Cells int32 [R] of the map that rays [R, 3] go through."""
+@dataclass(frozen=True)
+class Covered:
+    """Cells of the map, bool [RISES * AZIMUTHS], in which anything is, and labelled objects."""
+
+    anything: Mask
+    objects: Mask
+
+    @staticmethod
+    def everywhere(*_: object) -> Covered:
+        """In place of `covered`, where every ray is to be cast: a check."""
+        return Covered(np.ones(RISES * AZIMUTHS, bool), np.ones(RISES * AZIMUTHS, bool))
+
+
+def cells(directions: Float32) -> Int64:
+    """Cells int64 [R] of the map that unit rays [R, 3] go through."""
     x, y, z = (directions[:, axis] for axis in range(3))
-    column = _column(np.arctan2(y, x)).astype(np.int32) % AZIMUTHS
-    row = _row(z / np.maximum(np.hypot(x, y), np.float32(1e-9))).astype(np.int32)
+    column = _column(np.arctan2(y, x)).astype(np.int64)
+    column[column == AZIMUTHS] = 0
+    row = np.clip(_row(z), 0, RISES - 1).astype(np.int64)
     return row * AZIMUTHS + column
 
 
-def near_objects(scene: Scene, origin: Float64, where: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Whether rays [R] from `origin` [3] through cells [R] may meet any object; most do not."""
-    covered = np.zeros((RISES, AZIMUTHS), bool)
-    for rows, columns in _rectangles(scene, origin):
-        covered[rows, columns] = True
-    return covered.ravel().take(where)
+def covered(scene: Scene, origin: Float64, shift: float = 0.0, lift: float = 0.0) -> Covered:
+    """What a scene covers, seen from `origin` [3], or from any place near it.
+
+    Args:
+        scene: with its triangles.
+        origin: in base_link.
+        shift, lift: how far such places are away, metres, horizontally and vertically.
+    """
+    pieces, labelled = scene.pieces
+    found = _rectangles(pieces, origin, shift, lift)
+    return Covered(_filled(found), _filled(found.compress(labelled, axis=1)))
 
 
-def _rectangles(scene: Scene, origin: Float64) -> list[tuple[slice, slice]]:
-    """Rows and columns of the map that objects cover."""
-    order = np.flatnonzero(scene.instance >= 0)
-    owner = scene.instance.take(order)
-    if (np.diff(owner) < 0).any():
-        order = order[np.argsort(owner, kind='stable')]
-        owner = scene.instance.take(order)
-    if not len(order):
-        return []
-    first = np.flatnonzero(np.diff(owner, prepend=-1))
-    points = scene.triangles.take(order, axis=0).reshape(-1, 3)
-    x, y, height = (points[:, axis] - np.float32(origin[axis]) for axis in range(3))
-    azimuth, reach = np.arctan2(y, x), np.hypot(x, y)
-    start = azimuth[3 * first]
-    turn = azimuth - np.repeat(start, 3 * np.diff(first, append=len(order)))
-    turn -= np.float32(2 * np.pi) * np.rint(turn * np.float32(0.5 / np.pi))
-    low, high, left, right, near, far = (
-        how.reduceat(values, 3 * first)
-        for values in (height, turn, reach)
-        for how in (np.minimum, np.maximum)
+def _rectangles(triangles: Float32, origin: Float64, shift: float, lift: float) -> Int64:
+    """First and last but one rows and columns [4, N] of triangles [N, 3, 3].
+
+    Columns may go on behind the last one of the map, from where they start again.
+    """
+    x, y, height = (
+        np.ascontiguousarray(triangles[..., axis].T) - np.float32(origin[axis])
+        for axis in range(3)
     )
-    near = np.maximum(near * np.cos(np.minimum(right - left, np.float32(np.pi / 2))), 1e-6)
-    bottom = _row(low / np.where(low < 0, near, far)).astype(int).tolist()
-    top = _row(high / np.where(high > 0, near, far)).astype(int).tolist()
-    around = (right - left > 0.9 * np.pi).tolist()  # the axis may be inside
-    begin, end = (np.floor(_column(start + side)).astype(int).tolist() for side in (left, right))
-    found = []
-    for number in range(len(first)):
-        rows = slice(max(bottom[number] - 1, 0), top[number] + 2)
-        from_, to = begin[number] - 1, end[number] + 2
-        if around[number] or to - from_ >= AZIMUTHS:
-            found.append((rows, slice(0, AZIMUTHS)))
-            continue
-        # Columns go on behind either end of the map.
-        shift = from_ // AZIMUTHS * AZIMUTHS
-        found.append((rows, slice(from_ - shift, to - shift)))
-        found.append((rows, slice(0, max(to - shift - AZIMUTHS, 0))))
-    return found
+    azimuth, reach = np.arctan2(y, x), np.hypot(x, y)
+    turn = azimuth - azimuth[0]
+    turn -= 2 * HALF_TURN * np.rint(turn * (np.float32(0.5) / HALF_TURN))
+    left, right = turn.min(axis=0), turn.max(axis=0)
+    near = reach.min(axis=0) * np.cos(np.minimum((right - left) / 2, HALF_TURN / 2))
+    near = np.maximum(near - np.float32(shift), np.float32(1e-6))
+    far = reach.max(axis=0) + np.float32(shift)
+    low, high = height.min(axis=0) - np.float32(lift), height.max(axis=0) + np.float32(lift)
+    if shift:
+        wide = np.arcsin(np.minimum(np.float32(shift) / near, np.float32(1)))
+        left, right = left - wide, right + wide
+    bottom = _row(low / np.hypot(low, np.where(low < 0, near, far))) - MARGIN
+    top = _row(high / np.hypot(high, np.where(high > 0, near, far))) + MARGIN
+    begin = np.floor(_column(azimuth[0] + left) - MARGIN)
+    end = np.floor(_column(azimuth[0] + right) + MARGIN) + 1
+    turns = np.floor(begin / np.float32(AZIMUTHS)) * np.float32(AZIMUTHS)
+    # The axis may be inside, or it is so near that any place may be beside it.
+    around = (right - left > 0.9 * HALF_TURN) | (end - begin >= AZIMUTHS)
+    begin, end = np.where(around, 0, begin - turns), np.where(around, AZIMUTHS, end - turns)
+    last = np.minimum(np.floor(top) + 1, RISES)
+    return np.stack([np.maximum(np.floor(bottom), 0), last, begin, end]).astype(np.int64)
+
+
+def _filled(rectangles: Int64) -> Mask:
+    """Cells of the map that are in any of the rectangles, by the sums of their corners."""
+    over = rectangles[:, rectangles[3] > AZIMUTHS]
+    over = np.stack([over[0], over[1], np.zeros_like(over[2]), over[3] - AZIMUTHS])
+    bottom, top, begin, end = np.concatenate([rectangles, over], axis=1)
+    np.minimum(end, AZIMUTHS, out=end)
+    bottom, top = bottom * (AZIMUTHS + 1), top * (AZIMUTHS + 1)
+    corners = np.zeros((RISES + 1) * (AZIMUTHS + 1), np.float32)
+    for row, column in ((bottom, begin), (top, end)):
+        np.add.at(corners, row + column, np.float32(1))
+    for row, column in ((bottom, end), (top, begin)):
+        np.add.at(corners, row + column, np.float32(-1))
+    # Whole numbers, far below where float32 would round them.
+    count = cv2.integral(corners.reshape(RISES + 1, AZIMUTHS + 1), sdepth=cv2.CV_32F)
+    return np.asarray(count[1 : RISES + 1, 1 : AZIMUTHS + 1] > 0).ravel()
 
 
 def _column(azimuth: Float32) -> Float32:
     """Cells from that which looks backwards."""
-    return (azimuth + np.float32(np.pi)) * np.float32(AZIMUTHS / (2 * np.pi))
+    return (azimuth + HALF_TURN) * np.float32(AZIMUTHS / (2 * np.pi))
 
 
-def _row(rise: NDArray[Any]) -> Float32:
-    """Cells from the lowest; what is steeper than STEEP in the last ones."""
-    cell = rise * np.float32(RISES / (2 * STEEP)) + np.float32(RISES / 2)
-    return np.asarray(np.clip(cell, 0, RISES - 1), dtype=np.float32)
+def _row(rise: Float32) -> Float32:
+    """Cells from straight down, of z of a unit vector."""
+    return (rise + 1) * np.float32(RISES / 2)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.sim.caster import Caster
-from airside_perception.sim.lidar import Hits, with_ground
+from airside_perception.sim.lidar import Hits, cast, with_ground
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -39,6 +39,7 @@ def first_hits(
     rays: Float32,
     shape: tuple[int, int],
     whole: bool = False,
+    near: Mask | None = None,
 ) -> Hits:
     """What the rays [H * W] of a picture of `shape` meet first, the ground included.
 
@@ -47,18 +48,23 @@ def first_hits(
         origin: float64 [3]; rays: float32 [H * W, 3], row by row, in base_link.
         shape: (H, W).
         whole: cast every ray.
+        near: bool [H * W], the rays that may meet a triangle, if known (`outline.covered`): the
+            others are not cast.
     """
 
-    def cast(directions: Float32) -> Hits:
-        hits = Hits(*caster.cast(origin, directions))
+    def first(pixels: Int64) -> Hits:
+        directions = rays.take(pixels, axis=0)
+        asked = None if near is None else near.take(pixels)
+        hits = cast(caster, origin, directions, asked)
         return with_ground(hits, origin, directions, scene.slope, HORIZON)
 
     if whole or min(shape) < SMALLEST:
-        return cast(rays)
+        hits = cast(caster, origin, rays)
+        return with_ground(hits, origin, rays, scene.slope, HORIZON)
     index = coarse(*shape)
-    known = cast(rays.take(index, axis=0))
+    known = first(index)
     rest = between(agreeing(known.triangle, shape), shape)
-    more = cast(rays.take(rest, axis=0))
+    more = first(rest)
     triangle = spread(known.triangle, shape)
     triangle[rest] = more.triangle
     filled = triangle != -1

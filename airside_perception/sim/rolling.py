@@ -22,14 +22,17 @@ from airside_perception.sim.lidar import (
     Scan,
     answer,
     assemble,
+    cast,
     rays,
     with_ground,
 )
+from airside_perception.sim.outline import cells, covered
 from airside_perception.sim.rows import turned
 from airside_perception.sim.scene import Scenario, Scene
 from airside_perception.types import Float32, Float64, Int64
 
 Open = Callable[[Float32], Caster]
+Mask = NDArray[np.bool_]
 
 FASTEST = 40.0
 """Highest speed of anything over another, m/s."""
@@ -140,8 +143,8 @@ def meet(
 ) -> Hits:
     """What the beams hit of a world in motion, the ground left out."""
     moving = [n for n in np.unique(scene.actor) if n >= 0 and scenario.actors[n].motion.moves]
-    found, which = caster.cast(fired.origin, fired.direction)
-    distance, triangle = found.copy(), which.copy()
+    hits = cast(caster, fired.origin, fired.direction, _near(scene, fired))
+    distance, triangle = hits.distance.copy(), hits.triangle.copy()
     _see_through(scene, np.isin(scene.actor, moving), fired, caster, distance, triangle)
     bearing, spread = _bearings(fired, len(spec.elevations))
     for number in moving:
@@ -155,6 +158,16 @@ def meet(
         distance[rows[first]] = found[first]
         triangle[rows[first]] = mine[which[first]]
     return Hits(distance, triangle)
+
+
+def _near(scene: Scene, fired: Beams) -> Mask:
+    """Which beams [R] may meet anything of the scene, wherever the vehicle was in the turn."""
+    low, high = fired.origin.min(axis=0), fired.origin.max(axis=0)
+    middle, half = (low + high) / 2, (high - low) / 2
+    # A little more, for rounding.
+    shift, lift = 1.001 * float(np.hypot(*half[:2])) + 1e-4, float(half[2]) + 1e-4
+    seen = covered(scene, middle.astype(np.float64), shift, lift)
+    return seen.anything.take(cells(fired.direction))
 
 
 def _see_through(

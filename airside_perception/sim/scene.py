@@ -18,7 +18,7 @@ from airside_perception.geometry import invert, rotation_z, transform, wrap_angl
 from airside_perception.sim.bodies import SMALL, Body
 from airside_perception.sim.lamps import Lamp, Lamps, ego, of_vehicle
 from airside_perception.sim.materials import Materials
-from airside_perception.sim.mesh import Mesh, merge
+from airside_perception.sim.mesh import Mesh, halved, merge
 from airside_perception.sim.rows import turned
 from airside_perception.types import Float32, Float64
 
@@ -141,6 +141,12 @@ class Scene:
     def normals(self) -> Float32:
         """Unit normals float32 [T + 1, 3] of the triangles, then of the ground."""
         return np.concatenate([normals(self.triangles), self.up[None]])
+
+    @cached_property
+    def pieces(self) -> tuple[Float32, NDArray[np.bool_]]:
+        """The triangles, long ones in pieces, float32 [P, 3, 3], and whether labelled, [P]."""
+        found, row = halved(self.triangles, 1.0, 0.3)
+        return found, self.instance.take(row) >= 0
 
     @cached_property
     def materials_of(self) -> Int32:

@@ -24,7 +24,7 @@ from airside_perception.evaluate.frames import Truth
 from airside_perception.replay.bag import BagReader
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.conditions import Conditions
-from airside_perception.sim.outline import cells, near_objects
+from airside_perception.sim.outline import cells, covered
 from airside_perception.sim.scene import Objects, Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -63,16 +63,17 @@ def towards(
     caster: Caster,
     origin: Float64,
     directions: Float32,
-    where: NDArray[np.int32] | None = None,
+    near: NDArray[np.bool_] | None = None,
 ) -> Rays:
     """How many of the rays [R] from `origin` meet each object of a scene first, and at all.
 
-    What an object hides of itself is not hidden: its far side needs no ray of its own. `where` may
-    be kept from `outline.cells`.
+    What an object hides of itself is not hidden: its far side needs no ray of its own. `near` [R]
+    are the rays that may meet an object, if known: `outline.covered`.
     """
-    where = cells(directions) if where is None else where
+    if near is None:
+        near = covered(scene, origin).objects.take(cells(directions))
     count = len(scene.objects)
-    directions = directions.compress(near_objects(scene, origin, where), axis=0)
+    directions = directions.compress(near, axis=0)
     ray, triangle, distance = caster.through(origin, directions)
     if not len(ray) or not count:
         return Rays.none(count)

@@ -4,13 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from airside_perception.sim import aircraft, ground_support, people, structures, vehicles
 from airside_perception.sim.bodies import CLASSES, SMALL
-from airside_perception.sim.mesh import box, cylinder, ellipsoid, loft, merge, plate, quad
+from airside_perception.sim.mesh import box, cylinder, ellipsoid, halved, loft, merge, plate, quad
 
 SOLIDS = {
     'box': (box((2, 3, 4), (1, 1, 1), 0), (0, -0.5, 1), (2, 2.5, 5), 24.0),
@@ -162,3 +162,33 @@ def test_merging_keeps_order_and_materials():
     whole = merge([box((1, 1, 1), (0, 0, 0), 4), quad((1, 1), (0, 0, 0), 0.0, 5)])
     assert whole.materials.tolist() == [4] * 12 + [5] * 2
     assert whole.triangles.dtype == np.float32
+
+
+def test_long_triangles_are_halved_and_cover_what_they_did():
+    """Pieces lie in their triangle, are wound as it is and have its area; near ones are short."""
+    rng = np.random.default_rng(0)
+    triangles = rng.uniform(-8, 8, (40, 3, 3)).astype(np.float32)
+    triangles[:20] = triangles[:20, :1] + 0.02 * triangles[:20]
+    pieces, owner = halved(triangles, 1.0, 0.3)
+    assert_array_equal(np.unique(owner), np.arange(40))
+    assert_array_equal(np.bincount(owner)[:20], 1)
+    across = area(pieces)
+    whole = area(triangles)
+    for number in range(40):
+        mine = across[owner == number]
+        assert_allclose(mine.sum(axis=0), whole[number], rtol=1e-4, atol=1e-4)
+        assert (mine @ whole[number] > 0).all()
+        corners = pieces[owner == number].reshape(-1, 3) - triangles[number, 0]
+        edges = (triangles[number, 1:] - triangles[number, 0]).T.astype(np.float64)
+        shares, _, _, _ = np.linalg.lstsq(edges, corners.T.astype(np.float64), rcond=None)
+        assert (shares > -1e-5).all()
+        assert (shares.sum(axis=0) < 1 + 1e-5).all()
+    edges = np.linalg.norm(pieces - np.roll(pieces, 1, axis=1), axis=2).max(axis=1)
+    away = np.hypot(*pieces.mean(axis=1)[:, :2].T)
+    assert (edges <= np.maximum(1.001, 0.301 * away)).all()
+
+
+def area(triangles: np.ndarray) -> np.ndarray:
+    """Area along the normal [N, 3]."""
+    first, second = np.moveaxis(triangles[:, 1:] - triangles[:, :1], 1, 0).astype(np.float64)
+    return np.cross(first, second) / 2
