@@ -85,6 +85,7 @@ NODES = (
         ),
         (
             Topic('~/output/detections', 'vision_msgs/Detection3DArray', 'boxes in `target_frame`', '/perception/lidar/detections'),
+            Topic('~/output/velocities', 'sensor_msgs/PointCloud2', 'x, y, z of every detection and vx, vy in m/s over ground, in its order; only of networks with velocities', '/perception/lidar/velocities'),
             *DEBUG,
         ),
     ),

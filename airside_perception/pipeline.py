@@ -16,11 +16,14 @@ from airside_perception.engine import Engine
 from airside_perception.errors import MessageError, PerceptionError, TransformError
 from airside_perception.fusion.align import align_set
 from airside_perception.fusion.fusion import Fusion, FusionResult
+from airside_perception.geometry import move_cloud
 from airside_perception.lidar.detector import LidarDetector
+from airside_perception.lidar.sweeps import Sweeps
 from airside_perception.network import Network
 from airside_perception.projection import CameraModel
+from airside_perception.timing import Laps
 from airside_perception.transforms import TransformSource
-from airside_perception.types import Boxes2D, Boxes3D, Image, PointCloud
+from airside_perception.types import Boxes2D, Boxes3D, Float64, Image, PointCloud
 
 if TYPE_CHECKING:
     from airside_perception.camera.gpu import CudaCameraDetector
@@ -61,11 +64,16 @@ class CameraPipeline:
 
 
 class LidarPipeline:
-    """Clouds of one lidar to boxes in the target frame."""
+    """Clouds of one lidar to boxes in the target frame.
+
+    Attributes:
+        sweeps: what the network sees beside the newest cloud; None: it sees one sweep.
+    """
 
     def __init__(self, network: Network[LidarConfig, LidarCard], engine: Engine) -> None:
         self._engine = engine
         self.detector = _lidar_detector(network, engine)
+        self.sweeps = Sweeps(network.card) if network.card.past_sweeps else None
 
     def close(self) -> None:
         """Closes the detector, then its engine; may be called again."""
@@ -82,15 +90,35 @@ class LidarPipeline:
     def detect(self, cloud: PointCloud, transforms: TransformSource) -> Boxes3D:
         """Boxes in the target frame at the stamp of the cloud.
 
+        A past sweep whose motion is not known is left out, which `sweeps` tells.
+
         Raises:
             TransformError: the place of the lidar at that stamp is not known.
             MessageError, EngineError: as `LidarDetector.detect`.
         """
         target = self.detector.config.target_frame
-        if target in ('', cloud.frame_id):
-            return self.detector.detect(cloud)
-        lidar2target = transforms.lookup(target, cloud.frame_id, cloud.stamp_ns)
-        return self.detector.detect(cloud, lidar2target)
+        lidar2target = None
+        if target not in ('', cloud.frame_id):
+            lidar2target = transforms.lookup(target, cloud.frame_id, cloud.stamp_ns)
+        if self.sweeps is None:
+            return self.detector.detect(cloud, lidar2target)
+        return self._detect_in_several(self.sweeps, cloud, lidar2target, transforms)
+
+    def _detect_in_several(
+        self,
+        sweeps: Sweeps,
+        cloud: PointCloud,
+        lidar2target: Float64 | None,
+        transforms: TransformSource,
+    ) -> Boxes3D:
+        config, laps = self.detector.config, Laps()
+        if lidar2target is not None:
+            cloud = move_cloud(cloud, lidar2target, config.target_frame)
+        joined = sweeps.join(cloud, config, transforms)
+        laps('sweeps')
+        boxes = self.detector.detect(joined)
+        self.detector.timings = {**laps.ms, **self.detector.timings}
+        return boxes
 
 
 class FusionPipeline:

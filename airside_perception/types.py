@@ -58,8 +58,9 @@ class Image:
 class PointCloud:
     """One lidar sweep: `points` float32 [N, len(fields)], metres in `frame_id`, all finite.
 
-    `fields` names the columns; the first three are x, y, z. `received` is the number of points in
-    the message before NaN, infinite and out-of-range points were left out.
+    `fields` names the columns; the first three are x, y, z. With `time_lag` (seconds) there are
+    several sweeps, see `lidar.sweeps`; the stamp is that of the newest. `received` is the number
+    of points in its message before NaN, infinite and out-of-range points were left out.
     """
 
     stamp_ns: int

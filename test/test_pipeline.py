@@ -9,6 +9,7 @@ from airside_perception.camera.detector import CameraDetector
 from airside_perception.card import CameraCard, LidarCard
 from airside_perception.config import CameraConfig, LidarConfig
 from airside_perception.errors import EngineError
+from airside_perception.geometry import transform
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.network import find_network
 from airside_perception.pipeline import CameraPipeline, LidarPipeline
@@ -90,6 +91,63 @@ def test_an_engine_with_device_tensors_runs_on_the_gpu_and_is_closed_last(
     else:
         pipeline.close()
     assert log == ['detector', 'engine']
+
+
+class Frames(TransformBuffer):
+    """A vehicle that drives 1 m along x between two clouds; counts the lookups."""
+
+    def __init__(self):
+        super().__init__()
+        self.set_static('base_link', 'lidar', transform(np.eye(3), np.array([1.0, 0.0, 2.0])))
+        for stamp in (1, 100_000_001):
+            place = np.array([stamp / 1e8, 0.0, 0.0])
+            self.add('odom', 'base_link', stamp, transform(np.eye(3), place))
+        self.asked = []
+
+    def lookup_between(self, *arguments):
+        self.asked.append(arguments)
+        return super().lookup_between(*arguments)
+
+
+def seen(stamp, x):
+    return PointCloud(stamp, 'lidar', np.array([[x, 1.0, -0.5, 0.9]], np.float32))
+
+
+@pytest.mark.parametrize('target', ['base_link', ''])
+def test_a_network_that_sees_two_sweeps(networks, tiny_models, target):
+    path = tiny_models.tiny_velocity_model(networks)
+    values = {'engine_path': str(path), 'target_frame': target}
+    network = find_network(LidarConfig, LidarCard, values)
+    with network.open() as engine:
+        pipeline, transforms = LidarPipeline(network, engine), Frames()
+        assert pipeline.needed_fields == ()
+        first = pipeline.detect(seen(1, 20.2), transforms)
+        assert pipeline.sweeps.last_missing == 'no cloud before this one'
+        np.testing.assert_allclose(first.velocities, [[0.0, 0.25]], atol=1e-6)
+        found = pipeline.detect(seen(100_000_001, 10.2), transforms)
+        frame = target or 'lidar'
+        assert transforms.asked == [(frame, 100_000_001, frame, 1, 'odom')]
+        assert (found.frame_id, found.stamp_ns) == (frame, 100_000_001)
+        # what was seen at 20.2 m is nearer by a metre now, and 0.1 s old: 10 times that is its vx
+        mounted = 1.0 if target else 0.0
+        order = np.argsort(found.boxes[:, 0])
+        centres = found.boxes[order, 0]
+        np.testing.assert_allclose(centres, [mounted + 10.5, mounted + 19.5], atol=1e-5)
+        np.testing.assert_allclose(found.velocities[order], [[0, 0.25], [1, 0.25]], atol=1e-5)
+        assert pipeline.sweeps.last_sweeps == 1
+        assert {'sweeps', 'engine'} <= set(pipeline.detector.timings)
+
+
+def test_a_network_that_sees_one_sweep_asks_for_no_motion(networks, tiny_models):
+    path = tiny_models.tiny_velocity_model(networks, past_sweeps=0)
+    network = find_network(LidarConfig, LidarCard, {'engine_path': str(path)})
+    with network.open() as engine:
+        pipeline, transforms = LidarPipeline(network, engine), Frames()
+        for stamp in (1, 100_000_001):
+            found = pipeline.detect(seen(stamp, 10.2), transforms)
+            np.testing.assert_allclose(found.velocities, [[0.0, 0.25]], atol=1e-6)
+        assert (pipeline.sweeps, transforms.asked) == (None, [])
+        assert 'sweeps' not in pipeline.detector.timings
 
 
 def test_both_pipelines_find_what_the_tiny_networks_show(networks):

@@ -8,13 +8,16 @@ the highest intensity in it; each in the middle of the cell, on the ground, yaw 
 network looks at the brightness: every cell of 32 x 32 pixels gives a car of that place and size,
 whose score is the mean brightness / 255. The network with a centre head finds what the lidar
 network finds, at the same places, but a person is a box of a car's size; its sizes and angles are
-those of Autoware's networks.
+those of Autoware's networks. The one with velocities sees the last cloud, too: every output cell
+that holds a point gives a car with the velocity (10 a, 0.25) m/s, where a is the age of the oldest
+point in it, in seconds; it needs no intensity.
 
 With `half`, inputs and outputs are float16; the network between them is not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,38 @@ def tiny_center_model(folder: Path, half: bool = False, **changes: Any) -> Path:
     heatmap = np.zeros((2, 4, 1, 1))
     heatmap[0, :2, 0, 0] = 20.0, 20.0  # car: 20 i - 10, where occupied
     heatmap[1, :2, 0, 0] = 40.0, -20.0  # person: 10 - 20 i
+    weights = {'heatmap': heatmap, 'vel': np.zeros((2, 4, 1, 1))}
+    return _center_model(folder / 'tiny_center.onnx', weights, _encoder(), half, changes)
+
+
+def tiny_velocity_model(
+    folder: Path, half: bool = False, past_sweeps: int = 1, **changes: Any
+) -> Path:
+    """Writes tiny_velocity.onnx and its card, which names past sweeps and velocities.
+
+    Else it is the network of `tiny_center_model`.
+    """
+    heatmap, velocity = np.zeros((2, 2, 4, 1, 1))
+    heatmap[0, 0] = 40.0  # car: 10, where occupied; person: -30
+    velocity[0, 1] = 10.0
+    weights = {'heatmap': heatmap, 'vel': velocity}
+    path = folder / 'tiny_velocity.onnx'
+    found = _center_model(path, weights, _encoder('time_lag'), half, {}, [0.0, 0.25])
+    card = yaml.safe_load(path.with_suffix('.yaml').read_text(encoding='utf-8'))
+    card['input']['past_sweeps'] = past_sweeps
+    card['output']['velocity'] = 'vel'
+    _write_card(path, card, changes)
+    return found
+
+
+def _center_model(
+    path: Path,
+    weights: dict[str, Any],
+    encoder: dict[str, Any],
+    half: bool,
+    changes: dict[str, Any],
+    velocity: Sequence[float] = (0.0, 0.0),
+) -> Path:
     length, width, height = CAR
     head = {
         'heatmap': [-30.0, -30.0],
@@ -93,7 +128,7 @@ def tiny_center_model(folder: Path, half: bool = False, **changes: Any) -> Path:
         'height': [height / 2],
         'dim': np.log([width, length, height]).tolist(),
         'rot': [-1.0, 0.0],  # sine and cosine; -90 degrees from -y, clockwise: towards x
-        'vel': [0.0, 0.0],
+        'vel': velocity,
     }
     nodes = [
         helper.make_node(
@@ -104,12 +139,11 @@ def tiny_center_model(folder: Path, half: bool = False, **changes: Any) -> Path:
     for name, bias in head.items():
         nodes.append(helper.make_node('Conv', ['cells', f'{name}_w', f'{name}_b'], [name]))
         constants[f'{name}_b'] = np.array(bias)
-        constants[f'{name}_w'] = heatmap if name == 'heatmap' else np.zeros((len(bias), 4, 1, 1))
-    path = folder / 'tiny_center.onnx'
+        constants[f'{name}_w'] = weights.get(name, np.zeros((len(bias), 4, 1, 1)))
     outputs = {name: [1, len(bias), 40, 40] for name, bias in head.items()}
     _save(path, nodes, {'spatial_features': [1, 4, 80, 80]}, outputs, constants, half)
     card = {
-        'name': 'tiny_center',
+        'name': path.stem,
         'architecture': 'centerpoint',
         'classes': ['car', 'person'],
         'thresholds': {'car': 0.3, 'person': 0.3},
@@ -120,7 +154,7 @@ def tiny_center_model(folder: Path, half: bool = False, **changes: Any) -> Path:
             'max_pillars': 1000,
             'name': 'spatial_features',
         },
-        'encoder': _encoder(),
+        'encoder': encoder,
         'output': {
             'stride': 2,
             'size_order': 'wlh',
@@ -165,9 +199,9 @@ def tiny_camera_model(folder: Path, half: bool = False, **changes: Any) -> Path:
     return _write_card(path, card, changes)
 
 
-def _encoder() -> dict[str, Any]:
-    """A pillar feature net: channel 0 says occupied, channel 1 the intensity, 2 and 3 nothing."""
-    features = ['x', 'y', 'z', 'intensity', 'xc', 'yc', 'zc', 'xp', 'yp']
+def _encoder(feature: str = 'intensity') -> dict[str, Any]:
+    """A pillar feature net: channel 0 says occupied, channel 1 the feature, 2 and 3 nothing."""
+    features = ['x', 'y', 'z', feature, 'xc', 'yc', 'zc', 'xp', 'yp']
     weight = np.zeros((len(features), 4))
     weight[3, 1] = 1.0
     return {'features': features, 'weight': weight.tolist(), 'bias': [1.0, 0.0, 0.0, 0.0]}

@@ -160,6 +160,19 @@ class LidarConfig(EngineConfig):
         'Frame of the network and of its boxes (z = 0 is the ground); empty: the frame of the '
         'cloud.',
     )
+    fixed_frame: str = parameter(
+        'odom',
+        'World-fixed frame that takes past sweeps to the newest stamp, for networks that see '
+        'several. Without odometry, name the target frame itself: ego motion is then left out.',
+    )
+    past_sweeps: int = parameter(
+        5,
+        'Most past sweeps that are added to the newest, of those that the network wants.',
+        low=0, high=5, live=True,
+    )  # fmt: skip
+    max_sweep_age: float = parameter(
+        0.3, 'Past sweeps older than this are left out.', unit='s', low=0.0, high=2.0, live=True
+    )
     score_threshold: float = parameter(
         0.1, 'Lowest score of any detection.', low=0.0, high=1.0, live=True
     )
@@ -187,8 +200,9 @@ class LidarConfig(EngineConfig):
     )
     max_points_in_cloud: int = parameter(
         200_000,
-        'Room for the points of one sweep on the GPU, about 60 bytes each; of more the first are '
-        'taken. The CPU takes any number.',
+        'Room for the points of one sweep on the GPU, about 60 bytes each, and for as many of '
+        'each past sweep that the network wants, 1048575 in all; of more the first are taken. The '
+        'CPU takes any number.',
         low=1000, high=1_048_575, swap=True,
     )  # fmt: skip
     min_range: float = parameter(
@@ -229,6 +243,8 @@ class LidarConfig(EngineConfig):
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        if not self.fixed_frame:
+            raise ConfigError("fixed_frame = '': name a world-fixed frame, or the target frame")
         box = self.ego_box
         if len(box) not in (0, 6):
             raise ConfigError(

@@ -15,7 +15,7 @@ from airside_perception.geometry import move_cloud
 from airside_perception.lidar.anchors import AnchorDecoder
 from airside_perception.lidar.candidates import Candidates
 from airside_perception.lidar.centers import CenterDecoder
-from airside_perception.lidar.ego import ego_box, on_ego
+from airside_perception.lidar.ego import without_ego
 from airside_perception.lidar.encoder import Encoder
 from airside_perception.lidar.labels import Labels, points_for
 from airside_perception.lidar.pillars import Grid
@@ -105,13 +105,7 @@ class LidarDetector:
 
     def _usable(self, cloud: PointCloud, config: LidarConfig) -> Float32:
         """Points [N, C or more] with the columns that the network needs, see `points_for`."""
-        points = points_for(self.card, cloud)
-        if config.min_range > 0.0:
-            near2 = np.float32(config.min_range**2)
-            points = points[~(np.square(points[:, 0]) + np.square(points[:, 1]) < near2)]
-        if any(config.ego_box):
-            points = points[~on_ego(points, *ego_box(config))]
-        return points
+        return without_ego(points_for(self.card, cloud), config)
 
     def _suppress(self, found: Candidates, config: LidarConfig) -> Int64:
         """Candidates that are published, best first: one a place and class, and one a place.

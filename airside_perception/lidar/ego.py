@@ -28,6 +28,16 @@ def ego_box(config: LidarConfig) -> tuple[Float32, Float32]:
     return corners[0], corners[1]
 
 
+def without_ego(points: Float32, config: LidarConfig) -> Float32:
+    """Points [N, 3 or more] that are neither nearer than `min_range` nor in the box."""
+    if config.min_range > 0.0:
+        near2 = np.float32(config.min_range**2)
+        points = points[~(np.square(points[:, 0]) + np.square(points[:, 1]) < near2)]
+    if any(config.ego_box):
+        points = points[~on_ego(points, *ego_box(config))]
+    return points
+
+
 def on_ego(points: Float32, low: Float32, high: Float32) -> NDArray[np.bool_]:
     """Which of the points [N, 3 or more] (x, y, z, ...) are in the box from `low` to `high`."""
     inside = np.ones(len(points), dtype=bool)

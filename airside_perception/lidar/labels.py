@@ -97,15 +97,16 @@ def points_for(card: LidarCard, cloud: PointCloud) -> Float32:
     Raises:
         MessageError: the network needs the intensity, and the cloud has none.
     """
-    columns, fields, points = card.point_columns, cloud.fields, cloud.points
+    columns, fields = card.point_columns, cloud.fields
     if fields[: len(columns)] == columns:
-        return points
-    if 'intensity' in columns and 'intensity' not in fields:
+        return cloud.points
+    if card.needs_intensity and 'intensity' not in fields:
         raise MessageError(
-            f'the cloud has the fields {", ".join(cloud.fields)}, but {card.name} '
+            f'the cloud has the fields {", ".join(fields)}, but {card.name} '
             'needs intensity: use a network without it, or let the driver publish it'
         )
-    if 'time_lag' in columns and 'time_lag' not in fields:
-        fields = (*fields, 'time_lag')
-        points = np.column_stack([points, np.zeros(len(points), np.float32)])
-    return points[:, [fields.index(name) for name in columns]]
+    points = np.zeros((len(cloud), len(columns)), np.float32)
+    for place, name in enumerate(columns):
+        if name in fields:
+            points[:, place] = cloud.points[:, fields.index(name)]
+    return points

@@ -28,6 +28,7 @@ from airside_perception.messages.outgoing import (
     point_cloud_message,
     time_message,
     transform_message,
+    velocities_message,
 )
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     'stamp_ns',
     'time_message',
     'transform_message',
+    'velocities_message',
 ]

@@ -84,6 +84,19 @@ def detections3d(boxes: Boxes3D, types: MessageTypes) -> Any:
     return result(header=header(boxes.stamp_ns, boxes.frame_id, types), detections=detections)
 
 
+def velocities_message(boxes: Boxes3D, types: MessageTypes) -> Any:
+    """sensor_msgs/PointCloud2 with a point x, y, z, vx, vy a box, in the order of `detections3d`.
+
+    `vision_msgs` has no field for a velocity.
+    """
+    rows = by_score(boxes.scores)
+    points = np.concatenate([boxes.boxes[rows, :3], boxes.velocities[rows]], axis=1)
+    cloud = PointCloud(
+        boxes.stamp_ns, boxes.frame_id, points.astype(np.float32), ('x', 'y', 'z', 'vx', 'vy')
+    )
+    return point_cloud_message(cloud, types)
+
+
 def detections2d(boxes: Boxes2D, types: MessageTypes) -> Any:
     """vision_msgs/Detection2DArray, sorted by score; the pose of a hypothesis says nothing."""
     detections = []

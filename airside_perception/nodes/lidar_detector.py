@@ -18,7 +18,10 @@ from airside_perception.nodes.diagnostics import WARN, Report
 
 
 class LidarDetectorNode(DetectorNode[LidarConfig]):
-    """Publishes `~/output/detections` for every cloud whose transform is known."""
+    """Publishes `~/output/detections` for every cloud whose transform is known.
+
+    And `~/output/velocities` right after, where the network has velocities.
+    """
 
     card_type = LidarCard
     input_name = 'points'
@@ -28,7 +31,11 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         self._boxes = self.create_lifecycle_publisher(
             Detection3DArray, '~/output/detections', RESULT
         )
+        self._velocities = self.create_lifecycle_publisher(
+            PointCloud2, '~/output/velocities', RESULT
+        )
         self._points: tuple[int, int] | None = None
+        self._sweeps: tuple[int, str, bool] | None = None
 
     def make_pipeline(self, network: Any, engine: Engine) -> Any:
         """The core's way of a cloud; ONNX Runtime loads only now."""
@@ -52,15 +59,22 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
             PointCloud2, '~/input/points', self.take, self.input_qos
         )
         self.topic = subscription.topic_name
-        self._points = None
+        self._points = self._sweeps = None
         return [subscription]
 
     def detect(self, message: Any, pipeline: Any) -> int:
         """Takes the cloud to the target frame at its stamp, and detects there."""
         cloud = messages.point_cloud(message, need=pipeline.needed_fields)
-        boxes = pipeline.detect(cloud, self.tf)
-        self._points = cloud.received, pipeline.detector.last_usable
+        with self.tf.one_wait():
+            boxes = pipeline.detect(cloud, self.tf)
+        detector, sweeps = pipeline.detector, pipeline.sweeps
+        self._points = cloud.received, detector.last_usable
+        if sweeps is not None:
+            unmoved = sweeps.last_error is not None and not sweeps.last_sweeps
+            self._sweeps = sweeps.last_sweeps, sweeps.last_missing, unmoved
         self._boxes.publish(messages.detections3d(boxes, message_type))
+        if detector.card.centers is not None and detector.card.centers.velocity:
+            self._velocities.publish(messages.velocities_message(boxes, message_type))
         return boxes.stamp_ns
 
     def report(self, report: Report) -> None:
@@ -76,6 +90,12 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         report.add('points/usable', usable)
         report.add('num_pillars', pillars)
         report.add('is_num_pillars_within_range', pillars <= most)
+        if self._sweeps is not None and pipeline.sweeps is not None:
+            count, missing, unmoved = self._sweeps
+            report.add('sweeps/past', count)
+            report.add('sweeps/missing', missing or 'none')
+            if unmoved:
+                report.find(WARN, f'sweeps/past 0, the network wants past sweeps: {missing}')
         left_out = getattr(detector, 'last_dropped_points', 0)  # the CPU's takes any number
         if left_out:
             report.add('points/left_out', left_out)

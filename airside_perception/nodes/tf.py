@@ -108,7 +108,7 @@ class TfSource:
         self, target: str, target_ns: int, source: str, source_ns: int, fixed: str
     ) -> NDArray[np.float64]:
         """`source` at one stamp into `target` at another; see `transforms.TransformSource`."""
-        if target == source and target_ns == source_ns:
+        if target == source and (target_ns == source_ns or target == fixed):
             return np.eye(4)
         stamps = Time(nanoseconds=target_ns), Time(nanoseconds=source_ns)
         return self._wait(

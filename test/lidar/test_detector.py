@@ -87,7 +87,8 @@ def test_covariances_of_a_class_are_those_of_its_card(detector: LidarDetector) -
     config = LidarConfig(position_sigma=0.2, position_sigma_per_m=0.01, yaw_sigma=0.3)
     boxes = np.array([[30.0, 0, 1, 4, 2, 1.5, 0.7], [30.0, 0, 1, 4, 2, 1.5, 0.7]])
     labels = np.array([card.classes.index('car'), card.classes.index('person')])
-    found = Labels(card).publish(0, 'lidar', boxes, np.array([0.9, 0.8]), labels, config)
+    nowhere = np.full((2, 2), np.nan)
+    found = Labels(card).publish(0, 'lidar', boxes, np.array([0.9, 0.8]), labels, config, nowhere)
     car, person = found.covariances
     c, s = np.cos(0.7), np.sin(0.7)
     turn = np.array([[c, -s], [s, c]])

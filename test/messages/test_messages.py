@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import importlib
 import importlib.util
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -295,6 +296,21 @@ def test_detections_are_published_by_score(types):
     scores = [item.results[0].hypothesis.score for item in message.detections]
     assert scores == sorted(scores, reverse=True)
     assert message.detections[0].results[0].hypothesis.class_id == 'car'
+
+
+def test_velocities_are_points_in_the_order_of_the_detections(types):
+    given_velocities = np.array([[1.5, -2.25], [np.nan, np.nan], [0.0, 30.0]])
+    shuffled = replace(boxes(), velocities=given_velocities).select([2, 0, 1])
+    message = messages.velocities_message(shuffled, types)
+    assert message.header == messages.detections3d(shuffled, types).header
+    assert [field.name for field in message.fields] == ['x', 'y', 'z', 'vx', 'vy']
+    assert {field.datatype for field in message.fields} == {7}
+    assert (message.width, message.point_step) == (3, 20)
+    rows = np.frombuffer(bytes(message.data), np.float32).reshape(3, 5)
+    assert_array_equal(rows[:, :3], boxes().boxes[:, :3].astype(np.float32))  # best first
+    assert_array_equal(rows[:, 3:], given_velocities.astype(np.float32))
+    none = messages.velocities_message(Boxes3D.empty(STAMP, 'base_link'), types)
+    assert (none.width, len(none.data)) == (0, 0)
 
 
 def test_no_detections_is_an_answer(types):

@@ -13,10 +13,11 @@ import pytest
 
 @pytest.fixture(scope='session')
 def networks(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny_camera.onnx, tiny_lidar.onnx and their cards."""
+    """A folder with tiny_camera.onnx, tiny_lidar.onnx, tiny_velocity.onnx and their cards."""
     folder = tmp_path_factory.mktemp('networks')
     tiny_models.tiny_camera_model(folder)
     tiny_models.tiny_lidar_model(folder)
+    tiny_models.tiny_velocity_model(folder)
     return folder
 
 

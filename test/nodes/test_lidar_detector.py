@@ -72,6 +72,104 @@ def test_a_cloud_is_taken_to_the_target_frame_at_its_stamp(lidar):
     assert found.classes == ('car',)
 
 
+class Moving(Lidar):
+    """A vehicle that drives along x at 10 m/s, with a network that sees two sweeps."""
+
+    def __init__(self, harness, sensors, networks, **parameters):
+        from tf2_msgs.msg import TFMessage
+
+        self._message = TFMessage
+        super().__init__(
+            harness, sensors, networks, network='tiny_velocity.onnx', mounted=False, **parameters
+        )
+        self.velocities = harness.listen(PointCloud2, f'{NAME}/output/velocities')
+        self._tf = harness.publisher(TFMessage, '/tf', 100)
+        sensors.lidar_mount()
+
+    def drive(self, stamp):
+        place = np.eye(4)
+        place[0, 3] = (stamp - T0) / 1e8
+        transform = messages.transform_message(
+            'odom', 'base_link', stamp, place, self.sensors.types
+        )
+        self._tf.publish(self._message(transforms=[transform]))
+
+    def look(self, *points):
+        self.drive(self.stamp + 100 * MS)
+        found = self.see(self.sensors.cloud(stamp=self.stamp + 100 * MS, points=points))
+        self.harness.until(lambda: len(self.velocities) == len(self.found), 'velocities')
+        return found
+
+
+def test_velocities_of_a_network_that_sees_two_sweeps(harness, sensors, networks):
+    from sensor_msgs_py import point_cloud2
+
+    lidar = Moving(harness, sensors, networks)
+    lidar.look((20.2, 1.0, 0.5, 0.9), (5.2, 1.0, 0.5, 0.9))
+    found = lidar.look((10.2, 1.0, 0.5, 0.9))
+    status, values = harness.diagnosis(lidar.node, lambda status, values: 'sweeps/past' in values)
+    assert (values['sweeps/past'], values['sweeps/missing']) == ('1', 'none')
+    assert 'sweeps' not in status.message
+    message, detections = lidar.velocities[-1], lidar.found[-1]
+    assert message.header == detections.header
+    assert [field.name for field in message.fields] == ['x', 'y', 'z', 'vx', 'vy']
+    rows = point_cloud2.read_points(message)
+    np.testing.assert_array_equal(
+        np.stack([rows[axis] for axis in 'xyz'], axis=1), found.boxes[:, :3].astype(np.float32)
+    )
+    # base_link is 1 m behind the lidar; of the last cloud, all is nearer by what was driven: 1 m
+    by_place = dict(
+        zip(found.boxes[:, 0].round(3), zip(rows['vx'], rows['vy'], strict=True), strict=True)
+    )
+    assert by_place == {
+        11.5: pytest.approx((0.0, 0.25)),
+        20.5: pytest.approx((1.0, 0.25)),
+        5.5: pytest.approx((1.0, 0.25)),
+    }
+
+
+def test_without_odometry_it_goes_on_with_one_sweep_and_says_so(
+    harness, sensors, networks, monkeypatch
+):
+    lidar = Moving(harness, sensors, networks, tf_timeout_ms=20.0)
+    tf, log, between = lidar.node.tf, [], lidar.node.tf.lookup_between
+
+    def note(*arguments):
+        log.append(tf._deadline is not None)
+        return between(*arguments)
+
+    monkeypatch.setattr(tf, 'lookup_between', note)
+    lidar.see(sensors.cloud(stamp=lidar.stamp + 100 * MS))
+    status, values = harness.diagnosis(lidar.node, lambda status, values: 'sweeps/past' in values)
+    assert values['sweeps/missing'] == 'no cloud before this one'
+    assert 'sweeps' not in status.message
+    assert log == []
+    found = lidar.see(sensors.cloud(stamp=lidar.stamp + 100 * MS))
+    assert len(found) == 1
+    assert log == [True]  # in the one wait of this cloud
+    status, values = harness.diagnosis(
+        lidar.node, lambda status, values: 'sweeps/past 0' in status.message
+    )
+    assert status.level == b'\x01'
+    assert 'the network wants past sweeps: no transform base_link -> base_link' in status.message
+    assert values['sweeps/past'] == '0'
+    lidar.drive(lidar.stamp)
+    lidar.look((5.0, 1.0, 0.5, 0.9))
+    status, values = harness.diagnosis(
+        lidar.node, lambda status, values: values.get('sweeps/past') == '1'
+    )
+    assert 'sweeps' not in status.message
+
+
+def test_other_networks_publish_no_velocities(lidar):
+    velocities = lidar.harness.listen(PointCloud2, f'{NAME}/output/velocities')
+    _, values = lidar.harness.diagnosis(lidar.node, lambda status, values: 'num_pillars' in values)
+    assert 'sweeps/past' not in values
+    lidar.see()
+    lidar.see()
+    assert velocities == []
+
+
 def test_without_a_target_frame_the_cloud_stays_in_its_own(harness, sensors, networks):
     lidar = Lidar(harness, sensors, networks, mounted=False, target_frame='')
     found = lidar.see()

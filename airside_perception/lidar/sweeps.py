@@ -1,0 +1,120 @@
+"""Several sweeps as one cloud, for networks that see past ones beside the newest.
+
+A past sweep was taken from elsewhere: its points are moved by the odometry to where they are now,
+seen from the target frame at the newest stamp. What stands still falls onto itself then, and what
+moves leaves a trail, from which the network tells velocities. `time_lag` says how old the sweep of
+a point is, in seconds, as in the densification of Autoware's lidar_centerpoint.
+
+The newest sweep stands first and older ones follow by age: where a pillar has too many points, it
+keeps the first (rule 4 of `lidar.pillars`), which are the newest.
+
+The vehicle's own body is left out of every sweep at its own stamp: moved, it would be elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+
+from airside_perception.card import LidarCard
+from airside_perception.config import LidarConfig
+from airside_perception.errors import TransformError
+from airside_perception.geometry import move_cloud
+from airside_perception.lidar.ego import without_ego
+from airside_perception.lidar.labels import points_for
+from airside_perception.transforms import TransformSource
+from airside_perception.types import PointCloud
+
+NS_PER_S = 1_000_000_000
+
+
+class Sweeps:
+    """The past sweeps of one lidar, for one network.
+
+    Attributes:
+        last_sweeps: past sweeps that the last cloud was joined with.
+        last_missing: why they were not as many as wanted; '' where they were.
+        last_error: the transform that was missing for one of them; None: none was.
+    """
+
+    def __init__(self, card: LidarCard) -> None:
+        self.last_sweeps = 0
+        self.last_missing = ''
+        self.last_error: TransformError | None = None
+        self._card = card
+        self._past: deque[PointCloud] = deque(maxlen=card.past_sweeps)  # the newest first
+
+    def clear(self) -> None:
+        """Forgets the past."""
+        self._past.clear()
+        self.last_sweeps, self.last_missing, self.last_error = 0, '', None
+
+    def join(
+        self, cloud: PointCloud, config: LidarConfig, transforms: TransformSource
+    ) -> PointCloud:
+        """The cloud with the past sweeps that can be had, and remembers it.
+
+        Args:
+            cloud: the newest sweep, in the target frame at its stamp.
+
+        Returns:
+            A cloud whose fields are `card.point_columns`, in the same frame.
+
+        Raises:
+            MessageError: the network needs the intensity, and the cloud has none.
+        """
+        points = without_ego(points_for(self._card, cloud), config)
+        newest = replace(cloud, points=points, fields=self._card.point_columns)
+        self.last_missing, self.last_error = '', None
+        self._forget(newest)
+        past = self._moved(newest, config, transforms)
+        self.last_sweeps = len(past)
+        self._past.appendleft(newest)
+        return replace(newest, points=np.concatenate([points, *(item.points for item in past)]))
+
+    def _forget(self, newest: PointCloud) -> None:
+        """Drops what is no past of this cloud: after a jump back in time, or in another frame."""
+        if not self._past:
+            self.last_missing = 'no cloud before this one'
+            return
+        last = self._past[0]
+        if last.frame_id != newest.frame_id:
+            self.last_missing = f'the last cloud was in frame {last.frame_id!r}'
+        elif newest.stamp_ns <= last.stamp_ns:
+            back = (last.stamp_ns - newest.stamp_ns) / NS_PER_S
+            self.last_missing = f'the stamp went back by {back:.3f} s'
+        else:
+            return
+        self._past.clear()
+
+    def _moved(
+        self, newest: PointCloud, config: LidarConfig, transforms: TransformSource
+    ) -> list[PointCloud]:
+        """Past sweeps where their points are now, the newest first."""
+        frame, now = newest.frame_id, newest.stamp_ns
+        wanted = min(self._card.past_sweeps, config.past_sweeps)
+        found: list[PointCloud] = []
+        for past in list(self._past)[:wanted]:
+            age = (now - past.stamp_ns) / NS_PER_S
+            if age > config.max_sweep_age:
+                self.last_missing = (
+                    f'a sweep is {age:.3f} s old, max_sweep_age {config.max_sweep_age:g} s'
+                )
+                break
+            try:
+                past2now = transforms.lookup_between(
+                    frame, now, frame, past.stamp_ns, config.fixed_frame
+                )
+            except TransformError as error:
+                self.last_missing, self.last_error = str(error), error
+                continue
+            moved = move_cloud(past, past2now, frame)
+            moved.points[:, -1] = age
+            found.append(moved)
+        if len(found) == wanted:
+            self.last_missing = ''
+        elif not self.last_missing:
+            self.last_missing = f'only {len(self._past)} clouds before this one'
+        return found
