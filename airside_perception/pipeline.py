@@ -23,7 +23,7 @@ from airside_perception.network import Network
 from airside_perception.projection import CameraModel
 from airside_perception.timing import Laps
 from airside_perception.transforms import TransformSource
-from airside_perception.types import Boxes2D, Boxes3D, Float64, Image, PointCloud
+from airside_perception.types import Boxes2D, Boxes3D, Image, PointCloud
 
 if TYPE_CHECKING:
     from airside_perception.camera.gpu import CudaCameraDetector
@@ -96,23 +96,20 @@ class LidarPipeline:
             TransformError: the place of the lidar at that stamp is not known.
             MessageError, EngineError: as `LidarDetector.detect`.
         """
+        if self.sweeps is not None:
+            return self._detect_in_several(self.sweeps, cloud, transforms)
         target = self.detector.config.target_frame
-        lidar2target = None
-        if target not in ('', cloud.frame_id):
-            lidar2target = transforms.lookup(target, cloud.frame_id, cloud.stamp_ns)
-        if self.sweeps is None:
-            return self.detector.detect(cloud, lidar2target)
-        return self._detect_in_several(self.sweeps, cloud, lidar2target, transforms)
+        if target in ('', cloud.frame_id):
+            return self.detector.detect(cloud)
+        lidar2target = transforms.lookup(target, cloud.frame_id, cloud.stamp_ns)
+        return self.detector.detect(cloud, lidar2target)
 
     def _detect_in_several(
-        self,
-        sweeps: Sweeps,
-        cloud: PointCloud,
-        lidar2target: Float64 | None,
-        transforms: TransformSource,
+        self, sweeps: Sweeps, cloud: PointCloud, transforms: TransformSource
     ) -> Boxes3D:
         config, laps = self.detector.config, Laps()
-        if lidar2target is not None:
+        if config.target_frame not in ('', cloud.frame_id):
+            lidar2target = transforms.lookup(config.target_frame, cloud.frame_id, cloud.stamp_ns)
             cloud = move_cloud(cloud, lidar2target, config.target_frame)
         joined = sweeps.join(cloud, config, transforms)
         laps('sweeps')
