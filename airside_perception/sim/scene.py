@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,14 @@ class Actor:
 
     body: Body
     motion: Motion
+
+
+class _Standing(NamedTuple):
+    """An actor that never moves, in the world: its mesh is made once."""
+
+    pose: tuple[float, float, float]
+    velocity: Float64
+    mesh: Mesh
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,17 @@ class Scenario:
         x, y, yaw = self.ego.pose(t)
         return transform(rotation_z(yaw), np.array([x, y, self.slope[0] * x + self.slope[1] * y]))
 
+    @cached_property
+    def _standing(self) -> dict[int, _Standing]:
+        """The actors that never move, by row."""
+        found = {}
+        for number, actor in enumerate(self.actors):
+            if not actor.motion.moves:
+                x, y, heading = pose = actor.motion.pose(0.0)
+                mesh = actor.body.mesh.moved((x, y, 0.0), heading)
+                found[number] = _Standing(pose, actor.motion.velocity(0.0), mesh)
+        return found
+
     def at(self, t: float, reach: float = 130.0) -> Scene:
         """The scene at `t` seconds, with the actors whose centres are within `reach` metres."""
         x, y, yaw = self.ego.pose(t)
@@ -191,11 +211,12 @@ class Scenario:
         speeds = np.zeros((len(self.actors), 2))
         for number, actor in enumerate(self.actors):
             body = actor.body
-            ax, ay, heading = actor.motion.pose(t)
-            speeds[number] = actor.motion.velocity(t)
+            still = self._standing.get(number)
+            ax, ay, heading = still.pose if still else actor.motion.pose(t)
+            speeds[number] = still.velocity if still else actor.motion.velocity(t)
             if np.hypot(ax - x, ay - y) > reach:
                 continue
-            meshes.append(body.mesh.moved((ax, ay, 0.0), heading))
+            meshes.append(still.mesh if still else body.mesh.moved((ax, ay, 0.0), heading))
             rows.append(number)
             lit = [*body.lamps, *of_vehicle(body.label, body.box, actor.motion.speed != 0.0)]
             lamps += [lamp.moved(ax, ay, heading) for lamp in lit]
@@ -211,10 +232,11 @@ class Scenario:
         instance = np.full(len(whole), -1, np.int32)
         for first, (row, count) in zip(np.cumsum(sizes), labelled):  # noqa: B905  one sum is over
             instance[first : first + count] = row
-        points = whole.triangles.reshape(-1, 3).astype(np.float64)
+        points = whole.triangles.reshape(-1, 3).T.astype(np.float64, order='C')
         # Everything stands on the inclined ground.
-        points[:, 2] += points[:, 0] * slope[0] + points[:, 1] * slope[1]
-        points = turned(points - base2world[:3, 3], base2world[:3, :3])
+        points[2] += points[0] * slope[0] + points[1] * slope[1]
+        points -= base2world[:3, 3:]
+        points = turned(points.T, base2world[:3, :3])
         fall = base2world[:2, :2].T @ slope
         return Scene(
             triangles=points.reshape(-1, 3, 3).astype(np.float32),
