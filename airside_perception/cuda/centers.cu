@@ -5,7 +5,8 @@
 //   PEAKS                             1: only local maxima are candidates
 //   CELLS                             neighbouring cells of a thread of `scan`, 1 or 4
 //   HEATMAP, OFFSET, HEIGHT, SIZE,    how an output lies in memory: FP32, FP16 (both linear) or
-//   ROTATION                          HWC8
+//   ROTATION, and VELOCITY where      HWC8
+//   there is one
 #include "common.cuh"
 #include "frame.cuh"
 
@@ -147,11 +148,16 @@ KERNEL scan(const void* heatmap, const void* rotation, const float* least, const
 // One thread for each of the best keys: its box (x, y, z, l, w, h, yaw, score).
 //
 // length, width, sine, cosine: their channels; x0, y0: lower corner of the grid; cell_x, cell_y:
-// extent of a cell; yaw = sign * angle + zero.
+// extent of a cell; yaw = sign * angle + zero. velocities: vx and vy of the same candidates.
 KERNEL boxes(const void* offset, const void* height, const void* size, const void* rotation,
              const uint64_t* best, const uint32_t* found, float4* out, uint32_t* flags, int rows,
              int columns, int length, int width, int sine, int cosine, double x0, double y0,
-             double cell_x, double cell_y, float sign, float zero) {
+             double cell_x, double cell_y, float sign, float zero
+#ifdef VELOCITY
+             ,
+             const void* velocity, float* velocities
+#endif
+) {
   const uint32_t index = thread_index();
   if (index >= *found) return;
   const uint64_t key = best[index];
@@ -166,8 +172,16 @@ KERNEL boxes(const void* offset, const void* height, const void* size, const voi
   const float h = expf(value_at<SIZE, 3>(size, 2, cell, cells));
   const float s = value_at<ROTATION, 2>(rotation, static_cast<uint32_t>(sine), cell, cells);
   const float c = value_at<ROTATION, 2>(rotation, static_cast<uint32_t>(cosine), cell, cells);
-  if (!(finite(dx) && finite(dy) && finite(z) && finite(l) && finite(w) && finite(h) &&
-        finite(s) && finite(c))) {
+  bool good = finite(dx) && finite(dy) && finite(z) && finite(l) && finite(w) && finite(h) &&
+              finite(s) && finite(c);
+#ifdef VELOCITY
+  const float vx = value_at<VELOCITY, 2>(velocity, 0, cell, cells);
+  const float vy = value_at<VELOCITY, 2>(velocity, 1, cell, cells);
+  good = good && finite(vx) && finite(vy);
+  velocities[2 * index] = vx;
+  velocities[2 * index + 1] = vy;
+#endif
+  if (!good) {
     atomicOr(flags, BAD_BOX);  // the frame is lost; suppression still needs numbers
     out[2 * index] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     out[2 * index + 1] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);

@@ -9,7 +9,7 @@ struct Frame {
     int most;              // candidates that enter suppression
     int max_detections;    // boxes that are put out
     float min_range2;      // m^2, points nearer to the z axis are left out
-    float intensity_scale; // brings the intensity to 0..1
+    float intensity_scale; // brings the intensity to 0..1; 1 where time_lag is in its place
     float nms_iou;         // within a group
     float nms_iou_across;  // between groups
     int moved;             // whether points are moved by `motion`
@@ -42,6 +42,12 @@ struct Result {
     unsigned pairs;      // of them that overlap too much
     unsigned reserved[9];
     Row rows[MOST_ROWS];
+};
+
+// The same of a network that puts out velocities.
+struct ResultWithVelocities {
+    Result result;
+    float velocities[MOST_ROWS][2]; // vx, vy of the rows
 };
 
 constexpr unsigned NAN_SCORE = 1, BAD_BOX = 2; // of Result::flags

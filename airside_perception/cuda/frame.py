@@ -31,7 +31,7 @@ Fields:
     most: candidates that enter suppression.
     max_detections: boxes that are put out.
     min_range2: m^2; points nearer to the z axis are left out.
-    intensity_scale: brings the intensity to 0..1.
+    intensity_scale: brings the intensity to 0..1; 1 where time_lag is in its place.
     nms_iou, nms_iou_across: within a group, and between groups.
     thresholds: lowest value (lidar: logit, camera: probability) of every label; inf where a label
         is dropped.
@@ -69,3 +69,6 @@ Fields:
     rows: x, y, z, length, width, height, yaw, score, label of each box. Camera: centre x and y,
         0, width, height, 0, 0, score, label, in pixels of the image.
 """
+
+RESULT_WITH_VELOCITIES = np.dtype([('result', RESULT), ('velocities', 'f4', (MOST_ROWS, 2))])
+"""The same of a network that puts out velocities: vx and vy of each row, m/s over ground."""

@@ -3,7 +3,7 @@
 //
 // Rows of `boxes` are (x, y, z, length, width, height, yaw, score), best first; the footprints are
 // compared as overlap.py does. A row whose score has the sign bit set suppresses others, but is
-// not put out.
+// not put out. Compiled with -DVELOCITIES, velocities go the way of their rows.
 #include "common.cuh"
 #include "footprint.cuh"
 #include "frame.cuh"
@@ -195,6 +195,9 @@ KERNEL __launch_bounds__(1024, 1)
 suppress(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
          const uint32_t* chosen, const Frame* frame, const uint64_t* __restrict__ words,
          const uint32_t* pairs, const int32_t* totals, uint32_t* count, uint32_t* flags,
+#ifdef VELOCITIES
+         const float* __restrict__ velocities,
+#endif
          Result* result) {
   __shared__ Verdicts verdicts[COLUMNS];
   __shared__ uint32_t kept[32];
@@ -244,6 +247,11 @@ suppress(const float* __restrict__ boxes, const uint64_t* __restrict__ best,
       const float4 b = reinterpret_cast<const float4*>(boxes)[2 * i + 1];
       result->rows[slot] = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z}, b.w,
                             static_cast<float>(best[i] & 127u)};
+#ifdef VELOCITIES
+      float* velocity = reinterpret_cast<ResultWithVelocities*>(result)->velocities[slot];
+      velocity[0] = velocities[2 * i];
+      velocity[1] = velocities[2 * i + 1];
+#endif
     }
     written += __shfl_sync(ALL_LANES, running, 31);
   }

@@ -4,8 +4,8 @@
 // the features of a pillar are a maximum and its mean an integer sum over the same set of points.
 // Nothing is proportional to the grid but one pass over the counts of the cells (L2 cache).
 //
-// Compiled for: CHANNELS; MAX_POINTS kept in a pillar; INTENSITY (0 or 1: whether the fourth value
-// of a point is used); HALF and HWC8 (0 or 1: the canvas).
+// Compiled for: CHANNELS; MAX_POINTS kept in a pillar; FOURTH (0 or 1: whether the fourth value of a
+// point is used, its intensity or the age of its sweep); HALF and HWC8 (0 or 1: the canvas).
 //
 //   bin_points      cell and slot of every point, counts of the cells
 //   number_pillars  from counts to pillars ascending by cell and to the places of their points
@@ -311,7 +311,7 @@ __device__ __forceinline__ void put(void* canvas, int pair, int32_t cell, int32_
 
 // Rule 4 and lidar/encoder.py: a warp a pillar, a lane a pair of channels (above 64: two pairs).
 //
-// of_point [STORED]: weights of u, v, w and the intensity. of_pillar [STORED, 2]: weights of the
+// of_point [STORED]: weights of u, v, w and the fourth value. of_pillar [STORED, 2]: weights of the
 // centre, of centre - mean, the bias, and the least value of a pillar that is not full. centres: x
 // of the columns, y of the rows, z. scale: integer units a metre, a power of 2 for which no sum
 // overflows; what a coordinate has below one unit is cut off. unit: its reciprocal.
@@ -388,7 +388,7 @@ KERNEL __launch_bounds__(DRAW_WARPS * WARP, CHANNELS <= 64 ? 4 : 2)
         for (int k = 0; k < 2; ++k) {
           const float4 w = weight[j][k];
           float value = q.x * w.x + q.y * w.y + q.z * w.z;
-          if (INTENSITY) value += q.w * w.w;
+          if (FOURTH) value += q.w * w.w;
           best[j][k] = fmaxf(best[j][k], value);
         }
       }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airside_perception.cuda.frame import LABELS, MOST_ROWS, RESULT
+from airside_perception.cuda.frame import LABELS, MOST_ROWS, RESULT, RESULT_WITH_VELOCITIES
 from airside_perception.errors import DeviceError
 
 SELECT, NMS = 'select.cu', 'nms.cu'
@@ -39,17 +39,19 @@ class Suppression:
         boxes: float32 [M, 8] for the decoder to fill: x, y, z, length, width, height, yaw,
             score. A box whose score is negative (-0.0 as well) suppresses others, but is not put
             out.
-        result: the block `frame.RESULT`.
+        velocities: float32 [M, 2] for the decoder to fill: vx, vy; None where it has none.
+        result: the block `frame.RESULT`, or `frame.RESULT_WITH_VELOCITIES`.
 
     Args:
         queue: where kernels are launched, `cuda.queue.DeviceQueue`.
         places: most keys that the decoder can append.
+        velocities: whether boxes have velocities.
 
     Raises:
         DeviceError: more places than a key can tell apart.
     """
 
-    def __init__(self, queue: Any, places: int) -> None:
+    def __init__(self, queue: Any, places: int, velocities: bool = False) -> None:
         if not 0 < places <= MOST_PLACES:
             raise DeviceError(f'{places} places for candidates; 1 to {MOST_PLACES} are possible')
         self._queue = queue
@@ -61,7 +63,8 @@ class Suppression:
         self.best = queue.alloc((most,), np.uint64)
         self.chosen = queue.alloc((1,), np.uint32)
         self.boxes = queue.alloc((most, 8), np.float32)
-        self.result = queue.alloc((1,), RESULT)
+        self.velocities = queue.alloc((most, 2), np.float32) if velocities else None
+        self.result = queue.alloc((1,), RESULT_WITH_VELOCITIES if velocities else RESULT)
         self._pool = queue.alloc((most,), np.uint64)
         self._pooled = queue.alloc((1,), np.uint32)
         self._words = queue.alloc((2, tiles * (tiles + 1) // 2 * TILE), np.uint64)
@@ -98,14 +101,17 @@ class Suppression:
             frame: as for `select`.
             totals: int32 [4], `PillarKernels.totals`, for the counts in the result; None: zeros.
         """
+        moving = () if self.velocities is None else (self.velocities,)
+        options = ('-DVELOCITIES',) if moving else ()
         self._queue.launch(
-            NMS, (), 'overlaps', OVERLAP_BLOCKS, OVERLAP_THREADS,
+            NMS, options, 'overlaps', OVERLAP_BLOCKS, OVERLAP_THREADS,
             self.boxes, self.best, self.chosen, frame, self._words, self._pairs,
         )  # fmt: skip
         self._queue.launch(
-            NMS, (), 'suppress', 1, 1024,
+            NMS, options, 'suppress', 1, 1024,
             self.boxes, self.best, self.chosen, frame, self._words, self._pairs,
-            self._no_totals if totals is None else totals, self.count, self.flags, self.result,
+            self._no_totals if totals is None else totals, self.count, self.flags, *moving,
+            self.result,
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from airside_perception.cuda.queue import DeviceQueue, Queue, Recording
 from airside_perception.cuda.suppress import rows_of
 from airside_perception.errors import DeviceError, EngineError
 from airside_perception.lidar.detector import check_engine
+from airside_perception.lidar.gpu_pillars import MOST_CAPACITY
 from airside_perception.lidar.gpu_work import LidarWork
 from airside_perception.lidar.labels import Labels
 from airside_perception.timing import Laps
@@ -79,7 +80,7 @@ class CudaLidarDetector:
         try:
             self._labels = Labels(card)
             self._work = LidarWork(
-                self._queue, engine, card, self._labels, config.max_points_in_cloud
+                self._queue, engine, card, self._labels, _capacity(card, config)
             )
             if not self.no_graph:
                 self._record()
@@ -129,7 +130,7 @@ class CudaLidarDetector:
             rows[:, 7],
             labels,
             config,
-            np.full((len(rows), 2), np.nan),
+            self._work.velocities(len(rows)),
         )
         self.last_pillars, self.last_usable = int(result['pillars']), int(result['in_range'])
         self.last_candidates = int(result['candidates'])
@@ -189,3 +190,8 @@ class CudaLidarDetector:
         if self._on_gpu:
             use_device()
         self._queue.close()
+
+
+def _capacity(card: LidarCard, config: LidarConfig) -> int:
+    """Most points of all the sweeps that the network sees together."""
+    return min(config.max_points_in_cloud * (1 + card.past_sweeps), MOST_CAPACITY)

@@ -104,16 +104,16 @@ class AnchorKernels:
             self._address['SCORES'], frame, self._keys, self._count, self._flags,
         )  # fmt: skip
 
-    def boxes(self, frame: Any, best: Any, found: Any, boxes: Any) -> None:
+    def boxes(self, frame: Any, best: Any, found: Any, boxes: Any, velocities: Any = None) -> None:
         """Enqueues the decoding of candidates.
 
         Args:
-            frame: as for `scan`; not needed.
+            frame: as for `scan`; not needed, and neither are the velocities of `gpu_centers`.
             best: uint64 [most], keys.
             found: uint32 [1], how many of them are valid.
             boxes: float32 [most, 8], gets x, y, z, length, width, height, yaw, score.
         """
-        del frame
+        del frame, velocities
         most = int(best.shape[0])
         self._queue.launch(
             SOURCE, self._options, 'boxes', -(-most // BOX_THREADS), BOX_THREADS,

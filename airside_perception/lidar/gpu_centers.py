@@ -62,6 +62,7 @@ class CenterKernels:
             'HEIGHT': head.height,
             'SIZE': head.size,
             'ROTATION': head.rotation,
+            **({'VELOCITY': head.velocity} if head.velocity else {}),
         }
         self._address = {key: np.uint64(tensors[name].address) for key, name in outputs.items()}
         formats = {key: _format(card, name, tensors[name]) for key, name in outputs.items()}
@@ -95,7 +96,7 @@ class CenterKernels:
             self._count, self._flags, *self._grid,
         )  # fmt: skip
 
-    def boxes(self, frame: Any, best: Any, found: Any, boxes: Any) -> None:
+    def boxes(self, frame: Any, best: Any, found: Any, boxes: Any, velocities: Any = None) -> None:
         """Enqueues the decoding of candidates.
 
         Args:
@@ -103,13 +104,15 @@ class CenterKernels:
             best: uint64 [most], keys.
             found: uint32 [1], how many of them are valid.
             boxes: float32 [most, 8], gets x, y, z, length, width, height, yaw, score.
+            velocities: float32 [most, 2], gets vx, vy; for a head that has them.
         """
         del frame
         most = int(best.shape[0])
+        moving = [self._address['VELOCITY'], velocities] if 'VELOCITY' in self._address else []
         self._queue.launch(
             SOURCE, self._options, 'boxes', -(-most // THREADS), THREADS,
             *(self._address[key] for key in ('OFFSET', 'HEIGHT', 'SIZE', 'ROTATION')), best, found,
-            boxes, self._flags, *self._grid, *self._conventions,
+            boxes, self._flags, *self._grid, *self._conventions, *moving,
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from airside_perception.types import Float64, PointCloud
 
 HEADER = FRAME.itemsize
 POINT = 16
-"""Bytes of a point: x, y, z, intensity as float32."""
+"""Bytes of a point: x, y, z and intensity or time_lag as float32."""
 BATCH = 8192
 """Points are copied in multiples of this, 2 us each: a recorded graph needs no change then for
 clouds of nearly one size, which costs more."""
@@ -89,7 +89,7 @@ class CloudBlock:
         frame['max_detections'] = config.max_detections
         frame['min_range2'] = np.float32(config.min_range**2)
         frame['ego_low'][0], frame['ego_high'][0] = ego_box(config)
-        frame['intensity_scale'] = config.intensity_scale
+        frame['intensity_scale'] = config.intensity_scale if self._card.needs_intensity else 1.0
         frame['nms_iou'] = config.nms_iou
         frame['nms_iou_across'] = config.nms_iou_across
         thresholds = logits_of(self._labels.thresholds(config))

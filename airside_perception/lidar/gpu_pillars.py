@@ -64,6 +64,11 @@ class PillarKernels:
 
     def __init__(self, queue: Queue, card: LidarCard, canvas: Any, capacity: int) -> None:
         half, hwc8 = _canvas_kind(canvas)
+        if len(card.point_columns) > 4:
+            raise ConfigError(
+                f'{card.name}: needs {" and ".join(card.point_columns[3:])} of every point; the '
+                'GPU takes one of them, the CPU both'
+            )
         of_point, of_pillar, least = weights(card)
         channels, (rows, columns) = len(least), card.grid
         for what, value, most in (
@@ -76,7 +81,7 @@ class PillarKernels:
         self._queue, self._canvas = queue, canvas
         self._options = (
             f'-DCHANNELS={channels}', f'-DMAX_POINTS={card.max_points}',
-            f'-DINTENSITY={int(card.needs_intensity)}', f'-DHALF={half}', f'-DHWC8={hwc8}',
+            f'-DFOURTH={len(card.point_columns) - 3}', f'-DHALF={half}', f'-DHWC8={hwc8}',
         )  # fmt: skip
         self._capacity, self._cells = np.int32(capacity), np.int32(rows * columns)
         self._max_pillars = np.int32(min(card.max_pillars, capacity, rows * columns))
@@ -121,7 +126,7 @@ class PillarKernels:
 
         Args:
             frame: the `cuda.frame.FRAME` on the device.
-            points: float32 [capacity, 4] there: x, y, z, intensity.
+            points: float32 [capacity, 4] there: the `point_columns` of the card.
         """
         threads = max(int(self._capacity), self._tiles + 1)
         self._launch(

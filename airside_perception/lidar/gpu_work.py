@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.card import LidarCard
-from airside_perception.cuda.frame import RESULT
 from airside_perception.cuda.queue import Queue
 from airside_perception.cuda.suppress import Suppression
 from airside_perception.lidar.gpu_anchors import AnchorKernels
@@ -16,6 +16,7 @@ from airside_perception.lidar.gpu_centers import CenterKernels
 from airside_perception.lidar.gpu_input import CloudBlock
 from airside_perception.lidar.gpu_pillars import PillarKernels
 from airside_perception.lidar.labels import Labels
+from airside_perception.types import Float64
 
 
 class LidarWork:
@@ -41,15 +42,25 @@ class LidarWork:
         self.cloud = CloudBlock(queue, card, labels, capacity)
         self._pillars = PillarKernels(queue, card, engine.tensor(card.input_name), capacity)
         kernels = AnchorKernels if card.centers is None else CenterKernels
-        found = self._suppression = Suppression(queue, kernels.capacity(card))
+        self._moving = card.centers is not None and bool(card.centers.velocity)
+        found = self._suppression = Suppression(queue, kernels.capacity(card), self._moving)
         outputs = {name: engine.tensor(name) for name in card.outputs}
         self._decoder = kernels(queue, card, outputs, found.keys, found.count, found.flags)
-        self._result = queue.pinned((1,), RESULT)
+        self._result = queue.pinned((1,), found.result.dtype)
 
     @property
     def result(self) -> NDArray[Any]:
         """The `cuda.frame.RESULT` of the last cloud; valid until the next one is enqueued."""
-        return self._result.array.reshape(())
+        block = self._result.array.reshape(())
+        found: NDArray[Any] = block['result'] if self._moving else block
+        return found
+
+    def velocities(self, count: int) -> Float64:
+        """vx and vy of the first rows of the result [count, 2], NaN where the network has none."""
+        if not self._moving:
+            return np.full((count, 2), np.nan)
+        found: Float64 = self._result.array['velocities'][0, :count].astype(np.float64)
+        return found
 
     def reset(self) -> None:
         """Forgets a cloud that was given up half-way."""
@@ -87,7 +98,9 @@ class LidarWork:
             'engine': lambda: self._queue.call(self._engine.enqueue),
             'scan': lambda: decoder.scan(frame),
             'select': lambda: found.select(frame),
-            'boxes': lambda: decoder.boxes(frame, found.best, found.chosen, found.boxes),
+            'boxes': lambda: decoder.boxes(
+                frame, found.best, found.chosen, found.boxes, found.velocities
+            ),
             'suppress': lambda: found.suppress(frame, pillars.totals),
             'copy_out': lambda: self._queue.copy_out(self._result, found.result),
         }

@@ -19,4 +19,6 @@ KERNEL probe(int32_t* frame, int32_t* result, int32_t* constants) {
   constants[0] = MOST_ROWS;
   constants[1] = NAN_SCORE;
   constants[2] = BAD_BOX;
+  constants[3] = AT(ResultWithVelocities, velocities);
+  constants[4] = sizeof(ResultWithVelocities);
 }

@@ -9,7 +9,14 @@ import pytest
 from emulate import emulate, unavailable
 
 from airside_perception.config import CameraConfig, LidarConfig, specs
-from airside_perception.cuda.frame import BAD_BOX, FRAME, MOST_ROWS, NAN_SCORE, RESULT
+from airside_perception.cuda.frame import (
+    BAD_BOX,
+    FRAME,
+    MOST_ROWS,
+    NAN_SCORE,
+    RESULT,
+    RESULT_WITH_VELOCITIES,
+)
 from airside_perception.cuda.suppress import MOST
 
 
@@ -21,12 +28,14 @@ def offsets(dtype: np.dtype) -> list[int]:
 @pytest.mark.skipif(bool(unavailable()), reason=unavailable())
 def test_fields() -> None:
     frame, result = np.zeros(14, np.int32), np.zeros(9, np.int32)
-    constants = np.zeros(3, np.int32)
+    constants = np.zeros(5, np.int32)
     kernels = emulate('frame_probe.cu', folder=Path(__file__).parent)
     kernels.kernel('probe')(1, 1, frame, result, constants)
     assert frame.tolist() == offsets(FRAME)
     assert result.tolist() == offsets(RESULT)
-    assert constants.tolist() == [MOST_ROWS, NAN_SCORE, BAD_BOX]
+    both = offsets(RESULT_WITH_VELOCITIES)
+    assert both[0] == 0
+    assert constants.tolist() == [MOST_ROWS, NAN_SCORE, BAD_BOX, *both[1:]]
 
 
 @pytest.mark.parametrize('config', [CameraConfig, LidarConfig])

@@ -25,11 +25,11 @@ LIMITS = {
     ),
     'centers.cu': (
         '-DLABELS=3', '-DPEAKS=1', '-DCELLS=4', '-DHEATMAP=FP32', '-DOFFSET=FP16', '-DHEIGHT=HWC8',
-        '-DSIZE=FP32', '-DROTATION=FP16',
+        '-DSIZE=FP32', '-DROTATION=FP16', '-DVELOCITY=HWC8',
     ),
     'image.cu': ('-DSOURCE=NV12', '-DLAYOUT=PADDED', '-DCHANNELS=8'),
     'pillars.cu': (
-        '-DCHANNELS=64', '-DMAX_POINTS=32', '-DINTENSITY=1', '-DHALF=1', '-DHWC8=1',
+        '-DCHANNELS=64', '-DMAX_POINTS=32', '-DFOURTH=1', '-DHALF=1', '-DHWC8=1',
     ),
     'yolox.cu': ('-DHALF=1', '-DACTIVATED=0'),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ from airside_perception.config import LidarConfig
 from airside_perception.engine import open_engine
 from airside_perception.lidar.detector import LidarDetector
 from airside_perception.lidar.gpu import CudaLidarDetector
+from airside_perception.lidar.sweeps import Sweeps
+from airside_perception.transforms import TransformBuffer
 from airside_perception.types import PointCloud
 
 TENSORS = ('spatial_features', 'heatmap', 'reg', 'height', 'dim', 'rot', 'vel')
@@ -31,6 +34,46 @@ def clouds(count: int, points: int) -> list[PointCloud]:
         rows = rows.astype(np.float32)
         found.append(PointCloud(stamp, 'base_link', rows, ('x', 'y', 'z', 'intensity')))
     return found
+
+
+@pytest.mark.parametrize('form', ['fp32', 'fp16', 'hwc8'])
+@pytest.mark.parametrize('past_sweeps', [0, 2])
+def test_velocities_of_several_sweeps_are_those_of_the_cpu(
+    queue: Any, tmp_path: Path, tiny_models: ModuleType, form: str, past_sweeps: int
+) -> None:
+    network = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=past_sweeps)
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    # the least room: three sweeps of 600 points have it together
+    config = LidarConfig(nms_iou=0.2, max_detections=50, intensity_scale=0.01,
+                         max_points_in_cloud=1000, fixed_frame='base_link')  # fmt: skip
+    plain = LidarDetector(open_engine(network, threads=1), card, config)
+    engine = FakeEngine(
+        network, queue,
+        layouts=dict.fromkeys(TENSORS, 'hwc8') if form == 'hwc8' else None,
+        half=() if form == 'fp32' else TENSORS,
+    )  # fmt: skip
+    detector = CudaLidarDetector(engine, card, config, queue=queue)
+    sweeps, transforms = Sweeps(card), TransformBuffer()
+    for step, cloud in enumerate(clouds(4, 600)):
+        cloud = replace(cloud, stamp_ns=(1 + step) * 100_000_000)
+        if past_sweeps:
+            cloud = sweeps.join(cloud, config, transforms)
+            assert len(cloud) == 600 * (1 + min(step, 2))
+        expected, found = plain.detect(cloud), detector.detect(cloud)
+        assert len(expected) > 5
+        assert detector.last_dropped_points == 0
+        speeds = {round(vx, 1) for vx in expected.velocities[:, 0].tolist()}
+        assert speeds == {0.0, 1.0, 2.0} if past_sweeps and step > 1 else speeds <= {0.0, 1.0}
+        order = np.lexsort((found.boxes[:, 1], found.boxes[:, 0]))
+        same = np.lexsort((expected.boxes[:, 1], expected.boxes[:, 0]))
+        np.testing.assert_allclose(found.boxes[order], expected.boxes[same], atol=5e-3)
+        np.testing.assert_allclose(
+            found.velocities[order],
+            expected.velocities[same],
+            atol=1e-6 if form == 'fp32' else 2e-3,
+        )
+    detector.close()
 
 
 @pytest.mark.parametrize('form', ['fp32', 'fp16', 'hwc8'])

@@ -20,7 +20,6 @@ from airside_perception.overlap import nms_bev
 Outputs = dict[str, np.ndarray]
 FORMATS = {'fp32': ('linear', np.float32), 'fp16': ('linear', np.float16),
            'hwc8': ('hwc8', np.float16)}  # fmt: skip
-NAMES = ('heatmap', 'reg', 'height', 'dim', 'rot')
 
 
 def make_card(
@@ -64,12 +63,12 @@ def decode(
     outputs: Outputs,
     thresholds: list[float],
     most: int = 512,
-    formats: tuple[str, ...] = ('fp32',) * 5,
+    formats: tuple[str, ...] = ('fp32',) * 6,
 ) -> tuple[Candidates, int, int]:
     """What the kernels find, sorted on the host: candidates, number found, flags."""
     tensors = {
         name: on_device(queue, outputs[name], form)
-        for name, form in zip(NAMES, formats, strict=True)
+        for name, form in zip(card.outputs, formats, strict=False)
     }
     frame = np.zeros(1, FRAME)
     frame['thresholds'] = np.inf
@@ -85,12 +84,19 @@ def decode(
     best[: len(order)] = order
     found, boxes = len(order), queue.upload(np.full((most, 8), -7.0, np.float32))
     chosen = queue.upload(np.array([found], np.uint32))
-    kernels.boxes(frame, queue.upload(best), chosen, boxes)
+    moving = bool(card.centers and card.centers.velocity)
+    velocities = queue.upload(np.full((most, 2), -7.0, np.float32)) if moving else None
+    kernels.boxes(frame, queue.upload(best), chosen, boxes, velocities)
     rows = queue.download(boxes)
     assert (rows[found:] == -7.0).all()
+    speeds = np.empty((0, 2))
+    if moving:
+        speeds = queue.download(velocities)
+        assert (speeds[found:] == -7.0).all()
     labels = (order & np.uint64(LABELS - 1)).astype(np.int64)
     rows = rows[:found].astype(np.float64)
-    return Candidates(rows[:, :7], rows[:, 7], labels), total, int(queue.download(flags)[0])
+    candidates = Candidates(rows[:, :7], rows[:, 7], labels, speeds[:found])
+    return candidates, total, int(queue.download(flags)[0])
 
 
 def check(
@@ -109,6 +115,7 @@ def check(
     np.testing.assert_allclose(found.boxes[:, 3:6], expected.boxes[:, 3:6], rtol=1e-5)
     turn = found.boxes[:, 6] - expected.boxes[:, 6]
     np.testing.assert_allclose(np.cos(turn), 1.0, atol=1e-10)
+    np.testing.assert_array_equal(found.velocities, expected.velocities)
     assert (np.abs(found.boxes[:, 6]) <= np.float32(np.pi)).all()
     return total
 
@@ -117,19 +124,22 @@ def check(
     ('labels', 'columns', 'peaks', 'formats'),
     [
         (3, 20, False, ('fp32',) * 5),
-        (3, 20, True, ('fp32',) * 5),
-        (3, 20, False, ('fp16',) * 5),
+        (3, 20, True, ('fp32',) * 6),
+        (3, 20, False, ('fp16',) * 6),
         (5, 19, True, ('fp16',) * 5),  # 7 x 19 is no multiple of 4
-        (3, 20, False, ('hwc8',) * 5),
-        (11, 8, True, ('hwc8', 'fp32', 'fp32', 'fp16', 'fp16')),
-        (11, 8, False, ('fp32', 'fp16', 'hwc8', 'fp32', 'hwc8')),
+        (3, 20, False, ('hwc8',) * 6),
+        (11, 8, True, ('hwc8', 'fp32', 'fp32', 'fp16', 'fp16', 'hwc8')),
+        (11, 8, False, ('fp32', 'fp16', 'hwc8', 'fp32', 'hwc8', 'fp16')),
     ],
 )
 def test_agrees_with_the_specification(
     queue: Any, labels: int, columns: int, peaks: bool, formats: tuple[str, ...]
 ) -> None:
     norms = ((0.5, 0.0, 1.5) * 4)[:labels]
-    card = make_card(labels, columns=columns, rows=7, peaks=peaks, least_norms=norms)
+    velocity = 'vel' if len(formats) == 6 else ''
+    card = make_card(
+        labels, columns=columns, rows=7, peaks=peaks, least_norms=norms, velocity=velocity
+    )
     for seed, digits in ((0, 0), (1, 2), (2, 1)):
         outputs = random_outputs(card, seed, digits)
         check(queue, card, outputs, ([0.6, 0.8, 0.4] * 4)[:labels], formats=formats)
@@ -176,14 +186,14 @@ def test_scores_at_their_ends(queue: Any) -> None:
 
 @pytest.mark.parametrize('form', list(FORMATS))
 def test_what_is_not_finite_is_flagged(queue: Any, form: str) -> None:
-    card = make_card(rows=4, columns=8, least_norms=(0.5, 0.5, 0.5))
+    card = make_card(rows=4, columns=8, least_norms=(0.5, 0.5, 0.5), velocity='vel')
     plain = random_outputs(card)
     plain['heatmap'][:] = -3.0
     plain['heatmap'][0, 1, 2, 5] = 2.0
     plain['rot'][0, :, 2, 5] = 1.0
-    formats = (form,) * 5
+    formats = (form,) * 6
     assert decode(queue, card, plain, [0.5] * 3, formats=formats)[1:] == (1, 0)
-    for name in NAMES[1:]:
+    for name in [*card.outputs][1:]:
         for value in (np.nan, np.inf) if name != 'dim' else (np.nan, np.inf, 100.0):
             outputs = {key: array.copy() for key, array in plain.items()}
             outputs[name][0, -1, 2, 5] = value
@@ -213,10 +223,10 @@ def test_what_cannot_be_read_is_refused(queue: Any) -> None:
         CenterKernels(queue, anchors, tensors, None, None, None)
 
 
-@pytest.mark.parametrize('most', [60, 4096])
-def test_from_outputs_to_boxes_that_are_published(queue: Any, most: int) -> None:
+@pytest.mark.parametrize(('most', 'velocity'), [(60, ''), (4096, ''), (60, 'v'), (4096, 'v')])
+def test_from_outputs_to_boxes_that_are_published(queue: Any, most: int, velocity: str) -> None:
     """With selection and suppression on the device, as a detector calls them."""
-    card = make_card(rows=48, columns=40, least_norms=(0.3, 0.0, 0.3))
+    card = make_card(rows=48, columns=40, least_norms=(0.3, 0.0, 0.3), velocity=velocity)
     outputs = random_outputs(card, seed=4)
     thresholds, groups = [0.9, 0.93, 0.9], np.array([0, 1, 0])
     tensors = {name: on_device(queue, value, 'fp16') for name, value in outputs.items()}
@@ -226,16 +236,21 @@ def test_from_outputs_to_boxes_that_are_published(queue: Any, most: int) -> None
     frame['thresholds'] = np.inf
     frame['thresholds'][0, :3], frame['groups'][0, :3] = logits_of(thresholds), groups
     frame = queue.upload(frame)
-    suppression = Suppression(queue, CenterKernels.capacity(card))
+    suppression = Suppression(queue, CenterKernels.capacity(card), bool(velocity))
     kernels = CenterKernels(
         queue, card, tensors, suppression.keys, suppression.count, suppression.flags
     )
     for _ in range(2):  # the second frame finds nothing of the first
         kernels.scan(frame)
         suppression.select(frame)
-        kernels.boxes(frame, suppression.best, suppression.chosen, suppression.boxes)
+        kernels.boxes(
+            frame, suppression.best, suppression.chosen, suppression.boxes, suppression.velocities
+        )
         suppression.suppress(frame)
         result = queue.download(suppression.result)
+    velocities = None
+    if velocity:
+        result, velocities = result['result'], result['velocities'][0]
     rows = rows_of(result)
 
     found = CenterDecoder(card).decode(outputs, thresholds, most)
@@ -246,3 +261,5 @@ def test_from_outputs_to_boxes_that_are_published(queue: Any, most: int) -> None
     assert rows[:, 8].astype(int).tolist() == found.labels[kept].tolist()
     np.testing.assert_allclose(rows[:, :6], found.boxes[kept][:, :6], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(rows[:, 7], found.scores[kept], rtol=1e-6)
+    if velocities is not None:
+        np.testing.assert_array_equal(velocities[: len(rows)], found.velocities[kept])

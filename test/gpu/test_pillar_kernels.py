@@ -161,6 +161,23 @@ def test_features(queue: Any, features: tuple[str, ...], zero_row: bool) -> None
     bench.check(cloud(bench.card, 150))
 
 
+@pytest.mark.parametrize('features', [POINT_FEATURES[:3], ('x', 'yc', 'zp')])
+def test_the_age_of_a_sweep(queue: Any, features: tuple[str, ...]) -> None:
+    bench = Bench(queue, make_card(features=(*features, 'time_lag'), past_sweeps=1))
+    points = cloud(bench.card, 400)
+    points[:, 3] = np.where(np.arange(400) < 150, 0.0, 0.1)
+    bench.check(points)
+    with_age = bench.canvas()
+    points[:, 3] = 0.0
+    bench.check(points)
+    assert np.abs(bench.canvas() - with_age).max() > 0.01
+
+
+def test_a_point_has_four_values(queue: Any) -> None:
+    with pytest.raises(ConfigError, match='intensity and time_lag of every point; the GPU takes'):
+        Bench(queue, make_card(past_sweeps=1))
+
+
 @pytest.mark.parametrize('most', [1, 32, 48, 200, 256])
 def test_full_pillars_keep_their_first_points(queue: Any, most: int) -> None:
     bench = Bench(queue, make_card(max_points=most))

@@ -32,10 +32,12 @@ class Noted:
     ('layout', 'dtype'), [('linear', 'float32'), ('linear', 'float16'), ('hwc8', 'float16')]
 )
 @pytest.mark.parametrize('peaks', [False, True])
-def test_it_compiles(arch: str, layout: str, dtype: str, peaks: bool) -> None:
+@pytest.mark.parametrize('velocity', ['', 'vel'])
+def test_it_compiles(arch: str, layout: str, dtype: str, peaks: bool, velocity: str) -> None:
     card = LidarCard(
         'c', 'c', 'centerpoint', tuple('abcdefghij'), {}, {}, stride=2, pillar=(0.32, 0.32),
-        limits=(-76.8, -76.8, -4.0, 76.8, 76.8, 6.0), centers=CenterHead(peaks=peaks),
+        limits=(-76.8, -76.8, -4.0, 76.8, 76.8, 6.0),
+        centers=CenterHead(peaks=peaks, velocity=velocity),
     )  # fmt: skip
     tensor = SimpleNamespace(address=256, layout=layout, dtype=np.dtype(dtype))
     noted = Noted()
