@@ -2,9 +2,10 @@
 
     {"detections": [...], "frame_id": "base_link", "stamp_ns": 1317000000000000000, "topic": "..."}
 
-A detection in space has `class`, `score`, `x`, `y`, `z`, `l`, `w`, `h`, `yaw`, and `sources` where
-the message is of the fusion; one in an image has `class`, `score`, `x1`, `y1`, `x2`, `y2`. Keys
-are sorted. Numbers are rounded: metres to 0.1 mm, radians and scores to 1e-6, pixels to 0.001.
+A detection in space has `class`, `score`, `x`, `y`, `z`, `l`, `w`, `h`, `yaw`, `sources` where the
+message is of the fusion, and where the velocity is known `vx`, `vy` over ground in the axes of the
+frame; one in an image has `class`, `score`, `x1`, `y1`, `x2`, `y2`. Keys are sorted. Numbers are
+rounded: metres and m/s to four decimals, radians and scores to six, pixels to three.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from airside_perception.errors import BagError
 from airside_perception.types import Boxes2D, Boxes3D
 
@@ -26,6 +29,7 @@ METERS, RADIANS, SCORE, PIXELS = 4, 6, 6, 3
 """Decimals that are kept."""
 
 SPACE = ('x', 'y', 'z', 'l', 'w', 'h', 'yaw')
+VELOCITY = ('vx', 'vy')
 IMAGE = ('x1', 'y1', 'x2', 'y2')
 Detection = Mapping[str, Any]
 
@@ -61,6 +65,9 @@ def result_of(topic: str, boxes: Boxes2D | Boxes3D) -> Result:
         item.update({'class': boxes.classes[index], 'score': _round(boxes.scores[index], SCORE)})
         if boxes.sources[index]:
             item['sources'] = list(boxes.sources[index])
+        velocity = boxes.velocities[index]
+        if np.isfinite(velocity).all():
+            item.update(zip(VELOCITY, (_round(value, METERS) for value in velocity), strict=True))
         found.append(item)
     return Result(boxes.stamp_ns, topic, boxes.frame_id, tuple(found))
 
@@ -174,7 +181,8 @@ def _parse(content: Any) -> Result:
     detections = tuple(content['detections'])
     for item in detections:
         keys = IMAGE if 'x1' in item else SPACE
-        for key in (*keys, 'score'):
+        moving = VELOCITY if set(VELOCITY) & set(item) else ()
+        for key in (*keys, *moving, 'score'):
             if isinstance(item[key], bool) or not math.isfinite(item[key]):
                 raise ValueError(f'{key} is {item[key]!r}')
         if not isinstance(item['class'], str):

@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     tolerances = Tolerances(
         options.position, options.size, options.yaw_deg, options.score, options.pixels,
-        options.margin, tuple(options.symmetric),
+        options.velocity, options.margin, tuple(options.symmetric),
     )  # fmt: skip
     found = compare(
         read_results(options.a), read_results(options.b), tolerances, _thresholds(options)
@@ -233,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
         ('yaw-deg', limits.yaw_deg, 'largest difference of yaw, degrees'),
         ('score', limits.score, 'largest difference of scores'),
         ('pixels', limits.pixels, 'largest difference of an edge in an image, px'),
+        ('velocity', limits.velocity, 'largest difference of two velocities, m/s'),
         ('margin', limits.margin, 'forgive what comes or goes this near above its threshold'),
     ):
         verb.add_argument(

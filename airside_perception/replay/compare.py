@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from airside_perception.results import IMAGE, Detection, Result
+from airside_perception.results import IMAGE, VELOCITY, Detection, Result
 from airside_perception.types import Float64
 
 Thresholds = Mapping[str, Mapping[str, float]]
@@ -32,6 +32,7 @@ class Tolerances:
         yaw_deg: degrees.
         score: difference.
         pixels: largest difference of the edges of a box in an image.
+        velocity: m/s, length of the difference, where both files have velocities.
         margin: a detection that is in one file only is forgiven where its score is below its
             threshold plus this.
         symmetric: classes whose front cannot be told from the rear: yaw modulo pi.
@@ -44,6 +45,7 @@ class Tolerances:
     yaw_deg: float = 1.0
     score: float = 0.02
     pixels: float = 1.0
+    velocity: float = 0.1
     margin: float = 0.02
     symmetric: tuple[str, ...] = ('person', 'pedestrian')
     reach: float = 2.0
@@ -72,7 +74,7 @@ class TopicSummary:
     Attributes:
         messages: in the one and in the other file.
         forgiven: detections in one file only, near their threshold.
-        worst: {position, size, yaw_deg, score, pixels: largest difference}.
+        worst: {position, size, yaw_deg, score, pixels, velocity: largest difference}.
     """
 
     messages: list[int] = field(default_factory=lambda: [0, 0])
@@ -190,6 +192,7 @@ class _Comparer:
             'yaw_deg': self._limits.yaw_deg,
             'score': self._limits.score,
             'pixels': self._limits.pixels,
+            'velocity': self._limits.velocity,
         }
         changes = [
             f'{quantity} by {value:.4g}'
@@ -198,6 +201,8 @@ class _Comparer:
         ]
         if one.get('sources') != other.get('sources'):
             changes.append(f'sources {one.get("sources", [])} are now {other.get("sources", [])}')
+        if ('vx' in one) != ('vx' in other):
+            changes.append(f'the velocity is {"lost" if "vx" in one else "new"}')
         return changes
 
     def _forgiven(self, topic: str, item: Detection) -> bool:
@@ -239,17 +244,20 @@ def _match(
 
 
 def _apart(one: Detection, other: Detection, symmetric: tuple[str, ...]) -> dict[str, float]:
-    """Differences by quantity: metres, degrees, pixels."""
+    """Differences by quantity: metres, degrees, pixels, m/s."""
     score = abs(one['score'] - other['score'])
     if 'x1' in one:
         return {'pixels': max(abs(one[key] - other[key]) for key in IMAGE), 'score': score}
     turn = math.pi if one['class'] in symmetric else 2 * math.pi
     yaw = (one['yaw'] - other['yaw']) % turn
+    known = VELOCITY if 'vx' in one and 'vx' in other else ()
+    speeds = {'velocity': math.dist(*([item[key] for key in known] for item in (one, other)))}
     return {
         'position': math.dist([one[key] for key in CENTER], [other[key] for key in CENTER]),
         'size': max(abs(one[key] - other[key]) for key in SIZE),
         'yaw_deg': math.degrees(min(yaw, turn - yaw)),
         'score': score,
+        **(speeds if known else {}),
     }
 
 

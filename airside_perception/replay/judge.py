@@ -210,7 +210,7 @@ def _brought(result: Result, moment: Moment, transforms: TransformBuffer) -> Fou
     )
     plain = Boxes3D(
         result.stamp_ns, result.frame_id, found.boxes, found.scores, found.classes,
-        np.zeros((len(found), 4, 4)),
+        np.zeros((len(found), 4, 4)), velocities=np.asarray(found.velocities),
     )  # fmt: skip
-    turned = np.asarray(found.velocities) @ moved[:2, :2].T
-    return replace(found, boxes=move_boxes(plain, moved, moment.frame_id).boxes, velocities=turned)
+    there = move_boxes(plain, moved, moment.frame_id)
+    return replace(found, boxes=there.boxes, velocities=there.velocities)

@@ -217,6 +217,8 @@ class Runner(Closing):
             message = self._reader.message(record)
             cloud = messages.point_cloud(message, need=pipeline.needed_fields)
             boxes = pipeline.detect(cloud, self._transforms)
+            if pipeline.sweeps is not None and pipeline.sweeps.last_error is not None:
+                self.summary.failed(f'{LIDAR_TOPIC} (past sweeps)', pipeline.sweeps.last_error)
             self._emit(LIDAR_TOPIC, boxes)
             self.summary.took('lidar', started, pipeline.detector.timings)
             self._collector.add('lidar', boxes.stamp_ns, boxes, record.stamp_ns)

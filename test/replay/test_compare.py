@@ -57,6 +57,7 @@ def test_order_of_detections_does_not_matter() -> None:
         ({'yaw': math.pi}, 'yaw_deg by 180'),
         ({'score': 0.83}, 'score by 0.03'),
         ({'sources': ['lidar']}, "sources [] are now ['lidar']"),
+        ({'vx': 1.0, 'vy': 0.0}, 'the velocity is new'),
     ],
 )
 def test_a_change_beyond_tolerance_is_a_difference(change: dict[str, Any], detail: str) -> None:
@@ -64,6 +65,17 @@ def test_a_change_beyond_tolerance_is_a_difference(change: dict[str, Any], detai
     assert kinds(found) == ['moved']
     assert detail in found.differences[0].detail
     assert found.topics[TOPIC].moved == 1
+
+
+def test_velocities_that_both_have_are_compared() -> None:
+    before = [message(box(vx=3.0, vy=-1.0))]
+    near = compare(before, [message(box(vx=3.06, vy=-1.08))])
+    assert near.same
+    assert near.topics[TOPIC].worst['velocity'] == pytest.approx(0.1)
+    far = compare(before, [message(box(vx=3.06, vy=-1.09))])
+    assert far.differences[0].detail.endswith('velocity by 0.1082')
+    assert compare(before, before, Tolerances(velocity=0.0)).same
+    assert 'the velocity is lost' in compare(before, [message(box())]).differences[0].detail
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import pytest
 
 from airside_perception.evaluate.images import evaluate_images
 from airside_perception.evaluate.question import Question
-from airside_perception.messages import detections2d, detections3d
+from airside_perception.messages import detections2d, detections3d, transform_message
 from airside_perception.replay.__main__ import main
 from airside_perception.replay.bag import BagReader
 from airside_perception.replay.evaluate import Options, evaluate_bags
 from airside_perception.replay.judge import judge, judge_images
 from airside_perception.replay.truth import DETAILS_TOPIC, read_truth
-from airside_perception.results import IMAGE, Result
+from airside_perception.results import IMAGE, Result, read_results
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Boxes2D, Boxes3D
 
@@ -117,6 +117,65 @@ def test_figures_of_a_street(with_truth: Callable[..., Path], parameters: Parame
     assert (images.classes[0].name, images.classes[0].ap50) == ('car', pytest.approx(1.0))
     assert found.times['lidar.engine']
     assert found.unknown == {}
+
+
+@pytest.fixture
+def odometry(street: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts a vehicle that stands still into the recordings."""
+    plain = type(street)._frame
+
+    def frame(street: Any, stamp_ns: int) -> Any:
+        types = street._types
+        still = transform_message('odom', 'base_link', stamp_ns, np.eye(4), types)
+        yield '/tf', types('tf2_msgs/msg/TFMessage')(transforms=[still])
+        yield from plain(street, stamp_ns)
+
+    monkeypatch.setattr(type(street), '_frame', frame)
+
+
+def test_velocities_of_a_network_that_sees_two_sweeps(
+    odometry: None, with_truth: Callable[..., Path], parameters: Parameters, tiny_models: Any,
+    tmp_path: Path, capsys: Capture,
+) -> None:  # fmt: skip
+    """The network takes ten times the age of the last cloud for vx, and 0.25 m/s for vy."""
+    network = tiny_models.tiny_velocity_model(tmp_path)
+    params = parameters(lidar_detector={'engine_path': str(network)})
+    bag, out, page = with_truth(), tmp_path / 'a.jsonl', tmp_path / 'report.html'
+    found = evaluate_bags(Options((bag,), params=params, topics=(LIDAR,)))
+    speeds = [frame.found.velocities.tolist() for frame in found.frames[LIDAR]]
+    assert speeds == [[[0.0, 0.25]], *([[1.0, 0.25]] for _ in range(3))]
+    (car,) = (item for item in found.figures[LIDAR].classes if item.name == 'car')
+    # the truth is (1, 0): of equal scores the first counts at every recall, as in nuScenes
+    assert car.errors.velocity == pytest.approx(np.hypot(1.0, 0.25))
+    assert found.times['lidar.sweeps']
+
+    assert main(['run', '--bag', str(bag), '--params', str(params), '--out', str(out)]) == 0
+    assert 'past sweeps' not in capsys.readouterr().out
+    lidar = [item for item in read_results(out) if item.topic == LIDAR]
+    assert [(item.detections[0]['vx'], item.detections[0]['vy']) for item in lidar] == [
+        (0.0, 0.25), *[(1.0, 0.25)] * 3
+    ]  # fmt: skip
+    assert not any('vx' in one for item in read_results(out) for one in item.detections
+                   if item.topic != LIDAR)  # fmt: skip
+    args = ['evaluate', str(bag), '--results', str(out), '--topic', LIDAR, '--html', str(page)]
+    assert main(args) == 0
+    error = f'{car.errors.velocity:.2f}'
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('car '))
+    assert row.endswith(f' {error}')
+    assert f'>{error}<' in page.read_text()
+
+
+def test_without_odometry_a_replay_goes_on_with_one_sweep(
+    with_truth: Callable[..., Path], parameters: Parameters, tiny_models: Any, tmp_path: Path,
+    capsys: Capture,
+) -> None:  # fmt: skip
+    network = tiny_models.tiny_velocity_model(tmp_path)
+    params = parameters(lidar_detector={'engine_path': str(network)})
+    bag, out = with_truth(), tmp_path / 'a.jsonl'
+    assert main(['run', '--bag', str(bag), '--params', str(params), '--out', str(out)]) == 0
+    assert f'3 x {LIDAR} (past sweeps): TransformError: ' in capsys.readouterr().out
+    lidar = [item for item in read_results(out) if item.topic == LIDAR]
+    assert [item.detections[0]['vx'] for item in lidar] == [0.0] * 4
 
 
 def test_classes_that_no_network_knows_are_told(

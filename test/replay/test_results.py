@@ -35,6 +35,21 @@ def test_a_line_has_the_keys_of_the_schema_and_rounded_numbers() -> None:
     )
 
 
+def test_velocities_are_written_where_they_are_known(tmp_path: Path) -> None:
+    speeds = np.array([[1.23456, -0.00001]])
+    known = result_of('/lidar', replace(solid(), velocities=speeds))
+    assert (known.detections[0]['vx'], known.detections[0]['vy']) == (1.2346, 0.0)
+    assert not {'vx', 'vy'} & set(result_of('/lidar', solid()).detections[0])
+    with ResultWriter(tmp_path / 'a.jsonl') as writer:
+        writer.write(known)
+    assert read_results(tmp_path / 'a.jsonl') == [known]
+    text = (tmp_path / 'a.jsonl').read_text()
+    for wrong in (text.replace('"vx": 1.2346, ', ''), text.replace('1.2346', 'true')):
+        (tmp_path / 'b.jsonl').write_text(wrong)
+        with pytest.raises(BagError, match=r'line 1 is no result: .*vx'):
+            read_results(tmp_path / 'b.jsonl')
+
+
 def test_sources_are_left_out_where_nobody_named_them() -> None:
     assert 'sources' not in result_of('/lidar', solid()).detections[0]
 
