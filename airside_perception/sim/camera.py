@@ -222,10 +222,9 @@ def _flow(lens: Lens, scene: Scene, rays: Float32, hits: Hits) -> Float32:
     """
     height, width = lens.model.height, lens.model.width
     some = (slice(None, None, 4), slice(None, None, 4))
-    way = np.ascontiguousarray(rays.reshape(height, width, 3)[some])
     far = np.minimum(hits.distance.reshape(height, width)[some], np.float32(1e4))
     triangle = hits.triangle.reshape(height, width)[some]
-    x, y, z = np.moveaxis(way * far[..., None], 2, 0)
+    x, y, z = (rays[:, axis].reshape(height, width)[some] * far for axis in range(3))
     rates = np.append(scene.speeds, np.zeros((1, 2), np.float32), axis=0)  # the last stands still
     actor = (
         np.append(scene.actor, np.int32(-1)).take(np.maximum(triangle, -1))

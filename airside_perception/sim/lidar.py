@@ -30,6 +30,7 @@ from airside_perception.sim.returns import (
     transmission,
     wet,
 )
+from airside_perception.sim.rows import picked
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64
 
@@ -129,10 +130,10 @@ def cast(
     if near is None:
         return Hits(*caster.cast(origin, directions))
     rows = np.flatnonzero(near)
-    start = origin.take(rows, axis=0) if origin.ndim == 2 else origin
+    start = picked(origin, rows) if origin.ndim == 2 else origin
     distance = np.full(len(directions), np.inf, np.float32)
     triangle = np.full(len(directions), -1, np.int32)
-    distance[rows], triangle[rows] = caster.cast(start, directions.take(rows, axis=0))
+    distance[rows], triangle[rows] = caster.cast(start, picked(directions, rows))
     return Hits(distance, triangle)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.lidar import Hits, cast, with_ground
+from airside_perception.sim.rows import picked
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -45,7 +46,7 @@ def first_hits(
 
     Args:
         scene: what is seen; caster: over its triangles.
-        origin: float64 [3]; rays: float32 [H * W, 3], row by row, in base_link.
+        origin: float64 [3]; rays: float32 [H * W, 3], row by row, in base_link (see `rows`).
         shape: (H, W).
         whole: cast every ray.
         near: bool [H * W], the rays that may meet a triangle, if known (`outline.covered`): the
@@ -53,7 +54,7 @@ def first_hits(
     """
 
     def first(pixels: Int64) -> Hits:
-        directions = rays.take(pixels, axis=0)
+        directions = picked(rays, pixels)
         asked = None if near is None else near.take(pixels)
         hits = cast(caster, origin, directions, asked)
         return with_ground(hits, origin, directions, scene.slope, HORIZON)
@@ -73,7 +74,7 @@ def first_hits(
     planes = np.flatnonzero(filled)
     distance = np.full(len(rays), np.inf, np.float32)
     distance[index], distance[rest] = known.distance, more.distance
-    distance[planes] = _on_planes(scene, origin, rays.take(planes, axis=0), triangle.take(planes))
+    distance[planes] = _on_planes(scene, origin, picked(rays, planes), triangle.take(planes))
     return Hits(distance, triangle)
 
 

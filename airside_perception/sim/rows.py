@@ -2,19 +2,22 @@
 
 Rows of 16 bytes are looked up, written and resampled two to five times as fast as rows of 12, and
 planes are merged into rows faster than NumPy repeats or broadcasts them. What is mixed of many
-such arrays is mixed in bands of a picture, which stay in the processor's cache.
+such arrays is mixed in bands of a picture, which stay in the processor's cache. Rays and points
+[N, 3], of which one axis after another is used, lie in memory axis by axis: `picked` keeps that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.types import Float32, Float64, Int64
+
+T = TypeVar('T', bound=np.generic)
 
 BAND = 32
 """Lines of a picture in a band; even."""
@@ -62,10 +65,15 @@ def lay_over(rows: Float32, index: Int64, share: Float32, light: Float32) -> Non
 def turned(vectors: NDArray[Any], matrix: NDArray[Any]) -> NDArray[Any]:
     """`vectors` [N, 3] @ `matrix` [3, 3] by hand: BLAS would wake its threads for so little."""
     x, y, z = (vectors[:, axis] for axis in range(3))
-    found = np.empty(vectors.shape, np.result_type(vectors, matrix))
+    found = np.empty((3, len(vectors)), np.result_type(vectors, matrix))
     for axis in range(3):
-        found[:, axis] = x * matrix[0, axis] + y * matrix[1, axis] + z * matrix[2, axis]
-    return found
+        found[axis] = x * matrix[0, axis] + y * matrix[1, axis] + z * matrix[2, axis]
+    return found.T
+
+
+def picked(vectors: NDArray[T], index: Int64) -> NDArray[T]:
+    """Rows `index` [N] of `vectors` [R, 3]; both lie in memory axis by axis."""
+    return vectors.T.take(index, axis=1).T
 
 
 def whole(rows: Float32) -> NDArray[Any]:

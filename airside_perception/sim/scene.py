@@ -239,7 +239,7 @@ class Scenario:
         points = turned(points.T, base2world[:3, :3])
         fall = base2world[:2, :2].T @ slope
         return Scene(
-            triangles=points.reshape(-1, 3, 3).astype(np.float32),
+            triangles=points.astype(np.float32, order='C').reshape(-1, 3, 3),
             instance=instance,
             material=whole.materials,
             objects=objects.within(base2world, yaw),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from airside_perception.sim.lidar import Hits
-from airside_perception.sim.rows import wide
+from airside_perception.sim.rows import picked
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Int64
 
@@ -30,9 +30,9 @@ class View:
         """Points [N, 3] just before what pixels [N] show, `lift` higher; for sky at the camera."""
         reach = self.hits.distance.take(pixels) * np.float32(0.9995)
         reach[np.isinf(reach)] = 0
-        points = self.rays.take(pixels, axis=0)
-        points *= wide(reach, 3)
+        points = picked(self.rays, pixels)
         for axis, start in enumerate(self.origin + np.array([0, 0, lift], np.float32)):
+            points[:, axis] *= reach
             points[:, axis] += start
         return points
 

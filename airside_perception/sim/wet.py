@@ -13,7 +13,7 @@ from airside_perception.sim.caster import Caster
 from airside_perception.sim.lidar import GROUND, Hits, with_ground
 from airside_perception.sim.lighting import Lighting
 from airside_perception.sim.pixels import SMALLEST
-from airside_perception.sim.rows import lay_over, put
+from airside_perception.sim.rows import lay_over, picked, put
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.view import View, in_world
 from airside_perception.types import Float32, Int64
@@ -67,7 +67,7 @@ def _images(
 ) -> tuple[Float32, Float32]:
     """Light [N, 4] that pixels [N] of wet ground mirror, and their share [N] of it."""
     up = scene.up
-    rays, ground = view.rays.take(pixels, axis=0), view.at(pixels)
+    rays, ground = picked(view.rays, pixels), view.at(pixels)
     facing = -np.einsum('ij,j->i', rays, up)
     way = rays + np.float32(2) * facing[:, None] * up
     start = ground + np.array([0, 0, 0.02], np.float32)
