@@ -41,11 +41,14 @@ def card_summary(card: ModelCard) -> dict[str, Any]:
         summary['input'] = (
             f'{columns} x {rows} pillars of {card.pillar[0]:g} x {card.pillar[1]:g} m'
         )
+        if card.past_sweeps:
+            summary['past_sweeps'] = card.past_sweeps
         if card.centers is None:
             summary['anchors'] = len(card.anchors)
         else:
             head = card.centers
             summary['centers'] = f'sizes {head.size_order}, angle {head.heading}'
+            summary['centers'] += f', velocity {head.velocity}' if head.velocity else ''
     return {**summary, **card.about, **summary}  # the order of the first, the values of the last
 
 

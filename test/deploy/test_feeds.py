@@ -124,6 +124,19 @@ def test_clouds_as_the_lidar_node_sees_them(
     assert raw.frame_id == 'base_link'
 
 
+def test_clouds_of_a_network_that_sees_several_sweeps_are_one(
+    clouds: Path, tmp_path: Path, tiny_models: Any
+) -> None:
+    model = tiny_models.tiny_velocity_model(tmp_path)
+    feeds = open_feeds(clouds, model, find_card(model), height=HEIGHT)
+    expected = what_the_detector_feeds(feeds, model, LidarDetector, LidarConfig())
+    for found, wanted in zip(feeds, expected, strict=True):
+        assert_array_equal(found['spatial_features'], wanted['spatial_features'])
+        occupied, age = found['spatial_features'][0, :2]
+        assert occupied.any()
+        assert not age.any()
+
+
 def test_evenly_spaced(clouds: Path, tmp_path: Path, tiny_models: Any) -> None:
     model = tiny_models.tiny_lidar_model(tmp_path)
     card = find_card(model)

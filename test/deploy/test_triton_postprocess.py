@@ -193,14 +193,19 @@ def lens_of(name: str, width: int, height: int, focal: float) -> CameraModel:
 
 
 @pytest.fixture
-def tiny(tiny_models: Any, tmp_path: Path) -> Request:
+def tiny(tiny_models: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Request:
     camera = tiny_models.tiny_camera_model(tmp_path)
-    lidar = tiny_models.tiny_lidar_model(tmp_path)
+    lidar = getattr(tiny_models, getattr(request, 'param', 'tiny_lidar_model'))(tmp_path)
+    return made(tmp_path, lidar, camera)
+
+
+def made(tmp_path: Path, lidar: Path, camera: Path) -> Request:
     request = Request(tmp_path / 'repo', lidar, camera, cameras=('front', 'rear'))
     make_repository(request)
     return request
 
 
+@pytest.mark.parametrize('tiny', ['tiny_lidar_model', 'tiny_velocity_model'], indirect=True)
 def test_tiny_networks(tiny: Request, monkeypatch: Any) -> None:
     """Bright cells are cars, bright points too: both sensors see the same one."""
     pixels = np.full((128, 192, 3), 10, np.uint8)
