@@ -91,8 +91,10 @@ def test_the_card_of_the_readme(network: Path) -> None:
     assert card.grid == card.output_grid == (480, 480)
     assert card.published == ('car', 'truck', 'bus', 'cyclist', 'person')
     assert card.centers == CenterHead(
-        size_order='wlh', heading='minus_y_clockwise', least_norms=(0.3, 0.3, 0.3, 0.3, 0.0)
-    )
+        size_order='wlh', heading='minus_y_clockwise', least_norms=(0.3, 0.3, 0.3, 0.3, 0.0),
+        velocity='vel',
+    )  # fmt: skip
+    assert card.past_sweeps == 1
     assert card.weight.shape == (9, CHANNELS)
     assert not card.needs_intensity
     assert main(['inspect', str(network)]) == 0
