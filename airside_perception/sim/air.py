@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from airside_perception.sim.conditions import Light
-from airside_perception.sim.rows import four, merged, wide
+from airside_perception.sim.rows import four, merged
 from airside_perception.types import Float32
 
 
@@ -27,21 +27,23 @@ def hazy(
     colour: Float32, distance: Float32, up: Float32, visibility: float, horizon: Float32,
     more: Float32,
 ) -> None:  # fmt: skip
-    """Puts the haze before `colour` [R, 4] and the sky in place of what is at no distance.
+    """Puts the haze before `colour` [3, R] and the sky in place of what is at no distance.
 
     Args:
-        colour: linear light.
+        colour: linear light, plane by plane.
         distance: float32 [R], metres, inf: the sky; up: float32 [R], z of the ray.
         visibility: of a `Light`, metres; horizon, more: see `heaven`.
     """
     clear = np.exp(distance * np.float32(-1 / visibility))  # 0 where the sky is
     haze = 1 - clear
-    planes = [haze * low for low in horizon[:3]]
     sky = np.isinf(distance)
+    height = None
     if sky.any():
         height = np.clip(up * np.float32(2.5), 0, 1)
         height *= sky
-        for plane, high in zip(planes, more, strict=False):
-            plane += height * high
-    colour *= wide(clear)
-    colour += merged((*planes, np.zeros_like(clear)))
+    for plane, low, high in zip(colour, horizon, more, strict=False):
+        added = haze * low
+        if height is not None:
+            added += height * high
+        plane *= clear
+        plane += added

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airside_perception.sim.caster import Caster
-from airside_perception.sim.lidar import Hits, cast, with_ground
+from airside_perception.sim.lidar import GROUND, Hits, cast, with_ground
 from airside_perception.sim.rows import picked
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64, Int64
@@ -71,10 +71,11 @@ def first_hits(
     filled = triangle != -1
     filled.reshape(shape)[::2, ::2] = False
     filled[rest] = False
-    planes = np.flatnonzero(filled)
     distance = np.full(len(rays), np.inf, np.float32)
     distance[index], distance[rest] = known.distance, more.distance
-    distance[planes] = _on_planes(scene, origin, picked(rays, planes), triangle.take(planes))
+    ground = triangle == GROUND
+    for part in (np.flatnonzero(filled & ground), np.flatnonzero(filled & ~ground)):
+        distance[part] = _on_planes(scene, origin, picked(rays, part), triangle.take(part))
     return Hits(distance, triangle)
 
 
@@ -170,15 +171,21 @@ def spread(values: NDArray[T], shape: tuple[int, int]) -> NDArray[T]:
 def _on_planes(
     scene: Scene, origin: Float64, rays: Float32, triangle: NDArray[np.int32]
 ) -> Float32:
-    """Distance [R] to the planes of what rays [R] meet: triangles or GROUND; inf beside them."""
-    count = len(scene.triangles)
-    planes = np.empty((count + 1, 4), np.float32)  # the last is the ground's
-    planes[:, :3] = scene.normals
-    planes[:count, 3] = np.einsum(
-        'ij,ij->i', scene.triangles[:, 0] - origin.astype(np.float32), scene.normals[:-1]
-    )
-    planes[count, 3] = -np.dot(scene.up, origin)
-    mine = planes.take(np.where(triangle >= 0, triangle, np.int32(count)), axis=0)
+    """Distance [R] to the planes of what rays [R] meet: all triangles, or all GROUND; inf beside
+    them.
+    """
+    if not len(triangle):
+        return np.empty(0, np.float32)
+    normal: Float32 | tuple[np.float32, ...]
+    if triangle[0] == GROUND:
+        normal, away = tuple(scene.up), np.float32(-np.dot(scene.up, origin))
+    else:
+        corner = scene.triangles[:, 0] - origin.astype(np.float32)
+        away = np.einsum('ij,ij->i', corner, scene.normals[:-1]).take(triangle)
+        normal = np.ascontiguousarray(scene.normals.T).take(triangle, axis=1)
+    along = normal[0] * rays[:, 0]
+    along += normal[1] * rays[:, 1]
+    along += normal[2] * rays[:, 2]
     with np.errstate(divide='ignore', invalid='ignore'):
-        distance = mine[:, 3] / np.einsum('ij,ij->i', mine[:, :3], rays)
-    return np.where(distance > 0, distance, np.float32(np.inf)).astype(np.float32)
+        distance = away / along
+    return np.where(distance > 0, distance, np.float32(np.inf)).astype(np.float32, copy=False)

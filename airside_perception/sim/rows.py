@@ -49,6 +49,11 @@ def merged(planes: tuple[Float32, ...]) -> Float32:
     return found.reshape(*planes[0].shape, len(planes))
 
 
+def planes(rows: Float32, count: int = 3) -> Float32:
+    """The first `count` planes [count, ...] of rows [..., C]."""
+    return np.ascontiguousarray(np.moveaxis(rows, -1, 0)[:count])
+
+
 def put(rows: Float32, index: Int64, values: Float32) -> None:
     """Writes `values` [N, 4] into rows [R, 4] at `index` [N]."""
     whole(rows)[index] = whole(values)

@@ -2,7 +2,7 @@
 
 Faces are lit flat. Lamps light the ground through a map from above, so that their pools have no
 edges, and every other face by how it is turned to them. Colours are rows of four (`rows`): blue,
-green, red, and an empty one.
+green, red, and an empty one; while they are mixed, three planes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from airside_perception.sim.lamplight import LampLight
 from airside_perception.sim.lidar import GROUND, Hits
 from airside_perception.sim.lighting import Lighting
 from airside_perception.sim.pixels import SMALLEST, shadowed
-from airside_perception.sim.rows import bands, wide
+from airside_perception.sim.rows import bands, planes
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.view import View, in_world
 from airside_perception.sim.wet import mirrored
@@ -62,38 +61,42 @@ def surfaces(
     horizon, more = heaven(light)
     wetness = lighting.conditions.wetness if lighting.conditions else 0.0
     film = mirrored(scene, caster, lighting, wetness, view) if wetness > 0.15 else None
-    colour = np.empty((len(rays), 4), np.float32)
+    table, lamplit = (planes(colours) for colours in (lighting.table, lighting.lamplit))
+    colour = np.zeros((len(rays), 4), np.float32)
     for band in bands(*shape):
-        part = lighting.table.take(table_row[band], axis=0)
+        part = table.take(table_row[band], axis=1)
         if pools:
             glow = pools.at(band, shape[1])
-            glow *= lighting.lamplit.take(row[band], axis=0)
+            glow *= lamplit.take(row[band], axis=1)
             part += glow
         _roughen(part, scene, view, band)
         if film:
             film.over(part, band)
         hazy(part, hits.distance[band], rays[band, 2], light.visibility, horizon, more)
-        colour[band] = part
+        for channel, plane in enumerate(part):
+            colour[band, channel] = plane
     return colour
 
 
 @dataclass(frozen=True)
 class _Pools:
-    """Light of lamps: `grid` float32 [h, w, 4], of every `step` pixels; `dark` bool [H * W]."""
+    """Light of lamps: `grid` float32 [3, h, w], of every `step` pixels; `dark` bool [H * W]."""
 
     grid: Float32
     step: int
     dark: NDArray[np.bool_]
 
     def at(self, band: slice, width: int) -> Float32:
-        """Of the pixels [N] of a band, float32 [N, 4], the shadows in it."""
+        """Of the pixels [N] of a band, float32 [3, N], the shadows in it."""
         rows = slice(band.start // width // self.step, -(-band.stop // width // self.step))
-        near = cv2.resize(
-            self.grid[rows], None, fx=self.step, fy=self.step, interpolation=cv2.INTER_NEAREST
-        )
         height = (band.stop - band.start) // width
-        light = np.ascontiguousarray(near[:height, :width], np.float32).reshape(-1, 4)
-        light *= wide(1 - np.float32(0.7) * self.dark[band])
+        light = np.empty((3, height, width), np.float32)
+        for plane, grid in zip(light, self.grid, strict=True):
+            near = np.repeat(grid[rows], self.step, axis=1)[:, :width]
+            for line in range(self.step):
+                plane[line :: self.step] = near[: len(plane[line :: self.step])]
+        light = light.reshape(3, -1)
+        light *= 1 - np.float32(0.7) * self.dark[band]
         return light
 
 
@@ -113,7 +116,9 @@ def _pools(caster: Caster, lamps: LampLight, view: View) -> _Pools:
 
     # A lamp stands in its own housing: look to just before it.
     lifted = partial(view.at, lift=LIFT)
-    return _Pools(grid, step, shadowed(caster, lifted, towards, asked, hits, view.shape, 0.96))
+    return _Pools(
+        planes(grid), step, shadowed(caster, lifted, towards, asked, hits, view.shape, 0.96)
+    )
 
 
 def _roughen(colour: Float32, scene: Scene, view: View, band: slice) -> None:
@@ -125,15 +130,22 @@ def _roughen(colour: Float32, scene: Scene, view: View, band: slice) -> None:
     x, y = in_world(scene, view.at(rough + band.start))
 
     def sampled(size: float) -> Float32:
-        u = (x * np.float32(1 / size)).astype(np.int32) & (TEXTURE - 1)
-        v = (y * np.float32(1 / size)).astype(np.int32) & (TEXTURE - 1)
-        return _texture().take(u * TEXTURE + v)
+        u = (x * np.float32(1 / size)).astype(np.int32)
+        u &= TEXTURE - 1
+        u *= TEXTURE
+        v = (y * np.float32(1 / size)).astype(np.int32)
+        v &= TEXTURE - 1
+        u += v
+        return _texture().take(u)
 
     near, far = sampled(GRAIN), sampled(23 * GRAIN)
-    depth = np.float32(0.22) * np.exp(distance.take(rough) * np.float32(-1 / 12))
-    gain = np.ones(len(colour), np.float32)
-    gain[rough] = 1 + depth * near + np.float32(0.07) * far
-    colour *= wide(gain)
+    near *= np.float32(0.22) * np.exp(distance.take(rough) * np.float32(-1 / 12))
+    near += 1
+    far *= np.float32(0.07)
+    near += far
+    gain = np.ones(len(distance), np.float32)
+    gain[rough] = near
+    colour *= gain
 
 
 @lru_cache(maxsize=1)

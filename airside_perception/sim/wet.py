@@ -13,7 +13,7 @@ from airside_perception.sim.caster import Caster
 from airside_perception.sim.lidar import GROUND, Hits, with_ground
 from airside_perception.sim.lighting import Lighting
 from airside_perception.sim.pixels import SMALLEST
-from airside_perception.sim.rows import lay_over, picked, put
+from airside_perception.sim.rows import picked, planes, put
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.view import View, in_world
 from airside_perception.types import Float32, Int64
@@ -27,7 +27,7 @@ class Film:
     """The mirror image in the water of a picture.
 
     Attributes:
-        image: float32 [H * W, 4], the light that it adds, and the share of the rest that it takes.
+        image: float32 [4, H * W], the light that it adds, and the share of the rest that it takes.
         wet: bool [H * W], where it is.
     """
 
@@ -35,10 +35,12 @@ class Film:
     wet: NDArray[np.bool_]
 
     def over(self, colour: Float32, band: slice) -> None:
-        """Puts the film of the pixels [N] of a band over their `colour` [N, 4], in place."""
+        """Puts the film of the pixels [N] of a band over their `colour` [3, N], in place."""
         pixels = np.flatnonzero(self.wet[band])
-        image = self.image[band].take(pixels, axis=0)
-        lay_over(colour, pixels, image[:, 3], image)
+        *light, share = (plane[band].take(pixels) for plane in self.image)
+        rest = 1 - share
+        for plane, added in zip(colour, light, strict=True):
+            plane[pixels] = plane.take(pixels) * rest + added
 
 
 def mirrored(
@@ -59,7 +61,7 @@ def mirrored(
     grid = film.reshape(-(-height // step), -(-width // step), 4)
     soft = cv2.GaussianBlur(grid, (0, 0), sigmaX=1.6 / step, sigmaY=6.0 / step)
     full = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
-    return Film(np.asarray(full, np.float32).reshape(-1, 4), wet)
+    return Film(planes(np.asarray(full, np.float32), 4).reshape(4, -1), wet)
 
 
 def _images(

@@ -3,7 +3,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from airside_perception.sim.rows import bands, four, lay_over, merged, put, turned, wide
+from airside_perception.sim.rows import (
+    bands,
+    four,
+    lay_over,
+    merged,
+    picked,
+    planes,
+    put,
+    turned,
+    wide,
+)
 
 
 def test_rows_of_three_get_an_empty_fourth():
@@ -51,3 +61,13 @@ def test_vectors_are_turned_as_a_matrix_product_does():
     vectors, matrix = rng.normal(size=(40, 3)), rng.normal(size=(3, 3))
     assert_allclose(turned(vectors, matrix), vectors @ matrix, rtol=1e-12)
     assert turned(vectors.astype(np.float32), matrix.astype(np.float32)).dtype == np.float32
+
+
+def test_planes_and_picked_rows_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    grid, vectors = rng.random((5, 7, 4), np.float32), rng.random((9, 3), np.float32)
+    assert_array_equal(planes(grid), np.stack([grid[..., 0], grid[..., 1], grid[..., 2]]))
+    assert_array_equal(planes(grid, 4)[3], grid[..., 3])
+    found = picked(turned(vectors, np.eye(3, dtype=np.float32)), np.array([8, 0, 0, 3]))
+    assert_array_equal(found, vectors[[8, 0, 0, 3]])
+    assert found.T.flags.c_contiguous
