@@ -90,6 +90,13 @@ def test_anchors_compile_for_every_format_of_scores(compiler, scores, arch):
     assert kernels.compile_source('anchors.cu', options, arch)[:4] == b'\x7fELF'
 
 
+@pytest.mark.parametrize('arch', ['sm_87', 'sm_90'])
+def test_suppression_compiles_with_velocities(compiler, arch):
+    cubin = kernels.compile_source('nms.cu', ('-DVELOCITIES',), arch)
+    assert cubin[:4] == b'\x7fELF'
+    assert cubin != kernels.compile_source('nms.cu', (), arch)
+
+
 def test_the_test_kernels_compile_for_all(compiler, selftest):
     for arch in ('sm_87', 'sm_90'):
         assert kernels.compile_source('selftest.cu', (), arch).startswith(b'\x7fELF')
