@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from airside_perception.errors import ConfigError
 from airside_perception.projection import CameraModel
@@ -49,8 +48,8 @@ class Picture:
 
     def shown(self, scene: Scene) -> Int64:
         """Pixels of each of the scene's triangles, int64 [T]."""
-        counts = np.bincount(self.triangle.ravel() - GROUND, minlength=len(scene.triangles) + 2)
-        return np.asarray(counts[-GROUND:], dtype=np.int64)
+        met = self.triangle[self.triangle >= 0]
+        return np.bincount(met, minlength=len(scene.triangles))
 
 
 @dataclass(frozen=True)
@@ -177,18 +176,23 @@ def visible(
             are no such boxes.
     """
     barely = least if barely is None else barely
-    spans = ndimage.find_objects(picture.instance + 1, max_label=len(scene.objects))
-    shown = [
-        0 if span is None else np.count_nonzero(picture.instance[span] == i)
-        for i, span in enumerate(spans)
-    ]
-    rows = [i for i, count in enumerate(shown) if count >= max(min(least, barely), 1)]
-    xyxy = [
-        (spans[i][1].start, spans[i][0].start, spans[i][1].stop, spans[i][0].stop) for i in rows
-    ]
-    scores = np.array([shown[i] >= least for i in rows], np.float64)
+    width = picture.instance.shape[1]
+    pixels = np.flatnonzero(picture.instance >= 0).astype(np.int32)
+    owner = picture.instance.ravel().take(pixels)
+    y = pixels // np.int32(width)
+    x = pixels - y * np.int32(width)
+    count = len(scene.objects)
+    shown = np.bincount(owner, minlength=count)
+    left, right, top, bottom = np.zeros((4, count), np.int32)
+    left += width
+    np.minimum.at(left, owner, x)
+    np.maximum.at(right, owner, x)
+    top[owner[::-1]], bottom[owner] = y[::-1], y  # row by row: what is written last stays
+    rows = np.flatnonzero(shown >= max(min(least, barely), 1))
+    xyxy = np.stack([left, top, right + 1, bottom + 1], axis=1)[rows].astype(np.float64)
+    scores = (shown[rows] >= least).astype(np.float64)
     names = tuple(scene.objects.classes[i] for i in rows)
-    return Boxes2D(stamp_ns, frame_id, np.array(xyxy, np.float64).reshape(-1, 4), scores, names)
+    return Boxes2D(stamp_ns, frame_id, xyxy, scores, names)
 
 
 def _light_of(

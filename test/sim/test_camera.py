@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 from airside_perception.errors import ConfigError
 from airside_perception.geometry import apply, corners, invert, transform
@@ -16,7 +17,7 @@ from airside_perception.sim.layout import Layout
 from airside_perception.sim.materials import row, standard
 from airside_perception.sim.mesh import box
 from airside_perception.sim.rig import OPTICAL2CAMERA
-from airside_perception.sim.scene import Motion, Scene
+from airside_perception.sim.scene import Motion, Objects, Scene
 from airside_perception.sim.shade import Lighting
 
 MATRIX = np.array([[60.0, 0, 47.5], [0, 60.0, 31.5], [0, 0, 1]])
@@ -75,6 +76,28 @@ def test_an_object_appears_where_its_corners_project():
     assert boxes.classes == ('car',)
     assert boxes.stamp_ns == 7
     assert_allclose(boxes.xyxy[0], [*low, *(high + 1)], atol=1.0)
+
+
+def test_boxes_are_those_of_the_outermost_pixels_of_each_object():
+    """As scipy finds them, in pictures of random pixels."""
+    rng = np.random.default_rng(0)
+    scene = scene_of((9.0, 1.0))
+    for _ in range(50):
+        count = int(rng.integers(1, 9))
+        objects = Objects(
+            ('car',) * count, np.zeros((count, 7)), np.zeros((count, 2)), np.arange(count)
+        )
+        instance = rng.integers(-1, count, rng.integers(2, 40, 2)).astype(np.int32)
+        instance[rng.random(instance.shape) < rng.random()] = -1
+        picture = Picture(np.zeros((*instance.shape, 3), np.uint8), instance, instance)
+        boxes = visible(picture, replace(scene, objects=objects), 0, 'camera', 20, 6)
+        pixels = [int((instance == number).sum()) for number in range(count)]
+        kept = [number for number in range(count) if pixels[number] >= 6]
+        spans = ndimage.find_objects(instance + 1, max_label=count)
+        assert boxes.scores.tolist() == [float(pixels[number] >= 20) for number in kept]
+        for number, found in zip(kept, boxes.xyxy.tolist(), strict=True):
+            y, x = spans[number]
+            assert found == [x.start, y.start, x.stop, y.stop]
 
 
 def test_what_is_hidden_or_tiny_has_no_box():
