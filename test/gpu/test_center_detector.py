@@ -76,6 +76,24 @@ def test_velocities_of_several_sweeps_are_those_of_the_cpu(
     detector.close()
 
 
+@pytest.mark.parametrize(
+    ('past_sweeps', 'most', 'room'), [(2, 1000, 3000), (5, 200_000, 2**20 - 1)]
+)
+def test_every_sweep_has_room(
+    queue: Any, tmp_path: Path, tiny_models: ModuleType, past_sweeps: int, most: int, room: int
+) -> None:
+    network = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=past_sweeps)
+    card = find_card(network)
+    assert isinstance(card, LidarCard)
+    config = LidarConfig(max_points_in_cloud=most)
+    detector = CudaLidarDetector(FakeEngine(network, queue), card, config, queue=queue)
+    points = np.full((room + 7, 4), 5.0, np.float32)
+    points[:, 2:] = 1.0, 0.0
+    detector.detect(PointCloud(1, 'base_link', points, card.point_columns))
+    assert (detector.last_dropped_points, detector.last_usable) == (7, room)
+    detector.close()
+
+
 @pytest.mark.parametrize('form', ['fp32', 'fp16', 'hwc8'])
 def test_agrees_with_the_detector_on_the_cpu(
     queue: Any, tmp_path: Path, tiny_models: ModuleType, form: str
