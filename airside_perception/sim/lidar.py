@@ -211,7 +211,10 @@ def with_ground(
 def incidence(scene: Scene, hits: Hits, directions: Float32) -> tuple[Float32, Int32]:
     """Cosine of incidence float32 [R], 0 where nothing is hit, and material int32 [R]."""
     row = np.where(hits.triangle >= 0, hits.triangle, np.int32(len(scene.triangles)))
-    facing = np.abs(np.einsum('ij,ij->i', scene.normals.take(row, axis=0), directions))
+    facing = np.zeros(len(row), np.float32)
+    for axis in range(3):
+        facing += scene.normals[:, axis].take(row) * directions[:, axis]
+    np.abs(facing, out=facing)
     return np.where(np.isfinite(hits.distance), facing, np.float32(0)), scene.materials_of[row]
 
 

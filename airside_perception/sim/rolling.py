@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +28,15 @@ from airside_perception.sim.lidar import (
     with_ground,
 )
 from airside_perception.sim.outline import cells, covered
-from airside_perception.sim.rows import turned
-from airside_perception.sim.scene import Scenario, Scene
+from airside_perception.sim.rows import picked, turned
+from airside_perception.sim.scene import Actor, Scenario, Scene
 from airside_perception.types import Float32, Float64, Int64
 
 Open = Callable[[Float32], Caster]
 Mask = NDArray[np.bool_]
 
-FASTEST = 40.0
-"""Highest speed of anything over another, m/s."""
+ROUNDING = 0.01
+"""Added to what encloses a moving actor, metres."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Beams:
 
     Attributes:
         local: float32 [R, 3], unit directions in the sensor's frame.
-        origin, direction: float32 [R, 3], of each beam in base_link at the stamp.
+        origin, direction: float32 [R, 3], of each beam in base_link at the stamp; as `local`, they
+            lie in memory axis by axis.
         time: float32 [R], seconds after the stamp, 0 or less.
         firings: in a turn; each fires R / firings beams at once.
     """
@@ -63,25 +65,33 @@ def firings(spec: LidarSpec) -> Float64:
 
 def beams(spec: LidarSpec, scenario: Scenario, t: float, lidar2base: Float64) -> Beams:
     """Where the beams of the turn that ends at `t` seconds start and point."""
-    local, rings = rays(spec), len(spec.elevations)
+    local, rings = _local(spec), len(spec.elevations)
     times = firings(spec)
     turn, shift = _relative(scenario, t, times)
-    mounted = local.reshape(-1, rings, 3) @ lidar2base[:3, :3].T
+    mounted = turned(local, lidar2base[:3, :3].T).T.reshape(3, -1, rings)
     c, s = np.cos(turn)[:, None], np.sin(turn)[:, None]
-    direction = np.empty((spec.azimuths, rings, 3), np.float32)
-    direction[..., 0] = c * mounted[..., 0] - s * mounted[..., 1]
-    direction[..., 1] = s * mounted[..., 0] + c * mounted[..., 1]
-    direction[..., 2] = mounted[..., 2]
+    direction = np.empty((3, spec.azimuths, rings), np.float32)
+    direction[0] = c * mounted[0] - s * mounted[1]
+    direction[1] = s * mounted[0] + c * mounted[1]
+    direction[2] = mounted[2]
     x, y, z = lidar2base[:3, 3]
     start = np.stack([c[:, 0] * x - s[:, 0] * y, s[:, 0] * x + c[:, 0] * y, np.full(len(turn), z)])
-    origin = np.repeat((start.T + shift).astype(np.float32), rings, axis=0)
+    origin = np.repeat((start + shift.T).astype(np.float32), rings, axis=1).T
     return Beams(
         local,
         origin,
-        direction.reshape(-1, 3),
+        direction.reshape(3, -1).T,
         np.repeat(times.astype(np.float32), rings),
         spec.azimuths,
     )
+
+
+@lru_cache(maxsize=2)
+def _local(spec: LidarSpec) -> Float32:
+    """`rays` of a sensor, which lie in memory axis by axis, for reading only."""
+    found = np.asfortranarray(rays(spec))
+    found.setflags(write=False)
+    return found
 
 
 def _relative(scenario: Scenario, t: float, times: Float64) -> tuple[Float64, Float64]:
@@ -124,11 +134,11 @@ def spin(
     index = np.flatnonzero(echoes.kept)
     reach = echoes.distance[index, None]
     if deskewed:
-        places = fired.origin[index] + fired.direction[index] * reach
+        places = picked(fired.origin, index) + picked(fired.direction, index) * reach
         base2lidar = lidar2base[:3, :3].astype(np.float32)
         places = turned(places - lidar2base[:3, 3].astype(np.float32), base2lidar)
     else:
-        places = fired.local[index] * reach
+        places = picked(fired.local, index) * reach
     return assemble(spec, scene, index, places, echoes, hits, clean, fired.time)
 
 
@@ -149,10 +159,11 @@ def meet(
     bearing, spread = _bearings(fired, len(spec.elevations))
     for number in moving:
         mine = np.flatnonzero(scene.actor == number)
-        seen = _towards(scene.triangles[mine], fired, bearing, spread, spec)
-        if not len(seen):
+        strays = _strays(scenario.actors[number], spec.period)
+        rows = _towards(scene.triangles[mine], strays, scene.slope, fired, bearing, spread, spec)
+        if not len(rows):
             continue
-        rows, origin, direction = _as_at_the_stamp(scenario, scene, int(number), t, fired, seen)
+        origin, direction = _as_at_the_stamp(scenario, scene, int(number), t, fired, rows)
         found, which = open_caster(scene.triangles[mine]).cast(origin, direction)
         first = found < distance[rows]
         distance[rows[first]] = found[first]
@@ -162,7 +173,8 @@ def meet(
 
 def _near(scene: Scene, fired: Beams) -> Mask:
     """Which beams [R] may meet anything of the scene, wherever the vehicle was in the turn."""
-    low, high = fired.origin.min(axis=0), fired.origin.max(axis=0)
+    starts = fired.origin[:: len(fired.time) // fired.firings]
+    low, high = starts.min(axis=0), starts.max(axis=0)
     middle, half = (low + high) / 2, (high - low) / 2
     # A little more, for rounding.
     shift, lift = 1.001 * float(np.hypot(*half[:2])) + 1e-4, float(half[2]) + 1e-4
@@ -184,7 +196,8 @@ def _see_through(
     """
     blocked = np.flatnonzero((triangle >= 0) & np.append(moves, False)[triangle])
     distance[blocked], triangle[blocked] = np.inf, -1
-    ray, met, way = caster.through(fired.origin[blocked], fired.direction[blocked])
+    origin, direction = picked(fired.origin, blocked), picked(fired.direction, blocked)
+    ray, met, way = caster.through(origin, direction)
     still = ~moves[met]
     ray, met, way = ray[still], met[still], way[still]
     order = np.lexsort((met, way))[::-1]  # the nearest is written last
@@ -194,45 +207,75 @@ def _see_through(
 
 def _bearings(fired: Beams, rings: int) -> tuple[Float32, float]:
     """Bearing [F] of each firing, and how far that of a ring may differ: the mounting may tilt."""
-    some = fired.direction.reshape(-1, rings, 3)[:, [0, rings // 2, rings - 1]]
-    angles = np.arctan2(some[..., 1], some[..., 0])
+    x, y, _ = (plane.reshape(-1, rings)[:, [0, rings // 2, -1]] for plane in fired.direction.T)
+    angles = np.arctan2(y, x)
     off = angles - angles[:, 1:2]
     off -= np.float32(2 * np.pi) * np.rint(off * np.float32(0.5 / np.pi))
     return angles[:, 1], 1.5 * float(np.abs(off).max()) + 1e-3
 
 
+def _strays(actor: Actor, period: float) -> float:
+    """How far a point of an actor may move in `period` seconds, metres."""
+    points = actor.body.mesh.triangles.reshape(-1, 3)
+    reach = float(np.hypot(points[:, 0], points[:, 1]).max())
+    return (abs(actor.motion.speed) + abs(actor.motion.turn) * reach) * period
+
+
 def _towards(
-    triangles: Float32, fired: Beams, bearing: Float32, spread: float, spec: LidarSpec
+    triangles: Float32,
+    strays: float,
+    slope: tuple[float, float],
+    fired: Beams,
+    bearing: Float32,
+    spread: float,
+    spec: LidarSpec,
 ) -> Int64:
-    """The firings that may meet a moving actor: its circle, widened by what it moves in a turn."""
-    points = triangles.reshape(-1, 3)[:, :2]
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    radius = float(np.hypot(*(points - middle).T).max()) + FASTEST * spec.period
-    away = middle - fired.origin[-1, :2]
+    """The beams [N] that may meet a moving actor: a cylinder around its `triangles` at the stamp,
+    as much wider as it `strays` and the vehicle moves in a turn.
+    """
+    rings = len(spec.elevations)
+    starts = fired.origin[::rings]
+    last = starts[-1]
+    shift = float(np.hypot(starts[:, 0] - last[0], starts[:, 1] - last[1]).max())
+    points = triangles.reshape(-1, 3)
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle = (low + high)[:2] / 2
+    away = middle - last[:2]
     reach = float(np.hypot(*away))
-    if reach > spec.max_range + radius:
+    radius = float(np.hypot(*(points[:, :2] - middle).T).max()) + strays + shift + ROUNDING
+    if reach > spec.max_range + 1 + radius:
         return np.empty(0, np.int64)
-    if reach <= radius:
-        return np.arange(len(bearing))
-    half = float(np.arcsin(radius / reach)) + spread
-    off = bearing - np.float32(np.arctan2(away[1], away[0]))
-    off -= np.float32(2 * np.pi) * np.rint(off * np.float32(0.5 / np.pi))
-    return np.flatnonzero(np.abs(off) < half)
+    if reach > radius:
+        half = float(np.arcsin(radius / reach)) + spread
+        off = bearing - np.float32(np.arctan2(away[1], away[0]))
+        off -= np.float32(2 * np.pi) * np.rint(off * np.float32(0.5 / np.pi))
+        seen = np.flatnonzero(np.abs(off) < half)
+    else:
+        seen = np.arange(len(bearing))
+    # Actors and the vehicle slide along the slope.
+    lift = (strays + shift) * float(np.hypot(*slope)) + ROUNDING
+    bottom, top = float(low[2] - last[2]) - lift, float(high[2] - last[2]) + lift
+    near, far = max(reach - radius, 0.0), reach + radius
+    rise = fired.direction[:, 2].reshape(-1, rings)[seen]
+    lowest = bottom / np.hypot(bottom, near if bottom < 0 else far)
+    highest = top / np.hypot(top, near if top > 0 else far)
+    firing, ring = np.nonzero((rise > lowest - 1e-4) & (rise < highest + 1e-4))
+    return np.asarray(seen[firing] * rings + ring)
 
 
 def _as_at_the_stamp(
-    scenario: Scenario, scene: Scene, number: int, t: float, fired: Beams, seen: Int64
-) -> tuple[Int64, Float32, Float32]:
-    """Beams of firings `seen` as an actor meets them, were it always where it is at `t`.
+    scenario: Scenario, scene: Scene, number: int, t: float, fired: Beams, rows: Int64
+) -> tuple[Float32, Float32]:
+    """Beams `rows` [N] as an actor meets them, were it always where it is at `t`.
 
     The motion that takes the actor from where it was to where it is at `t` takes the beam along.
     On inclined ground that motion slides along the slope, so heights are taken above the ground.
 
     Returns:
-        Rows [N] of the beams, their origins [N, 3] and directions [N, 3] in base_link.
+        Origins [N, 3] and directions [N, 3] of the beams in base_link.
     """
     rings = len(fired.time) // fired.firings
-    times = t + fired.time.reshape(-1, rings)[seen, 0].astype(np.float64)
+    times = t + fired.time[::rings].astype(np.float64)
     base = scenario.pose(t)
     world = scenario.actors[number].motion.poses(np.append(times, t))
     places = (world[:, :2] - base[:2, 3]) @ base[:2, :2]
@@ -242,17 +285,15 @@ def _as_at_the_stamp(
     a = places[-1, 0] - c * places[:-1, 0] + s * places[:-1, 1]
     b = places[-1, 1] - s * places[:-1, 0] - c * places[:-1, 1]
     sx, sy = (np.float32(value) for value in scene.slope)
-    c, s, a, b = (value.astype(np.float32)[:, None] for value in (c, s, a, b))
-    start = fired.origin.reshape(-1, rings, 3)[seen]
-    way = fired.direction.reshape(-1, rings, 3)[seen]
+    firing = rows // rings
+    c, s, a, b = (value.astype(np.float32).take(firing) for value in (c, s, a, b))
 
     def taken(v: Float32, a: Float32 | int, b: Float32 | int) -> Float32:
-        moved = np.empty_like(v)
-        x, y = v[..., 0], v[..., 1]
-        moved[..., 0] = c * x - s * y + a
-        moved[..., 1] = s * x + c * y + b
-        moved[..., 2] = v[..., 2] + sx * (moved[..., 0] - x) + sy * (moved[..., 1] - y)
-        return moved.reshape(-1, 3)
+        x, y, z = v.T
+        moved = np.empty((3, len(x)), np.float32)
+        moved[0] = c * x - s * y + a
+        moved[1] = s * x + c * y + b
+        moved[2] = z + sx * (moved[0] - x) + sy * (moved[1] - y)
+        return moved.T
 
-    rows = (seen[:, None] * rings + np.arange(rings)).ravel()
-    return rows, taken(start, a, b), taken(way, 0, 0)
+    return taken(picked(fired.origin, rows), a, b), taken(picked(fired.direction, rows), 0, 0)

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from airside_perception.errors import ConfigError
 from airside_perception.geometry import apply, invert, rotation_z, transform
+from airside_perception.sim import rolling
 from airside_perception.sim.bodies import Body
 from airside_perception.sim.caster import BruteCaster
 from airside_perception.sim.layout import Layout
@@ -127,3 +128,35 @@ def test_a_moving_actor_hides_what_is_behind_it_and_is_hidden():
         scenario.ground,
     )
     assert (turn(behind, 0.4).instance == -1).all()
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_no_beam_that_meets_a_moving_actor_is_left_out(seed, monkeypatch):
+    """Slow, fast and turning ones, near and far, some of them right above the sensor."""
+    rng = np.random.default_rng(seed)
+    layout = Layout(rng)
+    for _ in range(7):
+        size = rng.uniform([0.5, 0.5, 0.5], [6, 3, 3])
+        mesh = box(tuple(size), (0, 0, rng.uniform(0, 4)), row('red'))
+        body = Body('car', mesh, len(mesh), np.array([0, 0, 1.0, *size]), np.array([0, 0, 1, 1]))
+        x, y = rng.normal(0, 12, 2)
+        speed, rate = rng.choice([0.5, 5.0, 25.0]), rng.normal(0, 0.5)
+        layout.put(body, x, y, rng.uniform(-3, 3), speed, rate, reserve=False)
+    ego = Motion(0.3, -0.2, rng.uniform(-3, 3), rng.choice([0.0, 12.0]), rng.normal(0, 0.2))
+    scenario = layout.scenario(ego, 'asphalt', 0.01)
+    asked = []
+    towards = rolling._towards
+
+    def counted(*args):
+        asked.append(len(towards(*args)))
+        return towards(*args)
+
+    monkeypatch.setattr(rolling, '_towards', counted)
+    found = turn(scenario, 0.4)
+    every = np.arange(SPEC.azimuths * len(SPEC.elevations))
+    monkeypatch.setattr(rolling, '_towards', lambda *_: every)
+    want = turn(scenario, 0.4)
+    assert_array_equal(found.points, want.points)
+    assert_array_equal(found.triangle, want.triangle)
+    assert (want.instance >= 0).sum() > 30
+    assert 0 < np.mean(asked) < 0.6 * len(every)
