@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ BLUR, SMEAR = 1.0, 40.0
 """Motion, pixels, that is too little to blur; the longest motion, pixels."""
 SHARES = (-0.5, -0.25, 0.25, 0.5)
 """Where samples of the motion are taken beside that in its middle."""
+NO_MAP: Any = None
+"""In place of a second map: the stub of `cv2.remap` asks for it where the first has both axes."""
 STILL = 1 / 32
 """Motion, pixels, that does not reach a sample's neighbour: `cv2.remap` counts in 1 / 32 pixel."""
 
@@ -67,19 +70,17 @@ def smeared(picture: Float32, flow: Float32, shutter: float) -> Float32:
     # Motion of a near thing smears over what lies beside it.
     large = cv2.resize(cv2.blur(way, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
     blurred = picture.copy()
-    x, y = _grid(height, width)
+    grid = _grid(height, width)
     for band in bands(height):
-        right, down = cv2.split(np.asarray(large[band], np.float32))
-        if max(np.abs(right).max(), np.abs(down).max()) < STILL:  # mostly the sky
+        moved = large[band]
+        if max(moved.max(), -moved.min()) < STILL:  # mostly the sky
             continue
-        total = blurred[band]
+        total, places = blurred[band], np.empty_like(moved, np.float32)
         for share in SHARES:
+            np.multiply(moved, np.float32(share), out=places)
+            places += grid[band]
             total += cv2.remap(
-                picture,
-                x[band] + right * np.float32(share),
-                y[band] + down * np.float32(share),
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
+                picture, places, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
             )
         total *= np.float32(1 / (1 + len(SHARES)))
     return blurred
@@ -113,9 +114,10 @@ def developed(
 
 
 @lru_cache(maxsize=4)
-def _grid(height: int, width: int) -> tuple[Float32, Float32]:
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    return np.ascontiguousarray(x), np.ascontiguousarray(y)
+def _grid(height: int, width: int) -> Float32:
+    """Column and row of each pixel, [H, W, 2]."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x, y], axis=2).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
