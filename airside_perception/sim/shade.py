@@ -127,7 +127,8 @@ def _roughen(colour: Float32, scene: Scene, view: View, band: slice) -> None:
     rough = np.flatnonzero((view.hits.triangle[band] == GROUND) & (distance < ROUGH))
     if not len(rough):
         return
-    x, y = in_world(scene, view.at(rough + band.start))
+    away = distance.take(rough)
+    x, y = in_world(scene, *view.ground(rough + band.start, away))
 
     def sampled(size: float) -> Float32:
         u = (x * np.float32(1 / size)).astype(np.int32)
@@ -139,7 +140,7 @@ def _roughen(colour: Float32, scene: Scene, view: View, band: slice) -> None:
         return _texture().take(u)
 
     near, far = sampled(GRAIN), sampled(23 * GRAIN)
-    near *= np.float32(0.22) * np.exp(distance.take(rough) * np.float32(-1 / 12))
+    near *= np.float32(0.22) * np.exp(away * np.float32(-1 / 12))
     near += 1
     far *= np.float32(0.07)
     near += far

@@ -90,7 +90,7 @@ def _images(
 
 def _puddles(scene: Scene, points: Float32) -> Float32:
     """How much water stands at points [R, 3]: 0.35 to 1, fixed to the world."""
-    x, y = in_world(scene, points)
+    x, y = in_world(scene, points[:, 0], points[:, 1])
     wave = np.sin(x * np.float32(0.9) + np.sin(y * np.float32(0.43)) * 2)
     wave += np.sin(y * np.float32(0.71) + np.sin(x * np.float32(0.29)) * 2)
     return np.asarray(np.clip(0.65 + 0.3 * wave, 0.35, 1.0), dtype=np.float32)
