@@ -132,11 +132,19 @@ def _shadowed(
     return np.asarray(dark & asked)
 
 
-@lru_cache(maxsize=8)
 def coarse(height: int, width: int) -> Int64:
     """Pixels of every second column of every second row, ascending."""
-    grid = np.arange(height * width, dtype=np.int64).reshape(height, width)
-    return grid[::2, ::2].ravel()
+    return every(height, width, 2)
+
+
+@lru_cache(maxsize=16)
+def every(height: int, width: int, step: int) -> Int64:
+    """Pixels of one in `step` columns of one in `step` rows, ascending; for reading only."""
+    found = (
+        np.arange(height * width, dtype=np.int64).reshape(height, width)[::step, ::step].ravel()
+    )
+    found.setflags(write=False)
+    return found
 
 
 def agreeing(values: NDArray[np.int32], shape: tuple[int, int]) -> Mask:

@@ -18,7 +18,7 @@ from airside_perception.sim.caster import Caster
 from airside_perception.sim.lamplight import LampLight
 from airside_perception.sim.lidar import GROUND, Hits
 from airside_perception.sim.lighting import Lighting
-from airside_perception.sim.pixels import SMALLEST, shadowed
+from airside_perception.sim.pixels import SMALLEST, every, shadowed, spread
 from airside_perception.sim.rows import bands, planes
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.view import View, in_world
@@ -90,12 +90,10 @@ class _Pools:
         """Of the pixels [N] of a band, float32 [3, N], the shadows in it."""
         rows = slice(band.start // width // self.step, -(-band.stop // width // self.step))
         height = (band.stop - band.start) // width
-        light = np.empty((3, height, width), np.float32)
-        for plane, grid in zip(light, self.grid, strict=True):
-            near = np.repeat(grid[rows], self.step, axis=1)[:, :width]
-            for line in range(self.step):
-                plane[line :: self.step] = near[: len(plane[line :: self.step])]
-        light = light.reshape(3, -1)
+        parts = (grid[rows].ravel() for grid in self.grid)
+        if self.step == 2:
+            parts = (spread(part, (height, width)) for part in parts)
+        light = np.stack(list(parts))
         light *= 1 - np.float32(0.7) * self.dark[band]
         return light
 
@@ -104,11 +102,9 @@ def _pools(caster: Caster, lamps: LampLight, view: View) -> _Pools:
     """What lamps give to the ground. One of them casts shadows: the one that gives most there."""
     hits, (height, width) = view.hits, view.shape
     step = 2 if min(view.shape) >= SMALLEST else 1  # pools have no edges
-    known = np.arange(height * width).reshape(height, width)[::step, ::step].ravel()
-    grid = lamps.at(lamps.pools, view.at(known, LIFT))
-    grid = grid.reshape(-(-height // step), -(-width // step), 4)
-    bright = grid[..., 1] > np.float32(3e-3)
-    asked = np.repeat(np.repeat(bright, step, axis=0)[:height], step, axis=1)[:, :width].ravel()
+    grid = lamps.at(lamps.pools, view.at(every(height, width, step), LIFT))
+    asked = grid[:, 1] > np.float32(3e-3)
+    asked = spread(asked, view.shape) if step == 2 else asked
     asked &= hits.distance < LAMP_SHADOWS
 
     def towards(points: Float32) -> Float32:
@@ -116,9 +112,9 @@ def _pools(caster: Caster, lamps: LampLight, view: View) -> _Pools:
 
     # A lamp stands in its own housing: look to just before it.
     lifted = partial(view.at, lift=LIFT)
-    return _Pools(
-        planes(grid), step, shadowed(caster, lifted, towards, asked, hits, view.shape, 0.96)
-    )
+    dark = shadowed(caster, lifted, towards, asked, hits, view.shape, 0.96)
+    grid = grid.reshape(-(-height // step), -(-width // step), 4)
+    return _Pools(planes(grid), step, dark)
 
 
 def _roughen(colour: Float32, scene: Scene, view: View, band: slice) -> None:

@@ -12,8 +12,8 @@ from airside_perception.sim.air import sky
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.lidar import GROUND, Hits, with_ground
 from airside_perception.sim.lighting import Lighting
-from airside_perception.sim.pixels import SMALLEST
-from airside_perception.sim.rows import picked, planes, put
+from airside_perception.sim.pixels import SMALLEST, every
+from airside_perception.sim.rows import picked, put
 from airside_perception.sim.scene import Scene
 from airside_perception.sim.view import View, in_world
 from airside_perception.types import Float32, Int64
@@ -27,20 +27,24 @@ class Film:
     """The mirror image in the water of a picture.
 
     Attributes:
-        image: float32 [4, H * W], the light that it adds, and the share of the rest that it takes.
+        image: four planes, float32 [H * W], of the light that it adds, and of the share of the
+            rest that it takes.
         wet: bool [H * W], where it is.
     """
 
-    image: Float32
+    image: tuple[Float32, ...]
     wet: NDArray[np.bool_]
 
     def over(self, colour: Float32, band: slice) -> None:
-        """Puts the film of the pixels [N] of a band over their `colour` [3, N], in place."""
-        pixels = np.flatnonzero(self.wet[band])
-        *light, share = (plane[band].take(pixels) for plane in self.image)
-        rest = 1 - share
+        """Puts the film of a band over its `colour` [3, N], in place."""
+        if not self.wet[band].any():
+            return
+        wet = self.wet[band].astype(np.float32)
+        *light, share = self.image
+        rest = 1 - share[band] * wet
         for plane, added in zip(colour, light, strict=True):
-            plane[pixels] = plane.take(pixels) * rest + added
+            plane *= rest
+            plane += added[band] * wet
 
 
 def mirrored(
@@ -50,7 +54,7 @@ def mirrored(
     height, width = view.shape
     step = 4 if min(view.shape) >= SMALLEST else 1
     wet = (view.hits.triangle == GROUND) & (view.hits.distance < MIRROR)
-    index = np.arange(height * width).reshape(height, width)[::step, ::step].ravel()
+    index = every(height, width, step)
     at = np.flatnonzero(wet.take(index))
     if not len(at):
         return None
@@ -60,8 +64,11 @@ def mirrored(
     # A film of water is never still: the mirror image is blurred, most along the line of sight.
     grid = film.reshape(-(-height // step), -(-width // step), 4)
     soft = cv2.GaussianBlur(grid, (0, 0), sigmaX=1.6 / step, sigmaY=6.0 / step)
-    full = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
-    return Film(planes(np.asarray(full, np.float32), 4).reshape(4, -1), wet)
+    full = (
+        np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        for plane in cv2.split(soft)
+    )
+    return Film(tuple(plane.ravel() for plane in full), wet)
 
 
 def _images(
