@@ -40,6 +40,8 @@ from airside_perception.engine.formats import fast_formats
 from airside_perception.engine.manifest import Manifest, manifest_path, sha256_of
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.lidar.gpu import CudaLidarDetector
+from airside_perception.lidar.sweeps import Sweeps
+from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Image, PointCloud
 from benchmarks.gpu_network import THRESHOLD, write_network
 
@@ -54,10 +56,11 @@ NVIDIA = {
 GOALS = {'whole': 0.50, 'all but the dense network': 0.17, 'times slower: torch eager': 5.0}
 TACTICS = ('EDGE_MASK_CONVOLUTIONS', 'JIT_CONVOLUTIONS')
 ROOT = Path(__file__).resolve().parents[1]
-OWN = ('apron_centerpoint', 'apron_pointpillars')
+OWN = ('apron_centerpoint', 'apron_pointpillars', 'apron_centerpoint_velocity')
 WARM_UP = 20
 PICTURE = (720, 1280)
 LIDAR_HEIGHT = 1.73
+PERIOD_NS = 100_000_000
 
 
 def spread(times_ms: Sequence[float]) -> dict[str, float]:
@@ -182,6 +185,14 @@ def detector_times(
     return {'whole': spread(whole), 'call': spread(call)}
 
 
+def joined(clouds: Sequence[PointCloud], card: LidarCard, config: LidarConfig) -> list[PointCloud]:
+    """Clouds with those before them, as from a vehicle that stands; not the first ones."""
+    transforms, sweeps = TransformBuffer(), Sweeps(card)
+    transforms.set_static(config.fixed_frame, clouds[0].frame_id, np.eye(4))
+    whole = [sweeps.join(cloud, config, transforms) for cloud in clouds]
+    return whole[card.past_sweeps :]
+
+
 KITTI_CONFIG = LidarConfig(
     score_threshold=THRESHOLD, nms_iou=0.01, nms_iou_across=1.0, max_candidates=4096,
     max_detections=500,
@@ -196,7 +207,9 @@ def lidar_report(
     if not isinstance(card, LidarCard):
         raise TypeError(card.path)
     config = replace(config, score_thresholds=dict(card.thresholds))
-    clouds = [PointCloud(i, 'lidar', scan) for i, scan in enumerate(scans)]
+    clouds = [PointCloud(i * PERIOD_NS, 'lidar', scan) for i, scan in enumerate(scans)]
+    if card.past_sweeps:
+        clouds = joined(clouds, card, config)
     with bench.engine(onnx, name, **settings) as engine:
         report: dict[str, Any] = {'device_bytes': engine.info.device_bytes}
         report['dense network'] = bench.dense(engine)
