@@ -70,7 +70,7 @@ def _rectangles(triangles: Float32, origin: Float64, shift: float, lift: float) 
         np.ascontiguousarray(triangles[..., axis].T) - np.float32(origin[axis])
         for axis in range(3)
     )
-    azimuth, reach = np.arctan2(y, x), np.hypot(x, y)
+    azimuth, reach = np.arctan2(y, x), _hypot(x, y)
     turn = azimuth - azimuth[0]
     turn -= 2 * HALF_TURN * np.rint(turn * (np.float32(0.5) / HALF_TURN))
     left, right = turn.min(axis=0), turn.max(axis=0)
@@ -81,8 +81,8 @@ def _rectangles(triangles: Float32, origin: Float64, shift: float, lift: float) 
     if shift:
         wide = np.arcsin(np.minimum(np.float32(shift) / near, np.float32(1)))
         left, right = left - wide, right + wide
-    bottom = _row(low / np.hypot(low, np.where(low < 0, near, far))) - MARGIN
-    top = _row(high / np.hypot(high, np.where(high > 0, near, far))) + MARGIN
+    bottom = _row(low / _hypot(low, np.where(low < 0, near, far))) - MARGIN
+    top = _row(high / _hypot(high, np.where(high > 0, near, far))) + MARGIN
     begin = np.floor(_column(azimuth[0] + left) - MARGIN)
     end = np.floor(_column(azimuth[0] + right) + MARGIN) + 1
     turns = np.floor(begin / np.float32(AZIMUTHS)) * np.float32(AZIMUTHS)
@@ -108,6 +108,11 @@ def _filled(rectangles: Int64) -> Mask:
     # Whole numbers, far below where float32 would round them.
     count = cv2.integral(corners.reshape(RISES + 1, AZIMUTHS + 1), sdepth=cv2.CV_32F)
     return np.asarray(count[1 : RISES + 1, 1 : AZIMUTHS + 1] > 0).ravel()
+
+
+def _hypot(a: Float32, b: Float32) -> Float32:
+    """`np.hypot` at a tenth of its cost, for numbers whose squares float32 holds."""
+    return np.sqrt(a * a + b * b)
 
 
 def _column(azimuth: Float32) -> Float32:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from airside_perception.sim.caster import Caster
 from airside_perception.sim.lidar import GROUND, Hits, cast, with_ground
-from airside_perception.sim.rows import picked
+from airside_perception.sim.rows import bands, picked
 from airside_perception.sim.scene import Scene
 from airside_perception.types import Float32, Float64, Int64
 
@@ -74,8 +74,18 @@ def first_hits(
     distance = np.full(len(rays), np.inf, np.float32)
     distance[index], distance[rest] = known.distance, more.distance
     ground = triangle == GROUND
-    for part in (np.flatnonzero(filled & ground), np.flatnonzero(filled & ~ground)):
-        distance[part] = _on_planes(scene, origin, picked(rays, part), triangle.take(part))
+    ground &= filled
+    height = np.float32(-np.dot(scene.up, origin))
+    for band in bands(*shape):
+        if ground[band].any():
+            np.copyto(distance[band], _planes(scene.up, height, rays[band]), where=ground[band])
+    filled &= triangle >= 0
+    rest = np.flatnonzero(filled)
+    met = triangle.take(rest)
+    corner = scene.triangles[:, 0] - origin.astype(np.float32)
+    away = np.einsum('ij,ij->i', corner, scene.normals[:-1])
+    normals = np.ascontiguousarray(scene.normals.T)
+    distance[rest] = _planes(normals.take(met, axis=1), away.take(met), picked(rays, rest))
     return Hits(distance, triangle)
 
 
@@ -176,21 +186,13 @@ def spread(values: NDArray[T], shape: tuple[int, int]) -> NDArray[T]:
     return full.ravel()
 
 
-def _on_planes(
-    scene: Scene, origin: Float64, rays: Float32, triangle: NDArray[np.int32]
-) -> Float32:
-    """Distance [R] to the planes of what rays [R] meet: all triangles, or all GROUND; inf beside
-    them.
+def _planes(normal: Float32, away: Float32 | np.float32, rays: Float32) -> Float32:
+    """Distance [R] that rays [R, 3] go to planes, or to one plane; inf: beside or behind them.
+
+    Args:
+        normal: float32 [3, R] or [3]; away: float32 [R] or a number, from where the rays start to
+            the planes, along the normal, metres.
     """
-    if not len(triangle):
-        return np.empty(0, np.float32)
-    normal: Float32 | tuple[np.float32, ...]
-    if triangle[0] == GROUND:
-        normal, away = tuple(scene.up), np.float32(-np.dot(scene.up, origin))
-    else:
-        corner = scene.triangles[:, 0] - origin.astype(np.float32)
-        away = np.einsum('ij,ij->i', corner, scene.normals[:-1]).take(triangle)
-        normal = np.ascontiguousarray(scene.normals.T).take(triangle, axis=1)
     along = normal[0] * rays[:, 0]
     along += normal[1] * rays[:, 1]
     along += normal[2] * rays[:, 2]
