@@ -7,6 +7,8 @@ set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 failures=$(mktemp)  # titles of stages that failed, one a line
+log=$(mktemp)
+trap 'rm -f "$failures" "$log"' EXIT
 workers=(-n "${JOBS:-$(nproc)}" --dist worksteal)  # of pytest-xdist
 
 # Several processes share the CPUs: threads of each would wait for those of the others.
@@ -87,11 +89,11 @@ stage() {
   "${@:2}" || echo "$1" >>"$failures"
 }
 
-# The core's tests on another Python: core VERSION TEST...
+# The core's tests on another Python: core VERSION MARKS TEST...
 core() {
   env -u PYTHONPATH -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH \
     ".venv-$1/bin/python" -m pytest -q --no-header -p no:cacheprovider \
-    --ignore=test/nodes --ignore=test/launch -m 'not ros and not open3d' "${@:2}"
+    --ignore=test/nodes --ignore=test/launch -m "$2" "${@:3}"
 }
 
 nodes_on_humble() {
@@ -112,16 +114,17 @@ done
 wait
 . .ci/ros.bash || exit
 
-# The whole core on 3.10, which is that of Ubuntu 22.04 and so of JetPack 6. Beside it, one after the
-# other: on 3.11 what needs torch, and that everything can be imported; and Humble, whose tests wait
-# more than they compute.
-log=$(mktemp)
+# The core on 3.10, which is that of Ubuntu 22.04 and so of JetPack 6, but for what is slow: that runs
+# with everything else at the end. Beside it, one after the other: on 3.11 what needs torch, and that
+# everything can be imported; and Humble, whose tests wait more than they compute.
+anywhere='not ros and not open3d'
 {
-  [ -z "$(find_python 3.11)" ] || stage 'the core on Python 3.11' core 3.11 test/training \
-    test/deploy/test_export.py test/package/test_imports.py
+  [ -z "$(find_python 3.11)" ] || stage 'the core on Python 3.11' core 3.11 "$anywhere" \
+    test/training test/deploy/test_export.py test/package/test_imports.py
   [ -z "$humble" ] || ROS_DISTRO=humble stage 'nodes and launch files on ROS 2 Humble' nodes_on_humble
 } >"$log" 2>&1 &
-[ -z "$(find_python 3.10)" ] || stage 'the core on Python 3.10' core 3.10 test "${workers[@]}"
+[ -z "$(find_python 3.10)" ] || stage 'the core on Python 3.10' core 3.10 "$anywhere and not slow" \
+  test "${workers[@]}"
 wait
 cat "$log"
 

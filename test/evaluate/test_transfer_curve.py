@@ -137,6 +137,7 @@ def test_networks_keep_their_order() -> None:
     assert transfer_report.named(['c=x=y'])['c'] == Path('x=y')
 
 
+@pytest.mark.slow
 def test_the_command_on_real_scans(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
