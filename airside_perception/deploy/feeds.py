@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from airside_perception.camera.preprocess import Preprocessor
 from airside_perception.card import CameraCard, LidarCard, ModelCard
 from airside_perception.closing import Closing
+from airside_perception.deploy.joined import JoinedSource
 from airside_perception.deploy.sources import (
     ARRAYS,
     CLOUDS,
     IMAGES,
+    BagSource,
     Source,
     fingerprint,
     open_source,
@@ -32,6 +34,10 @@ from airside_perception.lidar.pillars import Grid
 from airside_perception.types import Image, PointCloud
 
 Feed = dict[str, NDArray[Any]]
+ONE_SWEEP = (
+    'clouds in files have no odometry: every frame is one sweep, without the past ones that the '
+    'network sees (up to {}); a recording has them, and .npz may'
+)
 
 
 class Feeds(Closing):
@@ -42,7 +48,8 @@ class Feeds(Closing):
 
     Attributes:
         kind: `images`, `clouds` or `arrays`.
-        total: frames that the source has; `len` of them are taken.
+        total: frames that the source has; `len` of them are taken, evenly spaced. Fewer than all
+            begin, where they can, with the first frame that lacks nothing (`Source.lead`).
     """
 
     def __init__(
@@ -52,15 +59,23 @@ class Feeds(Closing):
         prepare: Callable[[Any], Feed],
         specs: tuple[TensorSpec, ...],
         settings: str,
+        note: str = '',
     ) -> None:
         self.kind = source.kind
         self.total = len(source)
         self._source = source
         count = min(most, self.total) if most > 0 else self.total
-        self._chosen = [number * self.total // count for number in range(count)]
+        first = min(source.lead, self.total - count)
+        self._chosen = [first + number * (self.total - first) // count for number in range(count)]
         self._prepare = prepare
         self._specs = specs
         self._settings = settings
+        self._note = note
+
+    @property
+    def note(self) -> str:
+        """What frames that were read lack, in a line; '' where they lack nothing."""
+        return self._note or self._source.note
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -88,6 +103,8 @@ class Feeds(Closing):
 
     def raw(self, index: int) -> Image | PointCloud:
         """What a detector takes: the image as it is, or the cloud in the network's frame.
+
+        A cloud of a recording has the past sweeps that the network sees, see `deploy.joined`.
 
         Raises:
             PerceptionError: it cannot be read, or the source holds arrays.
@@ -122,6 +139,7 @@ def open_feeds(
         source: folder of images (.jpg, .png) or clouds (.bin of KITTI, .pcd.bin of nuScenes, .npy,
             .pcd), one such file, a recording (folder with metadata.yaml, .mcap, .db3), .npz with
             arrays named as the inputs, a folder of them, or a .txt that names files, one a line.
+            Networks that see several sweeps get them of recordings, and of files one.
         model_path: .onnx, or an engine with its manifest.
         card: how the network sees images or clouds; None: only .npz can be used.
         most: so many frames, evenly spaced; 0: all.
@@ -146,7 +164,7 @@ def open_feeds(
         wanted, need = CLOUDS, ('intensity',) if card.needs_intensity else ()
     opened = open_source(Path(source), wanted, topic, height, need)
     prepare: Callable[[Any], Feed] = dict
-    settings = ''
+    settings = note = ''
     if opened.kind != ARRAYS:
         spec = _card_input(model_path, specs, card)
         if isinstance(card, CameraCard):
@@ -154,7 +172,13 @@ def open_feeds(
         elif isinstance(card, LidarCard):
             prepare = _clouds(card, spec, intensity_scale)
         settings = f'{spec} {height} {intensity_scale} {topic} {_seen(card)}'
-    return Feeds(opened, most, prepare, specs, settings)
+        if isinstance(card, LidarCard) and card.past_sweeps:
+            if isinstance(opened, BagSource):
+                opened = JoinedSource(opened, card)
+                settings = f'{settings} {opened.settings}'
+            else:
+                note = ONE_SWEEP.format(card.past_sweeps)
+    return Feeds(opened, most, prepare, specs, settings, note)
 
 
 def input_specs(model_path: str | Path) -> tuple[TensorSpec, ...]:
@@ -201,7 +225,7 @@ def _clouds(
     grid, encoder = Grid.of(card), Encoder(card)
 
     def prepare(cloud: PointCloud) -> Feed:
-        points = points_for(card, cloud)  # one sweep, of networks that see several, too
+        points = points_for(card, cloud)
         canvas = encoder.encode(points, grid.fill(points), intensity_scale)
         with np.errstate(over='ignore'):  # infinite, as in the detector
             return {spec.name: canvas.astype(spec.dtype)}

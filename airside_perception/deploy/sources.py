@@ -22,6 +22,7 @@ from airside_perception.errors import (
     first_line,
 )
 from airside_perception.geometry import move_cloud
+from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Image, PointCloud
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -45,6 +46,12 @@ class Source(Protocol):
 
     kind: str
     """`IMAGES`, `CLOUDS` or `ARRAYS`."""
+    lead: int
+    """So many frames at the beginning lack a part: where few are chosen, they come after these."""
+
+    @property
+    def note(self) -> str:
+        """What frames that were read lack, in a line; '' where they lack nothing."""
 
     def __len__(self) -> int: ...
 
@@ -67,6 +74,9 @@ class Source(Protocol):
 
 class FileSource:
     """A frame a file, in the order of `paths`; see `Source`."""
+
+    lead = 0
+    note = ''
 
     def __init__(self, kind: str, paths: Sequence[Path], height: float) -> None:
         self.kind = kind
@@ -99,7 +109,14 @@ class BagSource:
 
     Clouds are moved to the network's frame where the recording has transforms to it. Frames in
     ascending order are one pass over the recording; going back starts another one.
+
+    Attributes:
+        topic: that is read.
+        transforms: of the recording; none where images are read.
     """
+
+    lead = 0
+    note = ''
 
     def __init__(
         self, path: Path, kind: str, topic: str, height: float, need: tuple[str, ...]
@@ -113,7 +130,7 @@ class BagSource:
         with BagReader(path) as reader:
             self.topic = _find_topic(path, reader.topics, kind, topic)
             self._count = reader.topics[self.topic].count
-            self._transforms = read_transforms(reader) if kind == CLOUDS else None
+            self.transforms = read_transforms(reader) if kind == CLOUDS else TransformBuffer()
         self._pass: Generator[tuple[int, Any], None, None] | None = None
         self._at, self._stamp_ns = -1, 0
         self._message: Any = None
@@ -183,16 +200,15 @@ class BagSource:
 
     def _moved(self, cloud: PointCloud) -> PointCloud:
         """In the network's frame, by the recording's transforms or by the height that was said."""
-        known = self._transforms.frames if self._transforms else ()
         if cloud.frame_id == self._frame:
             return cloud
-        if self._transforms is not None and {self._frame, cloud.frame_id} <= set(known):
+        if {self._frame, cloud.frame_id} <= set(self.transforms.frames):
             if self._height:
                 raise MessageError(
                     f'a height of {self._height:g} m, and the recording itself has the transform '
                     f'{cloud.frame_id!r} -> {self._frame!r}; leave the height out'
                 )
-            lidar2base = self._transforms.lookup(self._frame, cloud.frame_id, cloud.stamp_ns)
+            lidar2base = self.transforms.lookup(self._frame, cloud.frame_id, cloud.stamp_ns)
             return move_cloud(cloud, lidar2base, self._frame)
         up = np.eye(4)
         up[2, 3] = self._height

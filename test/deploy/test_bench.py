@@ -219,12 +219,12 @@ def test_feeds(tmp_path: Path) -> None:
 
     def read(name: str) -> dict[str, Any]:
         data = str(tmp_path / name)
-        return make_feeds(SPECS, shapes, data, load_data(InputSettings(data=data), 'net.onnx'))
+        return make_feeds(SPECS, shapes, data, load_data(InputSettings(data=data), 'net.onnx')[0])
 
     found = read('all.npz')
     assert [found[spec.name].dtype for spec in SPECS] == [spec.dtype for spec in SPECS]
     assert all(value.all() for value in found.values())
-    assert load_data(InputSettings(data='zeros'), 'net.onnx') is None
+    assert load_data(InputSettings(data='zeros'), 'net.onnx') == (None, '')
     (tmp_path / 'bad.npz').write_bytes(b'nothing of NumPy')
     (tmp_path / 'cut.npz').write_bytes((tmp_path / 'all.npz').read_bytes()[:200])
     np.savez(tmp_path / 'less.npz', images=stored['images'])
@@ -248,7 +248,7 @@ def test_real_images(camera: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / 'images').mkdir()
     cv2.imwrite(str(tmp_path / 'images' / '0.png'), np.full((32, 48, 3), 90, np.uint8))
     data = str(tmp_path / 'images')
-    loaded = load_data(InputSettings(data=data), camera)
+    loaded, _ = load_data(InputSettings(data=data), camera)
     assert loaded is not None
     assert loaded['images'].shape == (1, 3, 64, 96)
     assert set(np.unique(loaded['images'])) == {90.0}
@@ -271,7 +271,7 @@ def test_clouds_of_a_lidar_above_the_ground(lidar: str, tmp_path: Path) -> None:
     np.save(tmp_path / 'clouds' / '0.npy', points)
     plain = InputSettings(data=str(tmp_path / 'clouds'))
     seen = [
-        load_data(settings, lidar)
+        load_data(settings, lidar)[0]
         for settings in (plain, replace(plain, height=1000.0), replace(plain, intensity_scale=0.1))
     ]
     canvases = [item['canvas'] for item in seen if item is not None]

@@ -135,6 +135,9 @@ def test_clouds_of_a_network_that_sees_several_sweeps_are_one(
         occupied, age = found['spatial_features'][0, :2]
         assert occupied.any()
         assert not age.any()
+    assert 'one sweep, without the past ones that the network sees (up to 1)' in feeds.note
+    one = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=0)
+    assert open_feeds(clouds, one, find_card(one), height=HEIGHT).note == ''
 
 
 def test_evenly_spaced(clouds: Path, tmp_path: Path, tiny_models: Any) -> None:
@@ -333,6 +336,17 @@ def test_fingerprint(images: Path, tmp_path: Path, tiny_models: Any) -> None:
     pixels[0, 0] ^= 1
     assert cv2.imwrite(str(images / '3.png'), pixels)
     assert mark() != plain
+
+
+def test_inputs_of_one_sweep_keep_their_fingerprints(
+    clouds: Path, tmp_path: Path, tiny_models: Any
+) -> None:
+    """What was calibrated before networks saw several sweeps is taken up again."""
+    model = tiny_models.tiny_lidar_model(tmp_path)
+    feeds = open_feeds(clouds, model, find_card(model), 3, height=HEIGHT, intensity_scale=0.5)
+    assert feeds.fingerprint() == (
+        '233a06c13a1cf52e7f24a0e04a66174c8efccda76e982893a897f96e7399c820'
+    )
 
 
 def test_wrong_sources(images: Path, clouds: Path, tmp_path: Path, tiny_models: Any) -> None:

@@ -86,24 +86,27 @@ def make_feeds(
     return feeds
 
 
-def load_data(settings: InputSettings, model_path: str | Path) -> Tensors | None:
+def load_data(settings: InputSettings, model_path: str | Path) -> tuple[Tensors | None, str]:
     """Arrays by the names of inputs: of a .npz file, or of a first image, cloud or message.
+
+    And what they lack, in a line; '' where they lack nothing.
 
     Args:
         settings: their `data` is .npz, or what `deploy.feeds.open_feeds` reads, as the nodes
-            preprocess it. `random`, `zeros`: there is nothing to load, None.
+            preprocess it: the first that has all past sweeps that the network sees. `random`,
+            `zeros`: there is nothing to load, None.
 
     Raises:
         PerceptionError: nothing that can be read, or that fits the network.
     """
     data = settings.data
     if data in MADE:
-        return None
+        return None, ''
     path = Path(data)
     if path.suffix == '.npz':
         try:
             with np.load(path, allow_pickle=False) as found:
-                return dict(found)
+                return dict(found), ''
         except Exception as error:  # OSError, ValueError, and BadZipFile, which is neither
             reason = getattr(error, 'strerror', None) or 'not an array file of NumPy'
             raise ConfigError(f'{path}: cannot be read: {reason}') from error
@@ -118,7 +121,7 @@ def load_data(settings: InputSettings, model_path: str | Path) -> Tensors | None
     with open_feeds(
         data, model_path, card, 1, settings.topic, settings.height, settings.intensity_scale
     ) as feeds:
-        return feeds[0]
+        return feeds[0], feeds.note
 
 
 def _random(spec: TensorSpec, shape: Shape, generator: np.random.Generator) -> NDArray[Any]:

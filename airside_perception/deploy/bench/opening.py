@@ -26,6 +26,7 @@ class Opened:
         feeds: {input: array}.
         on_gpu: they are TensorRT's.
         dla_core: that they were built for, -1: none.
+        note: what the feeds lack, in a line; '' where they lack nothing.
     """
 
     engines: tuple[Any, ...]
@@ -33,12 +34,18 @@ class Opened:
     feeds: Tensors
     on_gpu: bool
     dla_core: int = -1
+    note: str = ''
 
     @property
     def info(self) -> EngineInfo:
         """What runs it where."""
         info: EngineInfo = self.engines[0].info
         return info
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of it and of what it is fed."""
+        return (*self.info.notes, *([self.note] if self.note else []))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -70,13 +77,13 @@ def open_timed(path: str | Path, settings: InputSettings, count: int = 1) -> Ope
         return _open_engines(path, settings, count)
     engine = open_engine(path, threads=settings.threads)
     try:
-        loaded = load_data(settings, path)
+        loaded, note = load_data(settings, path)
         shapes = resolve_shapes(engine.inputs, _given(settings, loaded))
         feeds = make_feeds(engine.inputs, shapes, settings.data, loaded)
     except BaseException:
         engine.close()
         raise
-    return Opened((engine,), shapes, feeds, False)
+    return Opened((engine,), shapes, feeds, False, note=note)
 
 
 def check_names(opened: Sequence[Opened], settings: InputSettings) -> None:
@@ -106,7 +113,7 @@ def _open_engines(path: Path, settings: InputSettings, count: int) -> Opened:
             )
         first = engines[0]
         best = first.best_shapes(settings.profile_index or 0)
-        loaded = load_data(settings, path)
+        loaded, note = load_data(settings, path)
         shapes = resolve_shapes(first.inputs, _given(settings, loaded), best)
         for engine in engines:
             _set(engine, shapes, settings)
@@ -114,7 +121,7 @@ def _open_engines(path: Path, settings: InputSettings, count: int) -> Opened:
     except BaseException:
         close_all(engines)
         raise
-    return Opened(tuple(engines), shapes, feeds, True, core)
+    return Opened(tuple(engines), shapes, feeds, True, core, note)
 
 
 def _given(settings: InputSettings, loaded: Tensors | None) -> dict[str, Shape]:

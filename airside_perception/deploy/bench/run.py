@@ -172,7 +172,7 @@ def _timing(
         h2d=figures([sample.h2d for sample in samples]),
         compute=figures([sample.compute for sample in samples]),
         d2h=figures([sample.d2h for sample in samples]),
-        notes=info.notes,
+        notes=opened.notes,
     )
     return replace(timing, notes=(*timing.notes, *_remarks(timing, work, settings)))
 

@@ -198,6 +198,8 @@ def compare(request: Request, progress: Progress = lambda step, share: None) -> 
         elif request.layers:
             notes.append(ENGINE_NOTE)
         gates = _gates(request, first, second, card, feeds, network, progress)
+        if feeds is not None and feeds.note:
+            notes.append(feeds.note)
     return Comparison(
         a.label, b.label, source, count, tuple(outputs), tolerance, tuple(rows), cure, gates,
         tuple(dict.fromkeys(notes)),

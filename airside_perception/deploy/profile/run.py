@@ -95,7 +95,7 @@ def profile(
     run: Figures | None = None
     try:
         check_names([opened], inputs)
-        info, described = opened.info, opened.inputs
+        info, described, known = opened.info, opened.inputs, opened.notes
         if opened.on_gpu:
             layers = _engine(opened, iterations, progress)
         else:
@@ -104,7 +104,7 @@ def profile(
         opened.close()
     found = {part.name: part for part in parts(layers, 'category')}
     sum_ms = sum(layer.ms for layer in layers)
-    notes = [*info.notes, *([WAITS] if WAIT in found else [])]
+    notes = [*known, *([WAITS] if WAIT in found else [])]
     if run and run.p50 > BUSY * sum_ms:
         notes.append(
             f'a whole run takes {run.p50:.1f} ms and its layers {sum_ms:.1f} ms: the machine did '

@@ -73,6 +73,8 @@ def _text(result: Result) -> Iterator[str]:
     if found.finer and found.chosen.int8:
         yield 'nodes that stay fp16, as options of engine build (which corrects no biases):'
         yield from (f'  {option}' for option in result.options)
+    if result.note:
+        yield f'note: {result.note}'
 
 
 def _chosen_text(found: Search) -> str:
@@ -116,6 +118,8 @@ def page(result: Result, model: str) -> str:
         f'{model}, {found.frames} frames, {LOSSES[found.metric]}, budget {found.budget:g}. Times '
         f'and bytes for {found.machine} are {PREDICTED}.'
     )
+    if result.note:
+        note += f' Note: {result.note}.'
     return html.page('Mixed precision', parts, note, plots.STYLE)
 
 

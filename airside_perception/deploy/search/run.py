@@ -72,10 +72,12 @@ class Result:
 
     Attributes:
         scales: {tensor: scale} that were used.
+        note: what the frames lack, in a line; '' where they lack nothing.
     """
 
     search: Search
     scales: Mapping[str, float]
+    note: str = ''
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -110,7 +112,8 @@ def search_precision(
         correct = _correction(request, card)
         evaluator = Evaluator(model, scales, feeds, detects, request.iou, correct, store)
         found = search(evaluator, metric, budget, len(feeds), progress)
-    return Result(found, scales)
+        note = feeds.note
+    return Result(found, scales, note)
 
 
 def write_mixed(result: Result, source: str | Path, target: str | Path) -> Path:

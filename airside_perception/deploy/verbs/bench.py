@@ -54,7 +54,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     add('--profile-index', type=int, metavar='N', help='optimisation profile of an engine')
     add('--data', default='random', metavar='SOURCE',
         help='random, zeros, .npz with an array for each input, or images, clouds or a recording: '
-        'the first, preprocessed as the model card says')  # fmt: skip
+        'the first (that has all past sweeps), preprocessed as the model card says')  # fmt: skip
     add_preprocessing(parser)
     add('--threads', type=int, default=0, metavar='N', help='of ONNX Runtime, 0: all cores')
     add_engine(parser)

@@ -132,5 +132,5 @@ def _calibrate(options: argparse.Namespace, feeds: Feeds, out: Path, report: Rep
         )  # fmt: skip
     made.write(out)
     report.calibration, report.state = made, str(state)
-    report.notes += [note] if note else []
+    report.notes += [item for item in (note, feeds.note) if item]
     report.warnings += made.warnings

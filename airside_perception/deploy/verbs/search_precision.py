@@ -88,5 +88,6 @@ def run(options: argparse.Namespace) -> Answer:
         **found.search.as_dict(),
         'build_options': list(found.options),
         'written': options.out,
+        'note': found.note,
     }
     return Answer(describe(found), content, found.search.good)
