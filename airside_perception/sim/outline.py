@@ -62,9 +62,9 @@ def covered(scene: Scene, origin: Float64, shift: float = 0.0, lift: float = 0.0
 
 
 def _rectangles(triangles: Float32, origin: Float64, shift: float, lift: float) -> Int64:
-    """First and last but one rows and columns [4, N] of triangles [N, 3, 3].
+    """First row, that after the last, first column, that after the last [4, N] of each triangle.
 
-    Columns may go on behind the last one of the map, from where they start again.
+    Columns may go on behind the last one of the map: there it starts again.
     """
     x, y, height = (
         np.ascontiguousarray(triangles[..., axis].T) - np.float32(origin[axis])
