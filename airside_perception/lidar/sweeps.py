@@ -46,11 +46,6 @@ class Sweeps:
         self._card = card
         self._past: deque[PointCloud] = deque(maxlen=card.past_sweeps)  # the newest first
 
-    def clear(self) -> None:
-        """Forgets the past."""
-        self._past.clear()
-        self.last_sweeps, self.last_missing, self.last_error = 0, '', None
-
     def join(
         self, cloud: PointCloud, config: LidarConfig, transforms: TransformSource
     ) -> PointCloud:
@@ -108,13 +103,15 @@ class Sweeps:
                     frame, now, frame, past.stamp_ns, config.fixed_frame
                 )
             except TransformError as error:
-                self.last_missing, self.last_error = str(error), error
+                self.last_error = error
                 continue
             moved = move_cloud(past, past2now, frame)
             moved.points[:, -1] = age
             found.append(moved)
         if len(found) == wanted:
             self.last_missing = ''
+        elif self.last_error is not None:  # says more than that others are too old
+            self.last_missing = str(self.last_error)
         elif not self.last_missing:
-            self.last_missing = f'only {len(self._past)} clouds before this one'
+            self.last_missing = f'clouds before this one: only {len(self._past)}'
         return found

@@ -140,8 +140,8 @@ def test_only_what_is_wanted_and_not_too_old(make_card: MakeCard, static: Transf
     assert counts == [0, 1, 2, 3, 3, 2, 0, 1]
     assert missing[:3] == [
         'no cloud before this one',
-        'only 1 clouds before this one',
-        'only 2 clouds before this one',
+        'clouds before this one: only 1',
+        'clouds before this one: only 2',
     ]
     assert missing[3:7] == [''] * 4
     assert missing[7] == 'a sweep is 0.200 s old, max_sweep_age 0.15 s'
@@ -167,6 +167,17 @@ def test_a_gap_of_the_odometry_costs_the_past_and_no_more(
     assert (sweeps.last_sweeps, sweeps.last_missing, sweeps.last_error) == (2, '', None)
 
 
+def test_a_missing_transform_is_told_though_others_are_too_old(
+    make_card: MakeCard, world: np.ndarray
+) -> None:
+    sweeps = Sweeps(make_card(features=FEATURES, past_sweeps=5))
+    for step in range(6):
+        sweeps.join(seen(world, T0 + step * 100 * MS), LidarConfig(), TransformBuffer())
+    assert sweeps.last_sweeps == 0
+    assert sweeps.last_missing == str(sweeps.last_error)
+    assert "unknown frame 'odom'" in sweeps.last_missing
+
+
 @pytest.mark.parametrize('back', [0, 1, 5000])
 def test_a_jump_back_in_time_clears_the_past(
     make_card: MakeCard, static: TransformBuffer, back: int
@@ -181,13 +192,12 @@ def test_a_jump_back_in_time_clears_the_past(
     assert joined.points[:, 0].tolist() == [3.0, 2.0]
 
 
-def test_another_frame_and_clear(make_card: MakeCard, static: TransformBuffer) -> None:
+def test_another_frame_clears_the_past(make_card: MakeCard, static: TransformBuffer) -> None:
     sweeps, config = Sweeps(make_card(features=FEATURES, past_sweeps=3)), LidarConfig()
     sweeps.join(cloud([[1, 0, 0, 0]], T0, 'roof'), config, static)
     assert len(sweeps.join(cloud([[1, 0, 0, 0]], T0 + 100 * MS), config, static)) == 1
     assert sweeps.last_missing == "the last cloud was in frame 'roof'"
-    sweeps.clear()
-    assert len(sweeps.join(cloud([[1, 0, 0, 0]], T0 + 200 * MS), config, static)) == 1
+    assert len(sweeps.join(cloud([[1, 0, 0, 0]], T0 + 200 * MS), config, static)) == 2
 
 
 def test_a_cloud_without_points(make_card: MakeCard, static: TransformBuffer) -> None:
