@@ -6,7 +6,10 @@ Nothing here knows ROS or recordings; transforms come from a `TransformSource`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from airside_perception.camera.detector import CameraDetector
 from airside_perception.camera.preprocess import image_size
@@ -90,7 +93,8 @@ class LidarPipeline:
     def detect(self, cloud: PointCloud, transforms: TransformSource) -> Boxes3D:
         """Boxes in the target frame at the stamp of the cloud.
 
-        A past sweep whose motion is not known is left out, which `sweeps` tells.
+        A past sweep whose motion is not known is left out, which `sweeps` tells. Without any,
+        a network that wants them can only guess velocities: they are NaN then.
 
         Raises:
             TransformError: the place of the lidar at that stamp is not known.
@@ -115,6 +119,8 @@ class LidarPipeline:
         laps('sweeps')
         boxes = self.detector.detect(joined)
         self.detector.timings = {**laps.ms, **self.detector.timings}
+        if not sweeps.last_sweeps:
+            boxes = replace(boxes, velocities=np.full((len(boxes), 2), np.nan))
         return boxes
 
 

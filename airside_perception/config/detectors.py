@@ -171,7 +171,7 @@ class LidarConfig(EngineConfig):
         low=0, high=5, live=True,
     )  # fmt: skip
     max_sweep_age: float = parameter(
-        0.3, 'Past sweeps older than this are left out.', unit='s', low=0.0, high=2.0, live=True
+        0.55, 'Past sweeps older than this are left out.', unit='s', low=0.0, high=2.0, live=True
     )
     score_threshold: float = parameter(
         0.1, 'Lowest score of any detection.', low=0.0, high=1.0, live=True

@@ -70,7 +70,8 @@ def class_errors(frames: Sequence[Frame], found: Matches, period: float = 2 * np
 
     As nuScenes' development kit computes them: the running mean over the hits, interpolated at 101
     recalls by their scores. A class of which less is found has errors of 1, that of the velocity
-    only where any detection in the frames has one.
+    only where any detection in the frames has one. Where the best hits have no velocity the kit
+    counts errors of 0, which flatters; here the first one that is known stands for them.
     """
     values = box_errors(frames, found, period)
     if not len(values):
@@ -118,9 +119,10 @@ def apron_score(mean_ap: float, errors: Errors) -> float:
 
 
 def _running_mean(values: Float64) -> Float64:
-    """Mean of the first 1, 2, ... values, NaN left out; 0 before the first number."""
+    """Mean of the first 1, 2, ... values, NaN left out; before the first number that number."""
     there = np.isfinite(values)
+    first = values[np.argmax(there)]
     total = np.cumsum(np.where(there, values, 0.0))
     count = np.cumsum(there)
-    mean: Float64 = np.divide(total, count, out=np.zeros(len(values)), where=count > 0)
+    mean: Float64 = np.divide(total, count, out=np.full(len(values), first), where=count > 0)
     return mean

@@ -77,7 +77,10 @@ class Sweeps:
         last = self._past[0]
         if last.frame_id != newest.frame_id:
             self.last_missing = f'the last cloud was in frame {last.frame_id!r}'
-        elif newest.stamp_ns <= last.stamp_ns:
+        elif newest.stamp_ns == last.stamp_ns:  # a message that was sent twice
+            self._past.popleft()
+            return
+        elif newest.stamp_ns < last.stamp_ns:
             back = (last.stamp_ns - newest.stamp_ns) / NS_PER_S
             self.last_missing = f'the stamp went back by {back:.3f} s'
         else:

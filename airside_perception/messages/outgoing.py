@@ -87,14 +87,16 @@ def detections3d(boxes: Boxes3D, types: MessageTypes) -> Any:
 def velocities_message(boxes: Boxes3D, types: MessageTypes) -> Any:
     """sensor_msgs/PointCloud2 with a point x, y, z, vx, vy a box, in the order of `detections3d`.
 
-    `vision_msgs` has no field for a velocity.
+    `vision_msgs` has no field for a velocity. What is not known is NaN; `is_dense` is false then.
     """
     rows = by_score(boxes.scores)
     points = np.concatenate([boxes.boxes[rows, :3], boxes.velocities[rows]], axis=1)
     cloud = PointCloud(
         boxes.stamp_ns, boxes.frame_id, points.astype(np.float32), ('x', 'y', 'z', 'vx', 'vy')
     )
-    return point_cloud_message(cloud, types)
+    message = point_cloud_message(cloud, types)
+    message.is_dense = bool(np.isfinite(points).all())
+    return message
 
 
 def detections2d(boxes: Boxes2D, types: MessageTypes) -> Any:

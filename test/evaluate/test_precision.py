@@ -189,6 +189,11 @@ def test_errors_of_what_was_found() -> None:
     without = class_errors([still], match([still], 'car', centre_nearness, -2.0))
     assert np.isnan(without.velocity)
     assert 'velocity' not in without.known()
+    speeds = np.zeros((8, 2))
+    speeds[:3] = np.nan  # the best hits have none, as those of a first cloud
+    partly = replace(one, found=Found(truth.classes, boxes, one.found.scores, speeds))
+    some = class_errors([partly], match([partly], 'car', centre_nearness, -2.0))
+    assert some.velocity == pytest.approx(np.sqrt(2))
     both = mean_errors({'a': errors, 'b': replace(errors, translation=0.5, velocity=float('nan'))})
     assert (both.translation, both.velocity) == pytest.approx((0.4, np.sqrt(2)))
 

@@ -178,7 +178,16 @@ def test_a_missing_transform_is_told_though_others_are_too_old(
     assert "unknown frame 'odom'" in sweeps.last_missing
 
 
-@pytest.mark.parametrize('back', [0, 1, 5000])
+def test_a_message_that_was_sent_twice_is_one_sweep(
+    make_card: MakeCard, static: TransformBuffer
+) -> None:
+    sweeps, config = Sweeps(make_card(features=FEATURES, past_sweeps=3)), LidarConfig()
+    for x, stamp in ((1, 0), (2, 100), (3, 100)):
+        joined = sweeps.join(cloud([[x, 0, 0, 0]], T0 + stamp * MS), config, static)
+    assert joined.points[:, 0].tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize('back', [1, 5000])
 def test_a_jump_back_in_time_clears_the_past(
     make_card: MakeCard, static: TransformBuffer, back: int
 ) -> None:

@@ -305,12 +305,12 @@ def test_velocities_are_points_in_the_order_of_the_detections(types):
     assert message.header == messages.detections3d(shuffled, types).header
     assert [field.name for field in message.fields] == ['x', 'y', 'z', 'vx', 'vy']
     assert {field.datatype for field in message.fields} == {7}
-    assert (message.width, message.point_step) == (3, 20)
+    assert (message.width, message.point_step, message.is_dense) == (3, 20, False)
     rows = np.frombuffer(bytes(message.data), np.float32).reshape(3, 5)
     assert_array_equal(rows[:, :3], boxes().boxes[:, :3].astype(np.float32))  # best first
     assert_array_equal(rows[:, 3:], given_velocities.astype(np.float32))
     none = messages.velocities_message(Boxes3D.empty(STAMP, 'base_link'), types)
-    assert (none.width, len(none.data)) == (0, 0)
+    assert (none.width, len(none.data), none.is_dense) == (0, 0, True)
 
 
 def test_no_detections_is_an_answer(types):
