@@ -26,9 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from airside_perception.camera.gpu import CudaCameraDetector
 from airside_perception.card import CameraCard, LidarCard, find_card
@@ -40,9 +38,8 @@ from airside_perception.engine.formats import fast_formats
 from airside_perception.engine.manifest import Manifest, manifest_path, sha256_of
 from airside_perception.engine.tensorrt import TensorRTEngine
 from airside_perception.lidar.gpu import CudaLidarDetector
-from airside_perception.lidar.sweeps import Sweeps
-from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Image, PointCloud
+from benchmarks.gpu_inputs import PERIOD_NS, PICTURE, joined, read_pictures, read_scans
 from benchmarks.gpu_network import THRESHOLD, write_network
 
 NVIDIA = {
@@ -58,9 +55,7 @@ TACTICS = ('EDGE_MASK_CONVOLUTIONS', 'JIT_CONVOLUTIONS')
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ('apron_centerpoint', 'apron_pointpillars', 'apron_centerpoint_velocity')
 WARM_UP = 20
-PICTURE = (720, 1280)
 LIDAR_HEIGHT = 1.73
-PERIOD_NS = 100_000_000
 
 
 def spread(times_ms: Sequence[float]) -> dict[str, float]:
@@ -163,14 +158,6 @@ def bandwidth(nbytes: int = 1 << 30, repeats: int = 20) -> float:
         return 2 * nbytes / best / 1e6
 
 
-def read_scans(folder: Path) -> list[NDArray[np.float32]]:
-    """All scans of a folder, float32 [N, 4]."""
-    files = sorted(folder.glob('*.bin'))
-    if not files:
-        raise SystemExit(f'{folder}: no .bin scans')
-    return [np.fromfile(path, np.float32).reshape(-1, 4) for path in files]
-
-
 def detector_times(
     detector: CudaLidarDetector, clouds: Sequence[PointCloud], repeats: int
 ) -> dict[str, dict[str, float]]:
@@ -183,14 +170,6 @@ def detector_times(
             call.append((time.perf_counter_ns() - start) / 1e6)
             whole.append(detector.timings['gpu'])
     return {'whole': spread(whole), 'call': spread(call)}
-
-
-def joined(clouds: Sequence[PointCloud], card: LidarCard, config: LidarConfig) -> list[PointCloud]:
-    """Clouds with those before them, as from a vehicle that stands; not the first ones."""
-    transforms, sweeps = TransformBuffer(), Sweeps(card)
-    transforms.set_static(config.fixed_frame, clouds[0].frame_id, np.eye(4))
-    whole = [sweeps.join(cloud, config, transforms) for cloud in clouds]
-    return whole[card.past_sweeps :]
 
 
 KITTI_CONFIG = LidarConfig(
@@ -236,20 +215,6 @@ def lidar_report(
         key: [min(c[key] for c in counts), max(c[key] for c in counts)] for key in counts[0]
     }
     return report
-
-
-def read_pictures(folder: Path | None) -> list[Image]:
-    """Eight pictures of a folder, or drawn ones, as a camera of 1280 x 720 pixels gives them."""
-    pictures = []
-    files = sorted(folder.glob('*.png'))[:8] if folder else []
-    rng = np.random.default_rng(0)
-    for index in range(8):
-        source = rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)
-        if files:
-            source = np.asarray(cv2.imread(str(files[index % len(files)])), dtype=np.uint8)
-        pixels = np.asarray(cv2.resize(source, PICTURE[::-1]), dtype=np.uint8)
-        pictures.append(Image(index, 'camera', pixels))
-    return pictures
 
 
 def camera_report(bench: Bench, onnx: Path, name: str, images: Sequence[Image]) -> Any:
