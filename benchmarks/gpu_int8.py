@@ -30,7 +30,8 @@ from airside_perception.lidar.encoder import Encoder
 from airside_perception.lidar.gpu import CudaLidarDetector
 from airside_perception.lidar.pillars import Grid
 from airside_perception.types import Boxes3D, PointCloud
-from benchmarks.gpu import LIDAR_HEIGHT, ROOT, Bench, detector_times, read_scans
+from benchmarks.gpu import LIDAR_HEIGHT, ROOT, Bench, detector_times
+from benchmarks.gpu_inputs import read_scans
 
 MARGIN = 0.02
 """Boxes nearer to their threshold may be on either side of it, and are not asked for."""
