@@ -67,8 +67,10 @@ def live(tmp_path_factory, repository, shared_data):
     resize_network(shared_data / 'yolox_nano' / 'yolox_nano.onnx', network, 384, 1248, str(card))
     lidar = repository / 'models' / 'apron_pointpillars.onnx'
     lidar_settings = {'engine_path': str(lidar), 'input_qos': 'reliable'}
+    # a camera that is late on a busy machine must not miss its set
+    fusion = {'cameras': ['front'], 'deadline_ms': 800.0, 'silence_ms': 5000.0}
     settings = {
-        'bev_fusion': {'cameras': ['front']},
+        'bev_fusion': fusion,
         'camera_front': {'engine_path': str(network), 'input_qos': 'reliable'},
         'lidar_detector': lidar_settings,
     }
