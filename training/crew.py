@@ -14,6 +14,8 @@ from typing import Any
 import cv2
 
 Make = Callable[[int, bool], Any]
+PATIENCE = 10.0
+"""Seconds that the end waits for what is under way."""
 
 
 class Crew:
@@ -56,6 +58,7 @@ class Crew:
         self._wanted = len(kept)
         self._error: Exception | None = None
         self._take, self._full = take, full
+        self._enough = threading.Event()  # for the thread, before `_stop` for the processes
         self._thread = threading.Thread(target=self._receive, daemon=True)
 
     def __enter__(self) -> Crew:
@@ -65,8 +68,11 @@ class Crew:
         return self
 
     def __exit__(self, *error: object) -> None:
+        # The thread first: of what a process was still sending when it ended it would wait for the
+        # rest for ever. So it does where one was killed; it is left behind then.
+        self._enough.set()
+        self._thread.join(PATIENCE)
         self._stop.set()
-        self._thread.join()
         for process in self._processes:
             process.terminate()
             process.join()
@@ -81,7 +87,7 @@ class Crew:
             raise RuntimeError(f'data could not be taken in: {self._error}') from self._error
         if any(process.exitcode is not None for process in self._processes):
             raise RuntimeError('a process that makes data has died; its traceback is above')
-        self._stop.wait(0.05)
+        self._enough.wait(0.05)
 
     def wait_for_held(self) -> list[Any]:
         """The kept things, by number."""
@@ -96,9 +102,9 @@ class Crew:
             self._error = error
 
     def _take_in(self) -> None:
-        while not self._stop.is_set():
+        while not self._enough.is_set():
             if self._full():
-                self._stop.wait(0.05)
+                self._enough.wait(0.05)
                 continue
             try:
                 number, plain, thing = self._queue.get(timeout=0.2)

@@ -76,3 +76,22 @@ def test_what_cannot_be_taken_in_is_told_of(made):
         pytest.raises(RuntimeError, match='none left'),
     ):
         wait_until(crew, lambda: False)
+
+
+def test_processes_send_until_nobody_reads(made, monkeypatch):
+    """Else the thread would wait for ever for the rest of what one was sending as it ended."""
+    taken: list[tuple[int, bool]] = []
+    crew = Crew(partial(made, -1), taken.append, 0, 2)
+    ended, join = [], crew._thread.join
+
+    def joined(patience):
+        ended.extend(process.exitcode for process in crew._processes)
+        ended.append(crew._stop.is_set())
+        join(patience)
+
+    monkeypatch.setattr(crew._thread, 'join', joined)
+    with crew:
+        wait_until(crew, lambda: len(taken) >= 2)
+    assert ended == [None, None, False]
+    assert not crew._thread.is_alive()
+    assert all(process.exitcode is not None for process in crew._processes)
