@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--frames', type=int, default=1, help='of each drive, 10 a second')
     parser.add_argument('--cache', type=Path, help='folder that keeps bags and detections')
     parser.add_argument('--json', type=Path, help='write the figures to this file as well')
+
+
+def write_figures(given: argparse.Namespace, figures: Mapping[str, Any]) -> None:
+    """Writes figures of the drives of the options to `--json`, where it is given."""
+    if given.json:
+        span = f'{given.seeds.start}:{given.seeds.stop}'
+        content = json.dumps({'seeds': span, 'family': given.family, **figures}, indent=1)
+        content = content.replace('NaN', 'null').replace('Infinity', 'null')
+        given.json.write_text(content + '\n', encoding='utf-8')
 
 
 def _seeds(text: str) -> range:

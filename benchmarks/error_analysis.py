@@ -17,7 +17,6 @@ Runs of a network are kept by the bytes of its model and card: a new model runs 
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import sys
 import tempfile
@@ -46,11 +45,12 @@ from airside_perception.replay.settings import (
     Settings,
     load_settings,
 )
-from airside_perception.replay.truth import read_image_truth, read_truth
+from airside_perception.replay.truth import Moment, read_image_truth, read_truth
 from airside_perception.resources import model_file
 from airside_perception.sim.frames import START_NS
+from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Float64
-from benchmarks.drives import add_options, fingerprint, make, world
+from benchmarks.drives import add_options, fingerprint, make, world, write_figures
 from benchmarks.error_causes import Surroundings
 from benchmarks.error_figures import analysed
 from benchmarks.error_spread import error, spread
@@ -104,10 +104,10 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
     """Runs one network over a simulated bag."""
     with BagReader(bag) as reader:
         plain = with_model(load_settings(reader.topics, None, 1), model)
-        settings = every_network(plain, lambda network: with_floor(network, FLOOR))
-        results, _ = run_detectors(reader, settings)
         own = thresholds(plain)
-        if settings.lidar is None:
+        if plain.lidar is None:
+            settings = every_network(plain, lambda network: with_floor(network, FLOOR))
+            results, _ = run_detectors(reader, settings)
             frames: list[Frame] = []
             aliases = aliases_of([camera.network.card for camera in settings.cameras])
             for camera in settings.cameras:
@@ -119,9 +119,7 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
             lowest = own[CAMERA_2D_TOPIC.format(settings.cameras[0].name)]
             return Sample(tuple(frames), (nothing,) * len(frames), lowest)
         moments, transforms = read_truth(reader), read_transforms(reader)
-        aliases = aliases_of([settings.lidar.card])
-        judged = judge(moments, results, transforms, aliases, {}, bag.name)
-        frames = [frame.in_range(0.0, WITHIN) for frame in judged[LIDAR_TOPIC].frames]
+        frames = lidar_frames(reader, plain, moments, transforms)
         scenario = world(seed, family)
         clouds = {}
         for record in reader.records([POINTS_TOPIC]):
@@ -137,6 +135,25 @@ def run(bag: Path, model: str, seed: int, family: str) -> Sample:
             rows = np.flatnonzero(~within).tolist()
             causes.append(scene.causes(frame.found.boxes, clouds[moment.stamp_ns], rows))
         return Sample(tuple(frames), tuple(causes), own[LIDAR_TOPIC])
+
+
+def lidar_frames(
+    reader: BagReader,
+    plain: Settings,
+    moments: Sequence[Moment],
+    transforms: TransformBuffer,
+) -> list[Frame]:
+    """What the lidar network finds in a bag down to FLOOR and within WITHIN, beside the truth.
+
+    Args:
+        plain: with that network alone, as `with_model` gives it.
+        moments: the truth; transforms: of the bag.
+    """
+    settings = every_network(plain, lambda network: with_floor(network, FLOOR))
+    results, _ = run_detectors(reader, settings)
+    aliases = aliases_of([plain.lidar.card] if plain.lidar else [])
+    judged = judge(moments, results, transforms, aliases, {}, reader.path.name)
+    return [frame.in_range(0.0, WITHIN) for frame in judged[LIDAR_TOPIC].frames]
 
 
 def samples(folder: Path, model: str, given: argparse.Namespace) -> Iterator[tuple[int, Sample]]:
@@ -198,12 +215,8 @@ def main() -> int:
                 f'{pair[0]} less {pair[1]}, {key}: {100 * found["difference"]:+.1f} '
                 f'+- {100 * found["error"]:.1f} points'
             )
-    if given.json:
-        span = f'{given.seeds.start}:{given.seeds.stop}'
-        tree = {'seeds': span, 'family': given.family, 'floor': FLOOR, 'models': answer,
-                'centerpoint less pointpillars': differences}  # fmt: skip
-        content = json.dumps(tree, indent=1).replace('NaN', 'null').replace('Infinity', 'null')
-        given.json.write_text(content + '\n', encoding='utf-8')
+    less = {'centerpoint less pointpillars': differences}
+    write_figures(given, {'floor': FLOOR, 'models': answer, **less})
     return 0
 
 

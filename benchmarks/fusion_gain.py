@@ -24,7 +24,6 @@ error of a gain is that of leaving out a tenth of the seeds at a time (jackknife
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import pickle
 import sys
@@ -57,7 +56,7 @@ from airside_perception.replay.settings import Settings, load_settings
 from airside_perception.replay.truth import Moment, read_image_truth, read_truth
 from airside_perception.transforms import TransformBuffer
 from airside_perception.types import Boxes3D
-from benchmarks.drives import add_options, fingerprint, make
+from benchmarks.drives import add_options, fingerprint, make, write_figures
 
 NETWORK_FLOOR, FLOOR = 0.02, 0.05
 """Lowest scores of networks that are recorded, and lowest probability that is looked at."""
@@ -410,15 +409,7 @@ def main() -> int:
         print(f'{len(moments)} frames in {time.monotonic() - started:.0f} s', file=sys.stderr)
         table = measured(moments)
     print(text(table))
-    if given.json:
-        answer = {
-            'frames': len(moments),
-            'seeds': f'{given.seeds.start}:{given.seeds.stop}',
-            'family': given.family,
-            **table,
-        }
-        content = json.dumps(answer, indent=1).replace('NaN', 'null')
-        given.json.write_text(content + '\n', encoding='utf-8')
+    write_figures(given, {'frames': len(moments), **table})
     return 0
 
 

@@ -14,7 +14,6 @@ those of both.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,12 +24,12 @@ import numpy as np
 
 from airside_perception.card import LidarCard, find_card
 from airside_perception.deploy.feeds import open_feeds
-from airside_perception.errors import ConfigError
+from airside_perception.errors import ConfigError, PerceptionError
 from airside_perception.evaluate.frames import Frame
 from airside_perception.overlap import bev_iou
 from airside_perception.resources import model_file
 from airside_perception.types import by_score
-from benchmarks.drives import add_options, make
+from benchmarks.drives import add_options, make, write_figures
 from benchmarks.error_figures import above
 from benchmarks.error_spread import error, jackknifed
 from benchmarks.velocity import SEVERAL, Found, figures, last_frame, text
@@ -100,6 +99,17 @@ def main() -> int:
     parser.add_argument('--model', default=SEVERAL, help='of fp32; default: %(default)s')
     parser.add_argument('--canvases', type=Path, metavar='FOLDER', help='write them to it')
     given = parser.parse_args()
+    try:
+        answer = _answer(given)
+    except PerceptionError as problem:
+        print(f'error: {problem}', file=sys.stderr)
+        return 2
+    write_figures(given, {'conditions': given.conditions, **answer})
+    return 0
+
+
+def _answer(given: argparse.Namespace) -> dict[str, Any]:
+    """Figures of what the options name; nothing where they only want canvases."""
     model = model_file(given.model, here_first=True)
     card = find_card(model)
     count = max(given.frames, 1 + (card.past_sweeps if isinstance(card, LidarCard) else 0))
@@ -111,14 +121,7 @@ def main() -> int:
         ]
         if given.canvases:
             write_canvases(bags, model, given.canvases)
-        answer = compare(bags, list(given.seeds), model, given.networks) if given.networks else {}
-    if given.json:
-        span = f'{given.seeds.start}:{given.seeds.stop}'
-        tree = {'seeds': span, 'conditions': list(given.conditions), 'family': given.family,
-                **answer}  # fmt: skip
-        content = json.dumps(tree, indent=1).replace('NaN', 'null')
-        given.json.write_text(content + '\n', encoding='utf-8')
-    return 0
+        return compare(bags, list(given.seeds), model, given.networks) if given.networks else {}
 
 
 def compare(

@@ -15,7 +15,6 @@ what moves (0.3 m/s and more), beside that of the answer that nothing moves, and
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import sys
 import tempfile
@@ -27,26 +26,32 @@ from typing import Any
 import numpy as np
 
 from airside_perception.card import LidarCard, load_card
+from airside_perception.errors import PerceptionError
 from airside_perception.evaluate.breakdown import people
 from airside_perception.evaluate.errors import REACH
 from airside_perception.evaluate.frames import Frame
 from airside_perception.evaluate.matching import centre_nearness, match
 from airside_perception.replay.bag import BagReader
-from airside_perception.replay.evaluate import every_network, run_detectors, with_floor
-from airside_perception.replay.judge import aliases_of, judge
+from airside_perception.replay.evaluate import every_network
 from airside_perception.replay.report import thresholds
 from airside_perception.replay.runner import LIDAR_TOPIC, read_transforms
 from airside_perception.replay.settings import load_settings
 from airside_perception.replay.truth import read_truth
 from airside_perception.resources import model_file
 from airside_perception.types import Float64
-from benchmarks.drives import add_options, fingerprint, make
-from benchmarks.error_analysis import with_model
+from benchmarks.drives import add_options, fingerprint, make, write_figures
+from benchmarks.error_analysis import lidar_frames, with_model
 from benchmarks.error_figures import above
 from benchmarks.error_spread import error, jackknifed, mean_ap
-from benchmarks.fusion_gain import FLOOR, WITHIN
+from benchmarks.fusion_gain import FLOOR
 
 SINGLE, SEVERAL = 'apron_centerpoint.onnx', 'apron_centerpoint_velocity.onnx'
+WAYS = {
+    'one sweep': (SINGLE, None),
+    'several, no past': (SEVERAL, 0),
+    'several': (SEVERAL, None),
+}
+"""{name: network, most past sweeps, None: those of its card}."""
 MOVING = 0.3
 """Metres a second from which an object counts as moving."""
 Found = tuple[Frame, dict[str, float]]
@@ -64,13 +69,29 @@ def last_frame(bag: Path, model: str, past: int | None) -> Found:
             plain = every_network(
                 plain, lambda item: replace(item, config=replace(item.config, past_sweeps=past))
             )
-        settings = every_network(plain, lambda network: with_floor(network, FLOOR))
-        results, _ = run_detectors(reader, settings)
-        moments, transforms = read_truth(reader), read_transforms(reader)
-        aliases = aliases_of([settings.lidar.card] if settings.lidar else [])
-        judged = judge(moments, results, transforms, aliases, {}, bag.name)
-        frame = judged[LIDAR_TOPIC].frames[-1].in_range(0.0, WITHIN)
-        return frame, dict(thresholds(plain)[LIDAR_TOPIC])
+        frames = lidar_frames(reader, plain, read_truth(reader), read_transforms(reader))
+        return frames[-1], dict(thresholds(plain)[LIDAR_TOPIC])
+
+
+def last_frames(
+    folder: Path, model: str, past: int | None, count: int, given: argparse.Namespace
+) -> tuple[list[Found], list[int]]:
+    """`last_frame` of all drives of the options, `count` frames long, and the seed of each.
+
+    Drives and what a network made of them are kept in the folder.
+    """
+    path = model_file(model, here_first=True)
+    network = fingerprint([path, path.with_suffix('.yaml')])
+    found, seeds = [], []
+    for seed in given.seeds:
+        for condition in given.conditions:
+            bag = make(folder, seed, condition, given.family, count)
+            kept = bag.with_name(f'{bag.name}_last_{network}_{past}.pickle')
+            if not kept.is_file():
+                kept.write_bytes(pickle.dumps(last_frame(bag, model, past)))
+            found.append(pickle.loads(kept.read_bytes()))
+            seeds.append(seed)
+    return found, seeds
 
 
 def speeds(frames: Sequence[Frame], names: Sequence[str]) -> dict[str, Float64]:
@@ -156,46 +177,31 @@ def main() -> int:
     )  # fmt: skip
     add_options(parser)
     given = parser.parse_args()
-    several = load_card(model_file(SEVERAL, here_first=True).with_suffix('.yaml'))
-    past = several.past_sweeps if isinstance(several, LidarCard) else 0
-    count = max(given.frames, 1 + past)
-    ways = {
-        'one sweep': (SINGLE, None),
-        'several, no past': (SEVERAL, 0),
-        'several': (SEVERAL, None),
-    }
     answer: dict[str, Any] = {}
     curves: dict[str, Float64] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.cache or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for way, (model, most) in ways.items():
-            path = model_file(model, here_first=True)
-            print_of = fingerprint([path, path.with_suffix('.yaml')])
-            found, seeds = [], []
-            for seed in given.seeds:
-                for condition in given.conditions:
-                    bag = make(folder, seed, condition, given.family, count)
-                    kept = bag.with_name(f'{bag.name}_last_{print_of}_{most}.pickle')
-                    if not kept.is_file():
-                        kept.write_bytes(pickle.dumps(last_frame(bag, model, most)))
-                    found.append(pickle.loads(kept.read_bytes()))
-                    seeds.append(seed)
-            frames, names = [frame for frame, _ in found], tuple(found[0][1])
-            answer[way] = {'model': model, **figures(found, seeds)}
-            curves[way] = jackknifed(frames, seeds, names, False)
-            print(text(f'{way} ({model})', answer[way]), flush=True)
+    try:
+        several = load_card(model_file(SEVERAL, here_first=True).with_suffix('.yaml'))
+        past = several.past_sweeps if isinstance(several, LidarCard) else 0
+        count = max(given.frames, 1 + past)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = given.cache or Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            for way, (model, most) in WAYS.items():
+                found, seeds = last_frames(folder, model, most, count, given)
+                frames, names = [frame for frame, _ in found], tuple(found[0][1])
+                answer[way] = {'model': model, **figures(found, seeds)}
+                curves[way] = jackknifed(frames, seeds, names, False)
+                print(text(f'{way} ({model})', answer[way]), flush=True)
+    except PerceptionError as problem:
+        print(f'error: {problem}', file=sys.stderr)
+        return 2
     for way in ('several, no past', 'several'):
         gain = answer[way]['map'] - answer['one sweep']['map']
         off = error(curves[way] - curves['one sweep'])
         answer[way]['gain'] = {'map': gain, 'error': off}
         print(f'{way} less one sweep: {100 * gain:+.1f} +- {100 * off:.1f} points of mAP')
-    if given.json:
-        span = f'{given.seeds.start}:{given.seeds.stop}'
-        tree = {'seeds': span, 'conditions': list(given.conditions), 'family': given.family,
-                'frames of a drive': count, 'floor': FLOOR, **answer}  # fmt: skip
-        content = json.dumps(tree, indent=1).replace('NaN', 'null')
-        given.json.write_text(content + '\n', encoding='utf-8')
+    asked = {'conditions': given.conditions, 'frames of a drive': count, 'floor': FLOOR}
+    write_figures(given, {**asked, **answer})
     return 0
 
 
