@@ -36,6 +36,12 @@ def clouds(count: int, points: int) -> list[PointCloud]:
     return found
 
 
+def engine_of(network: Path, queue: Any, form: str) -> FakeEngine:
+    """All of its tensors are float32, float16, or float16 in the layout hwc8."""
+    layouts = dict.fromkeys(TENSORS, 'hwc8') if form == 'hwc8' else None
+    return FakeEngine(network, queue, layouts=layouts, half=() if form == 'fp32' else TENSORS)
+
+
 @pytest.mark.parametrize('form', ['fp32', 'fp16', 'hwc8'])
 @pytest.mark.parametrize('past_sweeps', [0, 2])
 def test_velocities_of_several_sweeps_are_those_of_the_cpu(
@@ -48,12 +54,7 @@ def test_velocities_of_several_sweeps_are_those_of_the_cpu(
     config = LidarConfig(nms_iou=0.2, max_detections=50, intensity_scale=0.01,
                          max_points_in_cloud=1000, fixed_frame='base_link')  # fmt: skip
     plain = LidarDetector(open_engine(network, threads=1), card, config)
-    engine = FakeEngine(
-        network, queue,
-        layouts=dict.fromkeys(TENSORS, 'hwc8') if form == 'hwc8' else None,
-        half=() if form == 'fp32' else TENSORS,
-    )  # fmt: skip
-    detector = CudaLidarDetector(engine, card, config, queue=queue)
+    detector = CudaLidarDetector(engine_of(network, queue, form), card, config, queue=queue)
     sweeps, transforms = Sweeps(card), TransformBuffer()
     for step, cloud in enumerate(clouds(4, 600)):
         cloud = replace(cloud, stamp_ns=(1 + step) * 100_000_000)
@@ -104,12 +105,7 @@ def test_agrees_with_the_detector_on_the_cpu(
     # boxes are as large as a car: those of neighbouring cells are one object
     config = LidarConfig(nms_iou=0.2, max_detections=50)
     plain = LidarDetector(open_engine(network, threads=1), card, config)
-    engine = FakeEngine(
-        network, queue,
-        layouts=dict.fromkeys(TENSORS, 'hwc8') if form == 'hwc8' else None,
-        half=() if form == 'fp32' else TENSORS,
-    )  # fmt: skip
-    detector = CudaLidarDetector(engine, card, config, queue=queue)
+    detector = CudaLidarDetector(engine_of(network, queue, form), card, config, queue=queue)
     scores = 1e-4 if form == 'fp32' else 1e-2
     for cloud in clouds(3, 600):
         expected, found = plain.detect(cloud), detector.detect(cloud)
