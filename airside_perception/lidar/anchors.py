@@ -83,7 +83,9 @@ class AnchorDecoder:
         code = outputs[card.box_output].reshape(anchors, 7, -1)[anchor, :, cell]
         front = outputs[card.direction_output].reshape(anchors, 2, -1)[anchor, :, cell]
         length, width, height, z, yaw = self._anchors[anchor].T
-        xt, yt, zt, lt, wt, ht, turn = code.astype(np.float64).T
+        # one after another in memory: numpy 1.21's exp of a column differs in the last bit where
+        # its result happens to lie next to it
+        xt, yt, zt, lt, wt, ht, turn = np.ascontiguousarray(code.T, dtype=np.float64)
         diagonal = np.hypot(length, width)
         row, column = np.divmod(cell, len(self._x))
         with np.errstate(over='ignore', invalid='ignore'):
