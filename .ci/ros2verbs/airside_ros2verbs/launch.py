@@ -25,11 +25,17 @@ class LaunchCommand(CommandExtension):
     def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str) -> None:
         """Declare the command line."""
         parser.add_argument(
-            '-s', '--show-args', '--show-arguments', action='store_true',
+            '-s',
+            '--show-args',
+            '--show-arguments',
+            action='store_true',
             help='print the arguments that the launch file takes, and end',
         )
         parser.add_argument(
-            '-n', '--noninteractive', action='store_true', default=not sys.stdin.isatty(),
+            '-n',
+            '--noninteractive',
+            action='store_true',
+            default=not sys.stdin.isatty(),
             help='no terminal is attached, which would interrupt the nodes too; known where the '
             'input is none',
         )
@@ -38,7 +44,9 @@ class LaunchCommand(CommandExtension):
         )
         parser.add_argument('target', help='a package, or the path of a launch file')
         parser.add_argument(
-            'rest', nargs='*', metavar='[file] name:=value',
+            'rest',
+            nargs='*',
+            metavar='[file] name:=value',
             help='the launch file, after a package; then values of its arguments',
         )
 
@@ -53,11 +61,13 @@ class LaunchCommand(CommandExtension):
             argv=assignments, noninteractive=args.noninteractive, debug=args.debug
         )
         service.include_launch_description(
-            LaunchDescription([
-                IncludeLaunchDescription(
-                    AnyLaunchDescriptionSource(str(path)), launch_arguments=arguments
-                )
-            ])
+            LaunchDescription(
+                [
+                    IncludeLaunchDescription(
+                        AnyLaunchDescriptionSource(str(path)), launch_arguments=arguments
+                    )
+                ]
+            )
         )
         return int(service.run())
 
