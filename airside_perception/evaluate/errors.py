@@ -26,7 +26,7 @@ class Errors:
         translation: distance of the centres seen from above, metres.
         scale: 1 - IoU of the two sizes with centre and yaw aligned.
         orientation: smallest difference of the yaws, radians.
-        velocity: m/s; NaN where the detector gives none.
+        velocity: m/s; NaN where the detector gives none, or the truth has none.
     """
 
     translation: float
@@ -70,20 +70,19 @@ def class_errors(frames: Sequence[Frame], found: Matches, period: float = 2 * np
 
     As nuScenes' development kit computes them: the running mean over the hits, interpolated at 101
     recalls by their scores. A class of which less is found has errors of 1, that of the velocity
-    only where any detection in the frames has one. Where the best hits have no velocity the kit
+    only where the frames have velocities, found and true. Where the best hits have no velocity the kit
     counts errors of 0, which flatters; here the first one that is known stands for them.
     """
     values = box_errors(frames, found, period)
     if not len(values):
-        given = any(np.isfinite(np.asarray(item.found.velocities)).any() for item in frames)
-        return Errors(1.0, 1.0, 1.0, 1.0 if given else float('nan'))
+        return _unfound(frames)
     recall = np.cumsum(found.hits) / found.asked
     scores = np.interp(RECALLS, recall, found.scores, right=0.0)
     reached = np.flatnonzero(scores)
     last = int(reached[-1]) if len(reached) else 0
     first = round(100 * LEAST) + 1
     if last < first:
-        return Errors(1.0, 1.0, 1.0, 1.0 if np.isfinite(values[:, 3]).any() else float('nan'))
+        return _unfound(frames)
     hit_scores = found.scores[found.hits]
     means = []
     for column in values.T:
@@ -94,6 +93,13 @@ def class_errors(frames: Sequence[Frame], found: Matches, period: float = 2 * np
         at = np.interp(scores[::-1], hit_scores[::-1], running[::-1])[::-1]
         means.append(float(at[first : last + 1].mean()))
     return Errors(*means)
+
+
+def _unfound(frames: Sequence[Frame]) -> Errors:
+    """Errors of a class of which nearly nothing is found."""
+    given = any(np.isfinite(np.asarray(item.found.velocities)).any() for item in frames)
+    known = any(np.isfinite(np.asarray(item.truth.velocities)).any() for item in frames)
+    return Errors(1.0, 1.0, 1.0, 1.0 if given and known else float('nan'))
 
 
 def mean_errors(by_class: Mapping[str, Errors]) -> Errors:

@@ -167,8 +167,29 @@ def test_errors_without_velocities_are_not_of_velocities() -> None:
     assert (errors.translation, errors.orientation) == (1.0, 1.0)
     assert np.isnan(errors.velocity)
     found = replace(missed.found, velocities=np.zeros((1, 2)))
-    given = evaluate([replace(missed, found=found)], Question(('car',))).errors
-    assert given.velocity == 1.0
+    given = replace(missed, found=found)
+    assert np.isnan(evaluate([given], Question(('car',))).errors.velocity)  # of nothing true
+    truth = replace(missed.truth, velocities=np.zeros((1, 2)))
+    assert evaluate([replace(given, truth=truth)], Question(('car',))).errors.velocity == 1.0
+
+
+def test_a_class_found_once_without_a_velocity_is_not_found() -> None:
+    still, nan = np.zeros((1, 2)), np.full((1, 2), np.nan)
+    frames = []
+    for number in range(40):
+        found = [('person', 20.0, 0, 0.9)] if number < 1 else [('car', 10.0, 0, 0.9)]
+        each = frame([('car', 10, 0), ('person', 20, 0)], found)
+        frames.append(
+            replace(
+                each,
+                truth=replace(each.truth, velocities=np.zeros((2, 2))),
+                found=replace(each.found, velocities=still if number else nan),
+            )
+        )
+    scores = evaluate(frames, Question(('car', 'person')))
+    assert {item.name: item.errors.velocity for item in scores.classes} == {
+        'car': 0.0, 'person': 1.0,
+    }  # fmt: skip
 
 
 def test_the_worst_frames() -> None:
