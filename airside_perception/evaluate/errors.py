@@ -70,8 +70,8 @@ def class_errors(frames: Sequence[Frame], found: Matches, period: float = 2 * np
 
     As nuScenes' development kit computes them: the running mean over the hits, interpolated at 101
     recalls by their scores. A class of which less is found has errors of 1, that of the velocity
-    only where the frames have velocities, found and true. Where the best hits have no velocity the kit
-    counts errors of 0, which flatters; here the first one that is known stands for them.
+    only where the frames have velocities, found and true. Where the best hits have no velocity
+    the kit counts errors of 0, which flatters; here the first one that is known stands for them.
     """
     values = box_errors(frames, found, period)
     if not len(values):

@@ -7,7 +7,7 @@ rosbags' classes both work; outgoing ones are made by `types`, a callable from a
 A message whose content cannot be trusted is a `MessageError` that names the field and its value.
 """
 
-from airside_perception.messages.clouds import point_cloud
+from airside_perception.messages.clouds import point_cloud, velocities
 from airside_perception.messages.fields import header_stamp_ns, stamp_ns
 from airside_perception.messages.incoming import (
     boxes2d,
@@ -51,5 +51,6 @@ __all__ = [
     'stamp_ns',
     'time_message',
     'transform_message',
+    'velocities',
     'velocities_message',
 ]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from airside_perception.errors import MessageError
 from airside_perception.messages.fields import data_bytes, header_stamp_ns
-from airside_perception.types import PointCloud
+from airside_perception.types import Float64, PointCloud
 
 POINT_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
 """Data types of sensor_msgs/PointField."""
@@ -41,10 +41,28 @@ def point_cloud(
         MessageError: a field is missing or of an unusable type, the layout contradicts itself, the
             data are shorter than announced, or there is no stamp.
     """
-    fields = {item.name: item for item in message.fields}
     if need is None:
-        need = ('intensity',) if 'intensity' in fields else ()
+        need = ('intensity',) if any(item.name == 'intensity' for item in message.fields) else ()
     names = ('x', 'y', 'z', *need)
+    columns = _columns(message, names)
+    points = _select(columns, _rows(columns, message.point_step), min_range, max_range)
+    count = len(columns[0])
+    return PointCloud(header_stamp_ns(message), message.header.frame_id, points, names, count)
+
+
+def velocities(message: Any) -> Float64:
+    """vx and vy [N, 2] of a PointCloud2 as `velocities_message` makes it; NaN: not known.
+
+    Raises:
+        MessageError: as `point_cloud`, but for the stamp.
+    """
+    found: Float64 = np.stack(_columns(message, ('vx', 'vy')), axis=1).astype(np.float64)
+    return found
+
+
+def _columns(message: Any, names: tuple[str, ...]) -> list[NDArray[Any]]:
+    """The values of the named fields, as they lie in the message."""
+    fields = {item.name: item for item in message.fields}
     for name in names:
         if name not in fields:
             raise MessageError(
@@ -55,14 +73,12 @@ def point_cloud(
         raise MessageError(f'point cloud of {count} points; more than {MAX_POINTS} are refused')
     dtypes = [_point_type(fields[name], message) for name in names]
     data = _point_bytes(message) if count else np.empty(0, np.uint8)
-    columns = [
+    return [
         np.ndarray((count,), dtype, data, fields[name].offset, (message.point_step,))
         if count
         else np.empty(0, dtype)
         for name, dtype in zip(names, dtypes, strict=True)
     ]
-    points = _select(columns, _rows(columns, message.point_step), min_range, max_range)
-    return PointCloud(header_stamp_ns(message), message.header.frame_id, points, names, count)
 
 
 def _rows(columns: list[NDArray[Any]], step: int) -> NDArray[Any] | None:

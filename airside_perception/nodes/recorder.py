@@ -2,7 +2,8 @@
 
     python -m airside_perception.nodes.recorder --out live.jsonl /perception/objects ...
 
-The file is that of `replay run`, so `replay compare` takes it. With `--inputs`, a file
+The file is that of `replay run`, so `replay compare` takes it; velocities of `.../detections` are
+those of `.../velocities` beside it, where a network has them. With `--inputs`, a file
 `OUT.latency.json` holds, for every topic, the milliseconds of steady time from the first input of
 a stamp to the result of that stamp, both as this process received them.
 """
@@ -24,6 +25,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
@@ -31,8 +33,10 @@ from airside_perception import messages
 from airside_perception.errors import PerceptionError
 from airside_perception.nodes.base import RESULT, SENSOR, message_type
 from airside_perception.results import Result, ResultWriter, result_of
+from airside_perception.types import Boxes2D, Boxes3D, Float64
 
 DISCOVERY_S = 0.2
+DETECTIONS, VELOCITIES = '/detections', '/velocities'
 CDR_STAMP = struct.Struct('<4xiI')
 """Seconds and nanoseconds of a header that opens a little-endian CDR message."""
 
@@ -45,11 +49,16 @@ class Recorder(Node):
     """
 
     def __init__(
-        self, topics: Sequence[str], inputs: Sequence[str] = (), markers: str = ''
+        self,
+        topics: Sequence[str],
+        inputs: Sequence[str] = (),
+        markers: str = '',
+        **kwargs: Any,
     ) -> None:
-        super().__init__('perception_recorder')
+        super().__init__('perception_recorder', **kwargs)
         self.failures: dict[str, int] = {}
-        self._results: dict[tuple[int, str], Result] = {}
+        self._boxes: dict[tuple[int, str], Boxes2D | Boxes3D] = {}
+        self._velocities: dict[tuple[int, str], Float64] = {}
         self._sources: dict[int, dict[int, tuple[str, ...]]] = {}
         self._latencies: dict[str, list[float]] = {topic: [] for topic in topics}
         self._arrivals: dict[int, float] = {}
@@ -60,6 +69,13 @@ class Recorder(Node):
             self.create_subscription(
                 kind, topic, lambda m, t=topic, r=read: self._on_result(t, r, m), RESULT
             )
+            if topic.endswith(DETECTIONS):
+                self.create_subscription(
+                    PointCloud2,
+                    topic[: -len(DETECTIONS)] + VELOCITIES,
+                    lambda m, t=topic: self._on_velocities(t, m),
+                    RESULT,
+                )
         if markers:
             self.create_subscription(MarkerArray, markers, self._on_markers, RESULT)
         self._waiting = set(inputs)
@@ -72,7 +88,11 @@ class Recorder(Node):
             BagError: it cannot be written.
         """
         with ResultWriter(path) as writer:
-            for (stamp, _), result in sorted(self._results.items(), key=lambda item: item[0]):
+            for (stamp, topic), boxes in sorted(self._boxes.items(), key=lambda item: item[0]):
+                known = self._velocities.get((stamp, topic))
+                if isinstance(boxes, Boxes3D) and known is not None and len(known) == len(boxes):
+                    boxes = dataclasses.replace(boxes, velocities=known)
+                result = result_of(topic, boxes)
                 writer.write(self._with_sources(result, self._sources.get(stamp, {})))
         text = json.dumps(self._latencies, indent=0, sort_keys=True)
         path.with_name(f'{path.name}.latency.json').write_text(text + '\n', encoding='utf-8')
@@ -82,12 +102,22 @@ class Recorder(Node):
         try:
             boxes = read(message)
         except PerceptionError as error:
-            self.failures[topic] = self.failures.get(topic, 0) + 1
-            self.get_logger().error(f'{topic}: {error}', throttle_duration_sec=1.0)
+            self._failed(topic, error)
             return
-        self._results[boxes.stamp_ns, topic] = result_of(topic, boxes)
+        self._boxes[boxes.stamp_ns, topic] = boxes
         if boxes.stamp_ns in self._arrivals:
             self._latencies[topic].append(round((now - self._arrivals[boxes.stamp_ns]) * 1e3, 3))
+
+    def _on_velocities(self, topic: str, message: PointCloud2) -> None:
+        try:
+            stamp = messages.header_stamp_ns(message)
+            self._velocities[stamp, topic] = messages.velocities(message)
+        except PerceptionError as error:
+            self._failed(topic, error)
+
+    def _failed(self, topic: str, error: PerceptionError) -> None:
+        self.failures[topic] = self.failures.get(topic, 0) + 1
+        self.get_logger().error(f'{topic}: {error}', throttle_duration_sec=1.0)
 
     def _on_markers(self, message: MarkerArray) -> None:
         """The evidence of fused objects is in the labels for RViz, not in vision_msgs."""

@@ -32,7 +32,7 @@ class Tolerances:
         yaw_deg: degrees.
         score: difference.
         pixels: largest difference of the edges of a box in an image.
-        velocity: m/s, length of the difference, where both files have velocities.
+        velocity: m/s, length of the difference. One that only one file has is a difference.
         margin: a detection that is in one file only is forgiven where its score is below its
             threshold plus this.
         symmetric: classes whose front cannot be told from the rear: yaw modulo pi.

@@ -309,7 +309,13 @@ def test_velocities_are_points_in_the_order_of_the_detections(types):
     rows = np.frombuffer(bytes(message.data), np.float32).reshape(3, 5)
     assert_array_equal(rows[:, :3], boxes().boxes[:, :3].astype(np.float32))  # best first
     assert_array_equal(rows[:, 3:], given_velocities.astype(np.float32))
+    assert_array_equal(messages.velocities(message), given_velocities)
     none = messages.velocities_message(Boxes3D.empty(STAMP, 'base_link'), types)
+    assert messages.velocities(none).shape == (0, 2)
+    with pytest.raises(MessageError, match="no field 'vx'"):
+        messages.velocities(messages.point_cloud_message(PointCloud(
+            STAMP, 'lidar', np.zeros((1, 3), np.float32), ('x', 'y', 'z')
+        ), types))  # fmt: skip
     assert (none.width, len(none.data), none.is_dense) == (0, 0, True)
 
 
