@@ -29,6 +29,8 @@ from airside_perception.types import Float32
 
 Int32 = NDArray[np.int32]
 Index = NDArray[np.intp]
+BLOCK = 4096
+"""Points looked at together for one in the grid."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,13 @@ class Grid:
             starts = np.concatenate([[0], np.cumsum(counts)])
         means = self._means(points, members, starts, counts)
         return Pillars(cells, starts, members, means, len(used), occupied)
+
+    def any_inside(self, points: Float32) -> bool:
+        """Whether a point [N, 3 or more] lies in the grid; most clouds say so in their first."""
+        return any(
+            len(self._inside(points[start : start + BLOCK])[0])
+            for start in range(0, len(points), BLOCK)
+        )
 
     def _inside(self, points: Float32) -> tuple[Index, NDArray[np.uint16], NDArray[np.uint16]]:
         """Points in the grid with their rows and columns (rules 1 and 2)."""

@@ -9,6 +9,9 @@ The newest sweep stands first and older ones follow by age: where a pillar has t
 keeps the first (rule 4 of `lidar.pillars`), which are the newest.
 
 The vehicle's own body is left out of every sweep at its own stamp: moved, it would be elsewhere.
+
+Where the newest sweep shows the network nothing, it is alone: what is found is said to be there at
+its stamp, and a blind lidar shall not be hidden by what it saw before.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from airside_perception.errors import TransformError
 from airside_perception.geometry import move_cloud
 from airside_perception.lidar.ego import without_ego
 from airside_perception.lidar.labels import points_for
+from airside_perception.lidar.pillars import Grid
 from airside_perception.transforms import TransformSource
 from airside_perception.types import PointCloud
 
@@ -37,13 +41,16 @@ class Sweeps:
         last_sweeps: past sweeps that the last cloud was joined with.
         last_missing: why they were not as many as wanted; '' where they were.
         last_error: the transform that was missing for one of them; None: none was.
+        alone: clouds in a row without any past sweep, though some are wanted.
     """
 
     def __init__(self, card: LidarCard) -> None:
         self.last_sweeps = 0
         self.last_missing = ''
         self.last_error: TransformError | None = None
+        self.alone = 0
         self._card = card
+        self._grid = Grid.of(card)
         self._past: deque[PointCloud] = deque(maxlen=card.past_sweeps)  # the newest first
 
     def join(
@@ -66,6 +73,7 @@ class Sweeps:
         self._forget(newest)
         past = self._moved(newest, config, transforms)
         self.last_sweeps = len(past)
+        self.alone = 0 if past or not self.last_missing else self.alone + 1
         self._past.appendleft(newest)
         return replace(newest, points=np.concatenate([points, *(item.points for item in past)]))
 
@@ -94,6 +102,9 @@ class Sweeps:
         frame, now = newest.frame_id, newest.stamp_ns
         wanted = min(self._card.past_sweeps, config.past_sweeps)
         found: list[PointCloud] = []
+        if wanted and not self._grid.any_inside(newest.points):
+            self.last_missing = 'no point of this cloud is in the range of the network'
+            return found
         for past in list(self._past)[:wanted]:
             age = (now - past.stamp_ns) / NS_PER_S
             if age > config.max_sweep_age:

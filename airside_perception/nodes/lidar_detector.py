@@ -16,6 +16,9 @@ from airside_perception.nodes.base import RESULT, message_type, run
 from airside_perception.nodes.detector import DetectorNode
 from airside_perception.nodes.diagnostics import WARN, Report
 
+ALONE = 3
+"""Clouds in a row without a past sweep that are no accident, as the first one is."""
+
 
 class LidarDetectorNode(DetectorNode[LidarConfig]):
     """Publishes `~/output/detections` for every cloud whose transform is known.
@@ -71,7 +74,8 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         self._points = cloud.received, detector.last_usable
         if sweeps is not None:
             unmoved = sweeps.last_error is not None and not sweeps.last_sweeps
-            self._sweeps = sweeps.last_sweeps, sweeps.last_missing, unmoved
+            lasting = unmoved or sweeps.alone >= ALONE
+            self._sweeps = sweeps.last_sweeps, sweeps.last_missing, lasting
         self._boxes.publish(messages.detections3d(boxes, message_type))
         if detector.card.centers is not None and detector.card.centers.velocity:
             self._velocities.publish(messages.velocities_message(boxes, message_type))
@@ -91,10 +95,10 @@ class LidarDetectorNode(DetectorNode[LidarConfig]):
         report.add('num_pillars', pillars)
         report.add('is_num_pillars_within_range', pillars <= most)
         if self._sweeps is not None and pipeline.sweeps is not None:
-            count, missing, unmoved = self._sweeps
+            count, missing, lasting = self._sweeps
             report.add('sweeps/past', count)
             report.add('sweeps/missing', missing or 'none')
-            if unmoved:
+            if lasting:
                 report.find(WARN, f'sweeps/past 0, the network wants past sweeps: {missing}')
         left_out = getattr(detector, 'last_dropped_points', 0)  # the CPU's takes any number
         if left_out:

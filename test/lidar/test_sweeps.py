@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ def seen(world: np.ndarray, stamp: int) -> PointCloud:
 
 def cloud(points: Any, stamp: int, frame: str = 'base_link') -> PointCloud:
     return PointCloud(stamp, frame, np.asarray(points, np.float32).reshape(-1, 4))
+
+
+@pytest.fixture(name='make_card')
+def card_of_a_wide_range(make_card: MakeCard) -> MakeCard:
+    return partial(make_card, limits=(-64.0, -64.0, -3.0, 64.0, 64.0, 5.0))
 
 
 @pytest.fixture
@@ -209,13 +215,36 @@ def test_another_frame_clears_the_past(make_card: MakeCard, static: TransformBuf
     assert len(sweeps.join(cloud([[1, 0, 0, 0]], T0 + 200 * MS), config, static)) == 2
 
 
-def test_a_cloud_without_points(make_card: MakeCard, static: TransformBuffer) -> None:
-    sweeps, config = Sweeps(make_card(features=FEATURES, past_sweeps=1)), LidarConfig()
+BLIND = 'no point of this cloud is in the range of the network'
+
+
+@pytest.mark.parametrize('nothing', [[], [[64.1, 0, 0, 0]] * 5000, [[1, 0, 5.5, 0]]])
+def test_a_cloud_that_shows_nothing_is_alone(
+    make_card: MakeCard, static: TransformBuffer, nothing: list[list[float]]
+) -> None:
+    """What was there before is not said to be there still."""
+    sweeps, config = Sweeps(make_card(features=FEATURES, past_sweeps=2)), LidarConfig()
     sweeps.join(cloud([[1, 0, 0, 0]], T0), config, static)
-    empty = np.empty((0, 4))
-    assert len(sweeps.join(cloud(empty, T0 + 100 * MS), config, static)) == 1
-    joined = sweeps.join(cloud(empty, T0 + 200 * MS), config, static)
-    assert joined.points.shape == (0, 4)
+    for step, alone in ((1, 2), (2, 3)):
+        joined = sweeps.join(cloud(nothing, T0 + step * 100 * MS), config, static)
+        assert len(joined) == len(nothing)
+        assert (sweeps.last_sweeps, sweeps.last_missing) == (0, BLIND)
+        assert sweeps.alone == alone
+    sweeps.join(cloud(nothing, T0 + 250 * MS), LidarConfig(past_sweeps=0), static)
+    assert (sweeps.last_missing, sweeps.alone) == ('', 0)  # nothing is wanted
+    again = sweeps.join(cloud([*nothing, [2, 0, 0, 0]], T0 + 300 * MS), config, static)
+    assert len(again) == 3 * len(nothing) + 1
+    assert (sweeps.last_sweeps, sweeps.alone) == (2, 0)
+
+
+def test_the_own_body_is_not_what_a_cloud_shows(
+    make_card: MakeCard, static: TransformBuffer
+) -> None:
+    sweeps = Sweeps(make_card(features=FEATURES, past_sweeps=1))
+    config = LidarConfig(ego_box=(-1.0, -1.0, -1.0, 2.0, 1.0, 2.0))
+    sweeps.join(cloud([[1, 0, 0, 0], [5, 0, 0, 0]], T0), config, static)
+    assert len(sweeps.join(cloud([[1, 0, 0, 0]], T0 + 100 * MS), config, static)) == 0
+    assert sweeps.last_missing == BLIND
 
 
 def test_a_needed_intensity(make_card: MakeCard, static: TransformBuffer) -> None:

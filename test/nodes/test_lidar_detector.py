@@ -161,6 +161,28 @@ def test_without_odometry_it_goes_on_with_one_sweep_and_says_so(
     assert 'sweeps' not in status.message
 
 
+def test_clouds_too_far_apart_for_a_past_are_said_after_a_few(harness, sensors, networks):
+    lidar = Moving(harness, sensors, networks, max_sweep_age=0.05)
+    for _ in range(3):
+        status, _ = harness.diagnosis(lidar.node, lambda *_: True)
+        assert 'sweeps' not in status.message
+        lidar.look((5.0, 1.0, 0.5, 0.9))
+    status, _ = harness.diagnosis(lidar.node, lambda status, _: 'sweeps/past 0' in status.message)
+    assert status.level == b'\x01'
+    assert 'a sweep is 0.100 s old, max_sweep_age 0.05 s' in status.message
+
+
+def test_a_blind_lidar_is_not_hidden_by_what_it_saw_before(harness, sensors, networks):
+    lidar = Moving(harness, sensors, networks)
+    assert len(lidar.look((5.0, 1.0, 0.5, 0.9))) == 1
+    assert len(lidar.look((500.0, 1.0, 0.5, 0.9))) == 0
+    status, values = harness.diagnosis(
+        lidar.node, lambda status, _: 'points/usable 0 of 1' in status.message
+    )
+    assert status.level == b'\x01'
+    assert values['sweeps/missing'] == 'no point of this cloud is in the range of the network'
+
+
 def test_other_networks_publish_no_velocities(lidar):
     velocities = lidar.harness.listen(PointCloud2, f'{NAME}/output/velocities')
     _, values = lidar.harness.diagnosis(lidar.node, lambda status, values: 'num_pillars' in values)
