@@ -159,11 +159,11 @@ def run_text(summary: Summary, settings: Settings) -> str:
     sets = ', '.join(f'{name} {count}' for name, count in sorted(summary.sets.items()) if count)
     fused = ', '.join(f'{name} {count}' for name, count in summary.fused.items())
     lines += ['', f'sets: {sets or "none"}', f'fused objects: {fused or "none"}']
-    lines.append(
-        f'dropped: {sum(summary.drops.values())}, of these {summary.tf_failures} for transforms'
-    )
-    for key, count in sorted(summary.drops.items()):
-        lines.append(f'  {count} x {key[0]}: {key[1]}: {summary.causes[key]}')
+    lines.append(f'dropped: {summary.drops.total()}, of these {summary.tf_drops} for transforms')
+    lines += _causes(summary.drops, summary)
+    if summary.partial:
+        lines.append(f'with less than they should have: {summary.partial.total()}')
+        lines += _causes(summary.partial, summary)
     for name, reason in settings.left_out.items():
         lines.append(f'not used: {name}: {reason}')
     return '\n'.join(lines)
@@ -178,12 +178,24 @@ def run_json(summary: Summary, settings: Settings) -> dict[str, Any]:
         'sets': dict(summary.sets),
         'fused': dict(summary.fused),
         'tf_failures': summary.tf_failures,
-        'drops': [
-            {'topic': topic, 'error': kind, 'count': count, 'cause': summary.causes[topic, kind]}
-            for (topic, kind), count in sorted(summary.drops.items())
-        ],
+        'drops': _counted(summary.drops, summary),
+        'partial': _counted(summary.partial, summary),
         'left_out': dict(settings.left_out),
     }
+
+
+def _causes(counts: Mapping[tuple[str, str], int], summary: Summary) -> list[str]:
+    return [
+        f'  {count} x {key[0]}: {key[1]}: {summary.causes[key]}'
+        for key, count in sorted(counts.items())
+    ]
+
+
+def _counted(counts: Mapping[tuple[str, str], int], summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {'topic': topic, 'error': kind, 'count': count, 'cause': summary.causes[topic, kind]}
+        for (topic, kind), count in sorted(counts.items())
+    ]
 
 
 def latencies(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -49,6 +49,8 @@ class Summary:
         detections: {topic: detections in them}.
         times: {stage: milliseconds of every call}.
         drops: {(topic, kind of error): messages without their result}.
+        partial: {(topic and what is missing, kind of error): results with less than they should
+            have: past sweeps, or one of several sources}.
         causes: the first cause of each of these.
         sets: the counts of the fusion's collector.
         fused: matched, lidar_only, camera_only, penalised: sums over all sets.
@@ -58,18 +60,32 @@ class Summary:
     detections: Counter[str] = field(default_factory=Counter)
     times: dict[str, list[float]] = field(default_factory=dict)
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)
+    partial: Counter[tuple[str, str]] = field(default_factory=Counter)
     causes: dict[tuple[str, str], str] = field(default_factory=dict)
     sets: Counter[str] = field(default_factory=Counter)
     fused: Counter[str] = field(default_factory=Counter)
 
     @property
+    def tf_drops(self) -> int:
+        """How many of the drops are for transforms."""
+        return _of_transforms(self.drops)
+
+    @property
     def tf_failures(self) -> int:
-        return sum(n for (_, kind), n in self.drops.items() if kind == TransformError.__name__)
+        """How many of the drops and of the results with less than they should have are."""
+        return self.tf_drops + _of_transforms(self.partial)
 
     def failed(self, topic: str, error: PerceptionError) -> None:
-        """Counts a message that has no result, or less than it should have."""
+        """Counts a message that has no result."""
+        self._count(self.drops, topic, error)
+
+    def lacks(self, topic: str, part: str, error: PerceptionError) -> None:
+        """Counts a result that has less than it should have."""
+        self._count(self.partial, f'{topic} ({part})', error)
+
+    def _count(self, counts: Counter[tuple[str, str]], topic: str, error: PerceptionError) -> None:
         key = topic, type(error).__name__
-        self.drops[key] += 1
+        counts[key] += 1
         self.causes.setdefault(key, str(error))
 
     def took(self, stage: str, started_ns: int, steps: dict[str, float]) -> None:
@@ -77,6 +93,10 @@ class Summary:
         total = (time.perf_counter_ns() - started_ns) / NS_PER_MS
         for name, value in {stage: total, **{f'{stage}.{k}': v for k, v in steps.items()}}.items():
             self.times.setdefault(name, []).append(value)
+
+
+def _of_transforms(counts: Mapping[tuple[str, str], int]) -> int:
+    return sum(count for (_, kind), count in counts.items() if kind == TransformError.__name__)
 
 
 class Runner(Closing):
@@ -218,7 +238,7 @@ class Runner(Closing):
             cloud = messages.point_cloud(message, need=pipeline.needed_fields)
             boxes = pipeline.detect(cloud, self._transforms)
             if pipeline.sweeps is not None and pipeline.sweeps.last_error is not None:
-                self.summary.failed(f'{LIDAR_TOPIC} (past sweeps)', pipeline.sweeps.last_error)
+                self.summary.lacks(LIDAR_TOPIC, 'past sweeps', pipeline.sweeps.last_error)
             self._emit(LIDAR_TOPIC, boxes)
             self.summary.took('lidar', started, pipeline.detector.timings)
             self._collector.add('lidar', boxes.stamp_ns, boxes, record.stamp_ns)
@@ -236,7 +256,7 @@ class Runner(Closing):
                 self.summary.failed(OBJECTS_TOPIC, error)
                 continue
             for name, failure in failures.items():
-                self.summary.failed(f'{OBJECTS_TOPIC} ({name})', failure)
+                self.summary.lacks(OBJECTS_TOPIC, name, failure)
             self._emit(OBJECTS_TOPIC, result.boxes)
             self.summary.took('fusion', started, self._fusion.fusion.timings)
             for name in ('matched', 'lidar_only', 'camera_only', 'penalised'):

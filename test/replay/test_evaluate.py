@@ -172,7 +172,9 @@ def test_without_odometry_a_replay_goes_on_with_one_sweep(
     params = parameters(lidar_detector={'engine_path': str(network)})
     bag, out = with_truth(), tmp_path / 'a.jsonl'
     assert main(['run', '--bag', str(bag), '--params', str(params), '--out', str(out)]) == 0
-    assert f'3 x {LIDAR} (past sweeps): TransformError: ' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert 'dropped: 0, of these 0 for transforms\nwith less than they should have: ' in told
+    assert f'3 x {LIDAR} (past sweeps): TransformError: ' in told
     lidar = [item for item in read_results(out) if item.topic == LIDAR]
     assert len(lidar) == 4
     assert not any('vx' in item.detections[0] for item in lidar)

@@ -212,10 +212,13 @@ def test_boxes_at_different_stamps_need_odometry(street: Any, parameters: Parame
     street.change = later
     found, summary = run(street.write(), parameters())
     assert [item.detections[0]['sources'] for item in of(found, OBJECTS)] == [['lidar']] * FRAMES
-    assert summary.drops == {(f'{OBJECTS} (front)', 'TransformError'): FRAMES}
+    assert not summary.drops
+    assert summary.partial == {(f'{OBJECTS} (front)', 'TransformError'): FRAMES}
+    assert (summary.tf_drops, summary.tf_failures) == (0, FRAMES)
     params = parameters(bev_fusion={'fixed_frame': 'base_link'})
     found, summary = run(street.write(), params)
     assert not summary.drops
+    assert not summary.partial
     assert of(found, OBJECTS)[0].detections[0]['sources'] == ['lidar', 'front']
 
 
