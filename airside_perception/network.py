@@ -219,7 +219,8 @@ def find_network(
         values: {parameter: value}; the classes of the card add `score_thresholds.CLASS`.
 
     Raises:
-        ConfigError: unknown parameter, wrong value, no network, or a card of another kind.
+        ConfigError: unknown parameter, wrong value, no network, a card of another kind, or an
+            engine of a network for the CPU.
     """
     plain = from_values(kind, {k: v for k, v in values.items() if '.' not in k})
     path = _locate(plain.engine_path)
@@ -228,6 +229,8 @@ def find_network(
         raise ConfigError(
             f'{card.path}: architecture {card.architecture} is no {card_type.__name__}'
         )
+    if path.suffix in ENGINE_SUFFIXES and card.only_cpu:  # now, not after minutes of building
+        raise ConfigError(f'{path}: {card.name} {card.only_cpu}: set engine_path to its .onnx')
     thresholds = {name: card.thresholds.get(name, 0.0) for name in card.published}
     return Network(from_values(kind, values, {'score_thresholds': thresholds}), card, path)
 

@@ -99,6 +99,15 @@ def test_a_plain_name_is_not_that_of_a_file_where_the_node_was_started(folder, m
     assert here.path == folder / 'tiny_lidar.onnx'  # as absolute as it is logged
 
 
+def test_an_engine_of_a_network_for_the_cpu_is_refused_before_it_is_built(folder, monkeypatch):
+    assert find(folder).card.only_cpu == ''
+    both = ('x', 'y', 'z', 'intensity', 'time_lag')
+    monkeypatch.setattr(LidarCard, 'point_columns', both)
+    with pytest.raises(ConfigError, match=r'needs intensity and time_lag .* to its \.onnx'):
+        find(folder, engine_build='missing')
+    assert find(folder, 'tiny_lidar.onnx').card.only_cpu
+
+
 def test_a_missing_engine_says_how_it_is_built(folder):
     with pytest.raises(EngineError, match='no such engine') as caught:
         find(folder).open()

@@ -58,6 +58,11 @@ class ModelCard:
         names = [self.publish.get(label, '') if self.publish else label for label in self.classes]
         return tuple(dict.fromkeys(name for name in names if name))
 
+    @property
+    def only_cpu(self) -> str:
+        """Why the network can be run on the CPU alone, '' where it runs on a GPU, too."""
+        return ''
+
     def published_name(self, label: int) -> str:
         """Published class of a label index, '' where it is dropped."""
         return self.publish.get(self.classes[label], '') if self.publish else self.classes[label]
@@ -261,3 +266,13 @@ class LidarCard(ModelCard):
         """
         intensity = ('intensity',) if self.needs_intensity else ()
         return ('x', 'y', 'z', *intensity, *(('time_lag',) if self.past_sweeps else ()))
+
+    @property
+    def only_cpu(self) -> str:
+        """Points have four values on the GPU."""
+        more = self.point_columns[3:]
+        if len(more) < 2:
+            return ''
+        return (
+            f'needs {" and ".join(more)} of every point; the GPU takes one of them, the CPU both'
+        )

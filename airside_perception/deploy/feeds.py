@@ -132,6 +132,7 @@ def open_feeds(
     topic: str = '',
     height: float = 0.0,
     intensity_scale: float = 1.0,
+    fixed_frame: str = 'odom',
 ) -> Feeds:
     """The inputs that a network gets from real data.
 
@@ -147,6 +148,7 @@ def open_feeds(
         height: metres added to z of clouds that no transform moves: of the lidar above the ground
             (KITTI: 1.73).
         intensity_scale: as the parameter of the lidar node; brings the intensity to 0..1.
+        fixed_frame: likewise, through which past sweeps are moved.
 
     Raises:
         ConfigError: no source, an empty one, or one that does not go with the card.
@@ -174,7 +176,7 @@ def open_feeds(
         settings = f'{spec} {height} {intensity_scale} {topic} {_seen(card)}'
         if isinstance(card, LidarCard) and card.past_sweeps:
             if isinstance(opened, BagSource):
-                opened = JoinedSource(opened, card)
+                opened = JoinedSource(opened, card, fixed_frame)
                 settings = f'{settings} {opened.settings}'
             else:
                 note = ONE_SWEEP.format(card.past_sweeps)

@@ -1,8 +1,9 @@
 """Clouds of a recording with the past sweeps that a network sees beside them.
 
 As the lidar node has them: the recorded clouds before a frame, moved by the recording's odometry
-and joined by `lidar.sweeps`, with the node's default settings. Which frames are asked for, and in
-which order, changes nothing: a frame is joined with its neighbours in the recording.
+and joined by `lidar.sweeps`, with the node's default settings but for the fixed frame. Which
+frames are asked for, and in which order, changes nothing: a frame is joined with its neighbours in
+the recording.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ class JoinedSource:
     Args:
         source: of clouds, with all fields that the network needs; closed with this one.
         card: of a network with past sweeps.
+        fixed_frame: as the parameter of the lidar node.
 
     Attributes:
         lead: so many frames at the beginning have not all past sweeps before them.
         settings: what else than the recording says how clouds are joined.
     """
 
-    def __init__(self, source: BagSource, card: LidarCard) -> None:
+    def __init__(self, source: BagSource, card: LidarCard, fixed_frame: str = 'odom') -> None:
         self.kind = source.kind
         self._source, self._card = source, card
-        self._config = LidarConfig()
+        self._config = LidarConfig(fixed_frame=fixed_frame)
         self._wanted = min(card.past_sweeps, self._config.past_sweeps)
         self.lead = self._wanted
         self.settings = f'{self._wanted} {self._config.fixed_frame} {self._config.max_sweep_age}'

@@ -35,6 +35,9 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
         help='of the lidar above the ground, where the data have no transform')  # fmt: skip
     add('--intensity-scale', type=float, default=1.0, metavar='FACTOR',
         help='brings the intensity of the lidar to 0..1')  # fmt: skip
+    add('--fixed-frame', default='odom', metavar='FRAME',
+        help='through which a recording moves past sweeps, as in the lidar node; '
+        '%(default)s')  # fmt: skip
 
 
 def add_shape(parser: argparse.ArgumentParser, help_text: str) -> None:

@@ -64,11 +64,8 @@ class PillarKernels:
 
     def __init__(self, queue: Queue, card: LidarCard, canvas: Any, capacity: int) -> None:
         half, hwc8 = _canvas_kind(canvas)
-        if len(card.point_columns) > 4:
-            raise ConfigError(
-                f'{card.name}: needs {" and ".join(card.point_columns[3:])} of every point; the '
-                'GPU takes one of them, the CPU both'
-            )
+        if card.only_cpu:
+            raise ConfigError(f'{card.name}: {card.only_cpu}')
         of_point, of_pillar, least = weights(card)
         channels, (rows, columns) = len(least), card.grid
         for what, value, most in (

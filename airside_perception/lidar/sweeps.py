@@ -40,7 +40,7 @@ class Sweeps:
     Attributes:
         last_sweeps: past sweeps that the last cloud was joined with.
         last_missing: why they were not as many as wanted; '' where they were.
-        last_error: the transform that was missing for one of them; None: none was.
+        last_error: the transform that was missing for the newest such one; None: none was.
         alone: clouds in a row without any past sweep, though some are wanted.
     """
 
@@ -117,7 +117,7 @@ class Sweeps:
                     frame, now, frame, past.stamp_ns, config.fixed_frame
                 )
             except TransformError as error:
-                self.last_error = error
+                self.last_error = self.last_error or error  # the first is the one waited for
                 continue
             moved = move_cloud(past, past2now, frame)
             moved.points[:, -1] = age

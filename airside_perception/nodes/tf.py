@@ -101,7 +101,8 @@ class TfSource:
             return np.eye(4)
         stamp = Time(nanoseconds=stamp_ns)
         return self._wait(
-            lambda: self._buffer.lookup_transform_core(target, source, stamp), target, source
+            lambda: self._buffer.lookup_transform_core(target, source, stamp),
+            f'{source} -> {target}',
         )
 
     def lookup_between(
@@ -115,11 +116,10 @@ class TfSource:
             lambda: self._buffer.lookup_transform_full_core(
                 target, stamps[0], source, stamps[1], fixed
             ),
-            target,
-            source,
+            f'{source} -> {target} through {fixed}',
         )
 
-    def _wait(self, look: Any, target: str, source: str) -> NDArray[np.float64]:
+    def _wait(self, look: Any, what: str) -> NDArray[np.float64]:
         deadline = self._deadline
         if deadline is None:
             deadline = time.monotonic() + self.timeout_ms / 1e3
@@ -135,9 +135,7 @@ class TfSource:
                         or isinstance(error, tf2_ros.InvalidArgumentException)
                     ):
                         waited = f' (waited {self.timeout_ms:g} ms)' if self.timeout_ms > 0 else ''
-                        raise TransformError(
-                            f'no transform {source} -> {target}{waited}: {error}'
-                        ) from error
+                        raise TransformError(f'no transform {what}{waited}: {error}') from error
                 self._news.wait(left)
 
     def _on_tf(self, message: TFMessage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def points(index: int) -> np.ndarray:
 
 
 def record(
-    path: Path, odometry: Sequence[int] = STAMPS, damaged: int = -1, count: int = len(STAMPS)
-) -> Path:
+    path: Path, odometry: Sequence[int] = STAMPS, damaged: int = -1, count: int = len(STAMPS),
+    fixed: str = 'odom',
+) -> Path:  # fmt: skip
     """Clouds of a turned lidar on a mast of a moving vehicle, and its poses at some stamps."""
     with BagWriter(path) as writer:
         message = writer.types('tf2_msgs/msg/TFMessage')
@@ -61,7 +63,7 @@ def record(
         for index, stamp in enumerate(STAMPS[:count]):
             if stamp in odometry:
                 pose = base2odom(stamp)
-                item = transform_message('odom', 'base_link', stamp, pose, writer.types)
+                item = transform_message(fixed, 'base_link', stamp, pose, writer.types)
                 writer.write('/tf', message(transforms=[item]), stamp)
             cloud = point_cloud_message(PointCloud(stamp, 'lidar', points(index)), writer.types)
             if index == damaged:
@@ -224,6 +226,35 @@ def test_a_recording_without_odometry(tmp_path: Path, tiny_models: Any) -> None:
         assert '\n' not in feeds.note
 
 
+def test_a_vehicle_with_another_fixed_frame(
+    bag: Path, tmp_path: Path, tiny_models: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=2)
+    mapped = record(tmp_path / 'mapped', fixed='map')
+    short = ('--frames', 2), ('--warm-up', 0, '--duration', 0, '--iterations', 2)
+    gate = ('--as', 'fp16', '--accuracy-gate', *short[0])
+    search = ('--metric', 'output', '--correct', 0, '--budget', 1, *short[0])
+    search += ('--method', 'minmax', '--out', tmp_path / 'mixed.onnx')
+    calibrate = ('--method', 'minmax', '--out', tmp_path / 'scales.json', *short[0])
+    for words in (
+        ('compare', *gate), ('search-precision', *search), ('calibrate', *calibrate),
+        ('bench', *short[1]),
+    ):  # fmt: skip
+        for frame, said in (('odom', True), ('map', False)):
+            verb, *options = words
+            options += ['--data', mapped, '--fixed-frame', frame]
+            status, text = engine(capsys, verb, model, *options)
+            assert status == 0
+            assert ('past sweeps' in text) == said, (verb, frame)
+    card = find_card(model)
+    with (
+        open_feeds(mapped, model, card, fixed_frame='map') as through,
+        opened(bag, model) as usual,
+    ):
+        for found, wanted in zip(clouds(through), clouds(usual), strict=True):
+            assert_array_equal(found.points, wanted.points)
+
+
 def test_a_gap_of_the_odometry(tmp_path: Path, tiny_models: Any) -> None:
     bag = record(tmp_path / 'bag', odometry=STAMPS[2:])
     model = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=2)
@@ -257,14 +288,20 @@ def test_fingerprints_tell_how_sweeps_are_joined(
     bag: Path, tmp_path: Path, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mark(past: int, **changes: Any) -> str:
-        monkeypatch.setattr(joined, 'LidarConfig', lambda: LidarConfig(**changes))
+        monkeypatch.setattr(joined, 'LidarConfig', partial(LidarConfig, **changes))
         model = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=past)
         with opened(bag, model) as feeds:
             return feeds.fingerprint()
 
     assert mark(1) == mark(1)
-    assert mark(0) == mark(0, fixed_frame='map')
-    marks = [mark(0), mark(1), mark(2), mark(1, fixed_frame='map'), mark(1, max_sweep_age=0.2)]
+
+    def through(frame: str, past: int) -> str:
+        model = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=past)
+        with open_feeds(bag, model, find_card(model), fixed_frame=frame) as feeds:
+            return feeds.fingerprint()
+
+    assert mark(0) == through('map', 0)
+    marks = [mark(0), mark(1), mark(2), mark(1, max_sweep_age=0.2), through('map', 1)]
     assert len(set(marks)) == 5
 
 

@@ -151,7 +151,8 @@ def test_without_odometry_it_goes_on_with_one_sweep_and_says_so(
         lidar.node, lambda status, values: 'sweeps/past 0' in status.message
     )
     assert status.level == b'\x01'
-    assert 'the network wants past sweeps: no transform base_link -> base_link' in status.message
+    missing = 'no transform base_link -> base_link through odom (waited 20 ms)'
+    assert f'the network wants past sweeps: {missing}' in status.message
     assert values['sweeps/past'] == '0'
     lidar.drive(lidar.stamp)
     lidar.look((5.0, 1.0, 0.5, 0.9))

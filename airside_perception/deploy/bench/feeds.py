@@ -119,8 +119,9 @@ def load_data(settings: InputSettings, model_path: str | Path) -> tuple[Tensors 
 
     card = card_beside(Path(model_path), settings.card)
     with open_feeds(
-        data, model_path, card, 1, settings.topic, settings.height, settings.intensity_scale
-    ) as feeds:
+        data, model_path, card, 1, settings.topic, settings.height, settings.intensity_scale,
+        settings.fixed_frame,
+    ) as feeds:  # fmt: skip
         return feeds[0], feeds.note
 
 

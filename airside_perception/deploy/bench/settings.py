@@ -21,7 +21,7 @@ class InputSettings:
         data: `random`, `zeros`, .npz with an array for each input, or images, clouds or a
             recording, whose first is preprocessed as the model card says.
         card: model card; empty: beside the network.
-        topic, height, intensity_scale: as for `deploy.feeds.open_feeds`.
+        topic, height, intensity_scale, fixed_frame: as for `deploy.feeds.open_feeds`.
         threads: of ONNX Runtime; 0: as many as there are cores.
         dla_core: core that an engine was built for, -1: none; None: as its manifest says.
         allow_host_code: an engine may bring code that runs on the host.
@@ -34,6 +34,7 @@ class InputSettings:
     topic: str = ''
     height: float = 0.0
     intensity_scale: float = 1.0
+    fixed_frame: str = 'odom'
     threads: int = 0
     dla_core: int | None = None
     allow_host_code: bool = False

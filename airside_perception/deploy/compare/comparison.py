@@ -64,7 +64,7 @@ class Request:
         frames: how many of it, evenly spaced; 0: all.
         random: how many random inputs, where there is no `data`.
         card: model card; empty: beside A or B.
-        topic, height, intensity_scale: as for `open_feeds`.
+        topic, height, intensity_scale, fixed_frame: as for `open_feeds`.
         layers: whether every tensor is compared.
         gate: whether the whole detector is run.
         labels: folder of labelled frames in KITTI's layout, for the gate.
@@ -87,6 +87,7 @@ class Request:
     topic: str = ''
     height: float = 0.0
     intensity_scale: float = 1.0
+    fixed_frame: str = 'odom'
     layers: bool = False
     gate: bool = False
     labels: str = ''
@@ -275,8 +276,9 @@ def _feeds(
     request: Request, source: str, network: Path, card: ModelCard | None, most: int
 ) -> Feeds:
     return open_feeds(
-        source, network, card, most, request.topic, request.height, request.intensity_scale
-    )
+        source, network, card, most, request.topic, request.height, request.intensity_scale,
+        request.fixed_frame,
+    )  # fmt: skip
 
 
 def _card(a: Side, b: Side, path: str) -> ModelCard | None:

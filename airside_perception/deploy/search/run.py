@@ -43,7 +43,7 @@ class SearchRequest:
         calibration_frames, method: where there are no scales (`quantize.METHODS`).
         metric: `boxes` or `output`; empty: boxes where there is a card.
         budget: most that may be lost; None: the default of the metric.
-        card, topic, height, intensity_scale: as for `open_feeds`.
+        card, topic, height, intensity_scale, fixed_frame: as for `open_feeds`.
         iou: least overlap of a box with that of fp32.
         correct: frames that biases are corrected on; 0: they are not.
         store: file of scores, where an interrupted search goes on; empty: none.
@@ -61,6 +61,7 @@ class SearchRequest:
     topic: str = ''
     height: float = 0.0
     intensity_scale: float = 1.0
+    fixed_frame: str = 'odom'
     iou: float = 0.5
     correct: int = CORRECTION
     store: str = ''
@@ -168,7 +169,7 @@ def _correction(request: SearchRequest, card: ModelCard | None) -> list[dict[str
 def _feeds(request: SearchRequest, card: ModelCard | None, most: int) -> Feeds:
     return open_feeds(
         request.data, request.model, card, most, request.topic, request.height,
-        request.intensity_scale,
+        request.intensity_scale, request.fixed_frame,
     )  # fmt: skip
 
 

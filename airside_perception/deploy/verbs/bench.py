@@ -70,6 +70,7 @@ def input_settings(options: argparse.Namespace) -> InputSettings:
         topic=options.topic,
         height=options.height,
         intensity_scale=options.intensity_scale,
+        fixed_frame=options.fixed_frame,
         threads=options.threads,
         dla_core=options.dla_core,
         allow_host_code=options.allow_host_code,

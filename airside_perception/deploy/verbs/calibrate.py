@@ -119,7 +119,7 @@ def _feeds(options: argparse.Namespace, most: int) -> Feeds:
     card = card_beside(Path(options.model), options.card)
     return open_feeds(
         options.data, options.model, card, most, options.topic, options.height,
-        options.intensity_scale,
+        options.intensity_scale, options.fixed_frame,
     )  # fmt: skip
 
 

@@ -95,6 +95,7 @@ def run(options: argparse.Namespace) -> Answer:
         topic=options.topic,
         height=options.height,
         intensity_scale=options.intensity_scale,
+        fixed_frame=options.fixed_frame,
         layers=options.layers,
         gate=options.accuracy_gate,
         labels=options.labels,

@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> Answer:
         topic=options.topic,
         height=options.height,
         intensity_scale=options.intensity_scale,
+        fixed_frame=options.fixed_frame,
         iou=options.iou,
         correct=options.correct,
         store=options.store,
