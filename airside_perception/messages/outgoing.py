@@ -13,7 +13,15 @@ from airside_perception.geometry import to_quaternion
 from airside_perception.messages.fields import NANOSECONDS
 from airside_perception.messages.incoming import PLANAR, XYZ_YAW
 from airside_perception.projection import CameraModel
-from airside_perception.types import Boxes2D, Boxes3D, Float64, Image, PointCloud, by_score
+from airside_perception.types import (
+    Boxes2D,
+    Boxes3D,
+    Float32,
+    Float64,
+    Image,
+    PointCloud,
+    by_score,
+)
 
 MessageTypes = Callable[[str], Any]
 """From a type name such as `std_msgs/msg/Header` to the message class of the caller."""
@@ -91,12 +99,9 @@ def velocities_message(boxes: Boxes3D, types: MessageTypes) -> Any:
     """
     rows = by_score(boxes.scores)
     points = np.concatenate([boxes.boxes[rows, :3], boxes.velocities[rows]], axis=1)
-    cloud = PointCloud(
-        boxes.stamp_ns, boxes.frame_id, points.astype(np.float32), ('x', 'y', 'z', 'vx', 'vy')
-    )
-    message = point_cloud_message(cloud, types)
-    message.is_dense = bool(np.isfinite(points).all())
-    return message
+    names = ('x', 'y', 'z', 'vx', 'vy')
+    at = header(boxes.stamp_ns, boxes.frame_id, types)
+    return _columns(at, points.astype(np.float32), names, bool(np.isfinite(points).all()), types)
 
 
 def detections2d(boxes: Boxes2D, types: MessageTypes) -> Any:
@@ -158,21 +163,25 @@ def image_message(frame: Image, types: MessageTypes) -> Any:
 
 def point_cloud_message(cloud: PointCloud, types: MessageTypes) -> Any:
     """sensor_msgs/PointCloud2: every column as FLOAT32, unorganised, without padding."""
+    at = header(cloud.stamp_ns, cloud.frame_id, types)
+    return _columns(at, np.ascontiguousarray(cloud.points), cloud.fields, True, types)
+
+
+def _columns(
+    at: Any, points: Float32, names: tuple[str, ...], dense: bool, types: MessageTypes
+) -> Any:
     field = types('sensor_msgs/msg/PointField')
-    points = np.ascontiguousarray(cloud.points)
-    step = 4 * len(cloud.fields)
+    step = 4 * len(names)
     return types('sensor_msgs/msg/PointCloud2')(
-        header=header(cloud.stamp_ns, cloud.frame_id, types),
+        header=at,
         height=1,
         width=len(points),
-        fields=[
-            field(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(cloud.fields)
-        ],
+        fields=[field(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(names)],
         is_bigendian=False,
         point_step=step,
         row_step=step * len(points),
         data=_data(points, types),
-        is_dense=True,
+        is_dense=dense,
     )
 
 
