@@ -52,6 +52,7 @@ class Sweeps:
         self._card = card
         self._grid = Grid.of(card)
         self._past: deque[PointCloud] = deque(maxlen=card.past_sweeps)  # the newest first
+        self._body: tuple[float, ...] = ()  # what they were taken without
 
     def join(
         self, cloud: PointCloud, config: LidarConfig, transforms: TransformSource
@@ -70,21 +71,27 @@ class Sweeps:
         points = without_ego(points_for(self._card, cloud), config)
         newest = replace(cloud, points=points, fields=self._card.point_columns)
         self.last_missing, self.last_error = '', None
-        self._forget(newest)
+        self._forget(newest, (config.min_range, *config.ego_box))
         past = self._moved(newest, config, transforms)
         self.last_sweeps = len(past)
         self.alone = 0 if past or not self.last_missing else self.alone + 1
         self._past.appendleft(newest)
         return replace(newest, points=np.concatenate([points, *(item.points for item in past)]))
 
-    def _forget(self, newest: PointCloud) -> None:
-        """Drops what is no past of this cloud: after a jump back in time, or in another frame."""
+    def _forget(self, newest: PointCloud, body: tuple[float, ...]) -> None:
+        """Drops what is no past of this cloud.
+
+        After a jump back in time, in another frame, or with another body of the vehicle left out.
+        """
+        changed, self._body = body != self._body, body
         if not self._past:
             self.last_missing = 'no cloud before this one'
             return
         last = self._past[0]
         if last.frame_id != newest.frame_id:
             self.last_missing = f'the last cloud was in frame {last.frame_id!r}'
+        elif changed:
+            self.last_missing = 'min_range or ego_box has changed'
         elif newest.stamp_ns == last.stamp_ns:  # a message that was sent twice
             self._past.popleft()
             return

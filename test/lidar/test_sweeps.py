@@ -237,6 +237,22 @@ def test_a_cloud_that_shows_nothing_is_alone(
     assert (sweeps.last_sweeps, sweeps.alone) == (2, 0)
 
 
+@pytest.mark.parametrize(
+    'config', [LidarConfig(ego_box=(0.5, -1.0, -1.0, 2.0, 1.0, 2.0)), LidarConfig(min_range=2.0)]
+)
+def test_another_body_clears_the_past(
+    make_card: MakeCard, static: TransformBuffer, config: LidarConfig
+) -> None:
+    """Sweeps that still show it would have it found where it was."""
+    sweeps = Sweeps(make_card(features=FEATURES, past_sweeps=1))
+    both = [[1, 0, 0, 0], [5, 0, 0, 0]]
+    assert len(sweeps.join(cloud(both, T0), LidarConfig(), static)) == 2
+    assert len(sweeps.join(cloud(both, T0 + 100 * MS), config, static)) == 1
+    assert sweeps.last_missing == 'min_range or ego_box has changed'
+    assert len(sweeps.join(cloud(both, T0 + 200 * MS), config, static)) == 2
+    assert sweeps.last_missing == ''
+
+
 def test_the_own_body_is_not_what_a_cloud_shows(
     make_card: MakeCard, static: TransformBuffer
 ) -> None:
