@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 
 from airside_perception.errors import ConfigError
+from airside_perception.yaml_text import load_yaml
 
 SECTION = 'ros__parameters'
 CAMERA_NODE = 'camera_{}'
@@ -89,7 +90,7 @@ def read_parameters(path: str | Path) -> ParameterFile:
     path = Path(path)
     try:
         data = path.read_bytes()
-        content = yaml.safe_load(data)
+        content = load_yaml(data)
     except FileNotFoundError as error:
         raise ConfigError(f'{path}: no such parameter file') from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

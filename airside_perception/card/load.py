@@ -20,6 +20,7 @@ from airside_perception.card.heads import read_anchors, read_centers
 from airside_perception.card.reader import Reader
 from airside_perception.card.scores import read_curves
 from airside_perception.errors import CardError
+from airside_perception.yaml_text import load_yaml
 
 
 def load_card(path: str | Path) -> ModelCard:
@@ -31,7 +32,7 @@ def load_card(path: str | Path) -> ModelCard:
     """
     path = Path(path)
     try:
-        text = yaml.safe_load(path.read_text(encoding='utf-8'))
+        text = load_yaml(path.read_text(encoding='utf-8'))
     except FileNotFoundError as error:
         raise CardError(
             f'{path}: no model card; card_path names one, or NAME.yaml lies beside the network'

@@ -152,6 +152,7 @@ struct Thread {
 static Thread threads[MOST_THREADS];
 static char* stacks = nullptr;
 static unsigned count, alive, at_barrier, self;
+static unsigned in_warp[MOST_THREADS / 32];  // threads of a warp that wait for others of it
 static std::vector<unsigned> ready;
 static size_t first_ready;
 static Context scheduler;
@@ -207,6 +208,7 @@ static std::string place() {
 
 static void wake(unsigned thread, u64 result) {
   threads[thread].result = result;
+  in_warp[thread >> 5] -= threads[thread].waits != BARRIER;
   threads[thread].waits = NONE;
   if (thread != self) ready.push_back(thread);
 }
@@ -294,7 +296,7 @@ static void finish() {
   own.alive = false;
   --alive;
   const unsigned first = self & ~31u;
-  for (unsigned lane = 0; lane < 32 && first + lane < count; ++lane) {
+  for (unsigned lane = 0; in_warp[self >> 5] && lane < 32 && first + lane < count; ++lane) {
     const Thread& other = threads[first + lane];
     if (other.alive && other.waits != NONE && other.waits != BARRIER) settle_warp(first + lane);
   }
@@ -313,6 +315,7 @@ static u64 warp(Operation operation, unsigned mask, u64 value, int source) {
   Thread& own = threads[self];
   if (!(mask >> lane() & 1)) fail("a lane is not in the mask of its own warp operation");
   own.waits = operation;
+  ++in_warp[self >> 5];
   own.mask = mask;
   own.value = value;
   own.source = source;
@@ -347,6 +350,7 @@ static void run_block(unsigned shared) {
   std::memset(dynamic_memory, 0xff, shared + 64);
   alive = count;
   at_barrier = 0;
+  std::memset(in_warp, 0, sizeof in_warp);
   first_ready = 0;
   ready.resize(count);
   std::iota(ready.begin(), ready.end(), 0u);

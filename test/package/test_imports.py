@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / PACKAGE).rglob('*.py'))
 # From top to bottom. A module may import from rows above its own; names in one row are apart.
 LAYERS = (
     ('errors', 'closing'),
-    ('files', 'html'),
+    ('files', 'html', 'yaml_text'),
     ('types',),
     ('timing',),
     ('resources', 'params'),
