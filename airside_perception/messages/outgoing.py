@@ -101,7 +101,7 @@ def velocities_message(boxes: Boxes3D, types: MessageTypes) -> Any:
     points = np.concatenate([boxes.boxes[rows, :3], boxes.velocities[rows]], axis=1)
     names = ('x', 'y', 'z', 'vx', 'vy')
     at = header(boxes.stamp_ns, boxes.frame_id, types)
-    return _columns(at, points.astype(np.float32), names, bool(np.isfinite(points).all()), types)
+    return _cloud(at, points.astype(np.float32), names, bool(np.isfinite(points).all()), types)
 
 
 def detections2d(boxes: Boxes2D, types: MessageTypes) -> Any:
@@ -164,10 +164,10 @@ def image_message(frame: Image, types: MessageTypes) -> Any:
 def point_cloud_message(cloud: PointCloud, types: MessageTypes) -> Any:
     """sensor_msgs/PointCloud2: every column as FLOAT32, unorganised, without padding."""
     at = header(cloud.stamp_ns, cloud.frame_id, types)
-    return _columns(at, np.ascontiguousarray(cloud.points), cloud.fields, True, types)
+    return _cloud(at, np.ascontiguousarray(cloud.points), cloud.fields, True, types)
 
 
-def _columns(
+def _cloud(
     at: Any, points: Float32, names: tuple[str, ...], dense: bool, types: MessageTypes
 ) -> Any:
     field = types('sensor_msgs/msg/PointField')

@@ -231,19 +231,17 @@ def test_a_vehicle_with_another_fixed_frame(
 ) -> None:
     model = tiny_models.tiny_velocity_model(tmp_path, past_sweeps=2)
     mapped = record(tmp_path / 'mapped', fixed='map')
-    short = ('--frames', 2), ('--warm-up', 0, '--duration', 0, '--iterations', 2)
-    gate = ('--as', 'fp16', '--accuracy-gate', *short[0])
-    search = ('--metric', 'output', '--correct', 0, '--budget', 1, *short[0])
-    search += ('--method', 'minmax', '--out', tmp_path / 'mixed.onnx')
-    calibrate = ('--method', 'minmax', '--out', tmp_path / 'scales.json', *short[0])
-    for words in (
-        ('compare', *gate), ('search-precision', *search), ('calibrate', *calibrate),
-        ('bench', *short[1]),
-    ):  # fmt: skip
+    verbs = {
+        'calibrate': f'--frames 2 --method minmax --out {tmp_path}/scales.json',
+        'compare': '--frames 2 --as fp16 --accuracy-gate',
+        'search-precision': '--frames 2 --method minmax --metric output --correct 0 --budget 1 '
+        f'--out {tmp_path}/mixed.onnx',
+        'bench': '--warm-up 0 --duration 0 --iterations 2',
+    }
+    for verb, options in verbs.items():
         for frame, said in (('odom', True), ('map', False)):
-            verb, *options = words
-            options += ['--data', mapped, '--fixed-frame', frame]
-            status, text = engine(capsys, verb, model, *options)
+            words = (*options.split(), '--data', mapped, '--fixed-frame', frame)
+            status, text = engine(capsys, verb, model, *words)
             assert status == 0
             assert ('past sweeps' in text) == said, (verb, frame)
     card = find_card(model)
